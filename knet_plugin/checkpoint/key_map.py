@@ -1,0 +1,117 @@
+"""Names of the weights in the official release (and in mmseg's own K-Net), as a table.
+
+Only the parts that are ours are named anew; backbones, necks and stock decode heads keep their hosts' names.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from knet_plugin.core import KernelUpdateHead, KernelUpdater
+
+__all__ = ['UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official', 'to_official']
+
+# Official module inside ``KernelUpdator`` -> module inside our ``KernelUpdater``; the symbols are those of Eq. 4 and 5.
+UPDATER_KEYS = {
+    'dynamic_layer': 'feature_layer',  # phi_1, psi_3
+    'input_layer': 'kernel_layer',  # phi_2, psi_4
+    'input_gate': 'kernel_gate',  # psi_1
+    'update_gate': 'feature_gate',  # psi_2
+    'input_norm_in': 'kernel_gate_norm',
+    'norm_in': 'feature_gate_norm',
+    'norm_out': 'feature_norm',
+    'input_norm_out': 'kernel_norm',
+    'gate_norm': 'gate_norm',
+    'fc_layer': 'fc',
+    'fc_norm': 'fc_norm',
+}
+
+# Official module inside ``KernelUpdateHead`` -> module inside ours.
+UPDATE_HEAD_KEYS = {
+    'attention.attn': 'interaction.attention',
+    'attention_norm': 'interaction.attention_norm',
+    'ffn': 'interaction.ffn',
+    'ffn_norm': 'interaction.ffn_norm',
+    'feat_transform.conv': 'feat_transform',
+    'mask_fcs': 'mask_fcs',
+    'fc_mask': 'fc_mask',
+    'cls_fcs': 'classifier.fcs',
+    'fc_cls': 'classifier.fc_cls',
+    **{f'kernel_update_conv.{official}': f'updater.{ours}' for official, ours in UPDATER_KEYS.items()},
+}
+
+
+def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Rename official weights for a model of ours.
+
+    Args:
+        state_dict: Weights of the official module of the same kind: an updater, an update head, a decode head or a
+            whole segmentor.
+        model: Our module that is to load them. It is not changed.
+
+    Returns:
+        The weights under our names, ready for ``model.load_state_dict``.
+
+    Raises:
+        ValueError: If a weight is unknown, missing or of another shape; the message lists every one.
+    """
+    parts = _parts(model)
+    renamed: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in state_dict.items():
+        ours = _rename(key, parts)
+        if ours is None:
+            unknown.append(key)
+        else:
+            renamed[ours] = value
+    own = model.state_dict()
+    back = _inverse(parts)
+    unknown += sorted(_rename(key, back) or key for key in renamed.keys() - own.keys())
+    missing = sorted(_rename(key, back) or key for key in own.keys() - renamed.keys())
+    misshapen = [f'{_rename(key, back) or key}: {tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model'
+                 for key, value in renamed.items() if key in own and value.shape != own[key].shape]
+    problems = {'unknown': unknown, 'missing': missing, 'of another shape': misshapen}
+    if any(problems.values()):
+        raise ValueError(f'the weights do not fit {type(model).__name__}:\n' + '\n'.join(
+            f'  {len(keys)} {what}:\n    ' + '\n    '.join(keys) for what, keys in problems.items() if keys))
+    return renamed
+
+
+def to_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The way back: weights of ``model`` under the official names, which are mmseg's too.
+
+    Args:
+        state_dict: Weights under our names.
+        model: Our module that they belong to.
+
+    Returns:
+        The same tensors under official names.
+    """
+    back = _inverse(_parts(model))
+    return {_rename(key, back) or key: value for key, value in state_dict.items()}
+
+
+# Where one of our parts sits, with a trailing dot, and its table.
+_Parts = list[tuple[str, dict[str, str]]]
+
+
+def _parts(model: nn.Module) -> _Parts:
+    """Containers are named alike on both sides, so the model itself tells where our parts sit."""
+    if isinstance(model, KernelUpdater):
+        return [('', UPDATER_KEYS)]
+    return [(f'{name}.' if name else '', UPDATE_HEAD_KEYS) for name, module in model.named_modules()
+            if isinstance(module, KernelUpdateHead)]
+
+
+def _inverse(parts: _Parts) -> _Parts:
+    return [(prefix, {ours: official for official, ours in table.items()}) for prefix, table in parts]
+
+
+def _rename(key: str, parts: _Parts) -> str | None:
+    """The key's other name, itself where it belongs to none of our parts, None where our part has no such weight."""
+    for prefix, table in parts:
+        if key.startswith(prefix):
+            inner = key.removeprefix(prefix)
+            return next((prefix + target + inner.removeprefix(source) for source, target in table.items()
+                         if inner.startswith(f'{source}.')), None)
+    return key

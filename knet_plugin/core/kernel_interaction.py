@@ -1,0 +1,67 @@
+"""Kernel interaction: the kernels of an image look at one another (first half of Eq. 6)."""
+
+from mmcv.cnn.bricks.transformer import FFN
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from knet_plugin.registry import MODELS
+
+__all__ = ['KernelInteraction']
+
+
+@MODELS.register_module()
+class KernelInteraction(BaseModule):
+    """``K_i = FFN(MHSA(K~))``, each with residual and LayerNorm. No positional encoding: kernels are a set.
+
+    Attention embeds all taps of a kernel as one vector of T * C, tap after tap; the FFN works on each tap.
+
+    Args:
+        channels: Channels C of a kernel tap.
+        num_taps: Taps T = K * K of a kernel.
+        num_heads: Attention heads; must divide T * C.
+        feedforward_channels: Hidden width of the FFN. None: no FFN.
+        num_fcs: Linear layers of the FFN.
+        dropout: Dropout probability in attention weights and FFN.
+        init_cfg: mmengine's initialisation config; None keeps PyTorch's.
+
+    Raises:
+        ValueError: If ``num_heads`` does not divide T * C.
+    """
+
+    def __init__(self,
+                 channels: int = 256,
+                 num_taps: int = 1,
+                 num_heads: int = 8,
+                 feedforward_channels: int | None = 2048,
+                 num_fcs: int = 2,
+                 dropout: float = 0.0,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        embed_dims = num_taps * channels
+        if num_heads < 1 or embed_dims % num_heads:
+            raise ValueError(f'num_heads must divide the {embed_dims} channels of a kernel (channels={channels} x '
+                             f'{num_taps} taps), got num_heads={num_heads}')
+        self.channels = channels
+        self.attention = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
+        self.attention_norm = nn.LayerNorm(embed_dims)
+        if feedforward_channels is None:
+            self.ffn = None
+        else:
+            self.ffn = FFN(channels, feedforward_channels, num_fcs, ffn_drop=dropout)  # adds its input itself
+            self.ffn_norm = nn.LayerNorm(channels)
+
+    def forward(self, kernels: Tensor) -> Tensor:
+        """Let the kernels of each image interact.
+
+        Args:
+            kernels: ``K~``, (B, N, T, C).
+
+        Returns:
+            ``K_i``, (B, N, T, C).
+        """
+        flat = kernels.flatten(-2)  # B, N, T * C
+        flat = self.attention_norm(flat + self.attention(flat, flat, flat, need_weights=False)[0])
+        kernels = flat.unflatten(-1, (-1, self.channels))
+        if self.ffn is not None:
+            kernels = self.ffn_norm(self.ffn(kernels))
+        return kernels

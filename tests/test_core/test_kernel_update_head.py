@@ -1,0 +1,157 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from golden import Golden, assert_close, build, cases, update_head_config
+
+from knet_plugin.checkpoint import from_official
+from knet_plugin.core import KernelUpdateHead, SoftmaxMask
+
+
+@pytest.mark.parametrize('name', [*cases('seg_update_head_*'), *cases('det_update_head_*')])
+def test_golden(name):
+    golden = Golden(name)
+    semantic = name.startswith('seg')
+    cfg = update_head_config(golden.config, 'SoftmaxMask' if semantic else 'HardMask')
+    head = build(cfg)
+    inputs = {key: golden[f'in/{key}'].requires_grad_() for key in ('x', 'proposal_feat', 'mask_preds')}
+    mask_size = golden.info.get('mask_shape_argument')
+    if head.kernel_size > 1 and head.updater.groups > 1:  # the official reshape mixes taps, see test_kernel_updater.py
+        with pytest.raises(ValueError, match='channel groups'):
+            head(*inputs.values())
+        return
+    head.load_state_dict(from_official(golden.state, head))
+    kernels, mask_logits, class_logits = head(*inputs.values(), mask_size=mask_size)
+
+    actual = {'mask_preds': mask_logits, 'obj_feat': kernels}
+    if class_logits is not None:
+        actual['cls_score'] = class_logits
+    assert_close(actual, {key: golden[f'out/{key}'] for key in actual}, 1e-5)
+    if semantic:  # the gradients of the detection cases are those of its losses
+        total = (mask_logits * golden['in/grad_weight_mask']).mean() + (kernels * golden['in/grad_weight_obj']).mean()
+        total.backward()
+        assert_close({'total': total}, {'total': golden['out/total']}, 1e-4)
+        assert_close({key: value.grad for key, value in inputs.items()}, golden.group('out/grad_in/'), 1e-4)
+        gradients = {key: parameter.grad for key, parameter in head.named_parameters()}
+        assert_close(gradients, from_official(golden.group('out/grad_param/'), head), 1e-4)
+
+
+def head_and_inputs(dtype=torch.float64, **options):
+    torch.manual_seed(0)
+    head = KernelUpdateHead(**{'channels': 8, 'interaction': dict(type='knet_plugin.KernelInteraction', num_heads=2,
+                                                                  feedforward_channels=16), **options}).to(dtype)
+    size = head.kernel_size
+    return head, (torch.randn(3, 8, 6, 7, dtype=dtype), torch.randn(3, 5, 8, size, size, dtype=dtype),
+                  torch.randn(3, 5, 6, 7, dtype=dtype))
+
+
+def transcription(head, features, kernels, mask_logits):
+    """Eq. 3, 4-6, 1 written out, image by image, with the feature transform materialised."""
+    outputs = []
+    for feature, kernel, logits in zip(features, kernels, mask_logits, strict=True):
+        feature = head.feat_transform(feature[None])[0]
+        masks = logits.softmax(0)
+        gathered = torch.stack([(mask * feature).sum((1, 2)) for mask in masks])
+        taps = kernel.flatten(2).transpose(1, 2)
+        taps = head.interaction(head.updater(gathered[None], taps[None]))
+        weights = head.fc_mask(head.mask_fcs(taps))[0].transpose(1, 2).reshape(kernel.shape)
+        outputs.append(F.conv2d(feature[None], weights, padding=head.kernel_size // 2)[0])
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_equals_the_plain_equations(kernel_size):
+    head, inputs = head_and_inputs(kernel_size=kernel_size)
+    torch.testing.assert_close(head(*inputs).mask_logits, transcription(head, *inputs))
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_batch_of_many_is_many_batches_of_one(kernel_size):
+    head, inputs = head_and_inputs(kernel_size=kernel_size, classifier=dict(type='knet_plugin.KernelClassifier',
+                                                                            num_classes=4))
+    together = head(*inputs)
+    apart = [head(*(value[i:i + 1] for value in inputs)) for i in range(3)]
+    for got, parts in zip(together, zip(*apart, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.cat(parts))
+
+
+def test_permuting_kernels_permutes_results():
+    head, (features, kernels, logits) = head_and_inputs()
+    order = torch.randperm(5)
+    plain, permuted = head(features, kernels, logits), head(features, kernels[:, order], logits[:, order])
+    torch.testing.assert_close(permuted.mask_logits, plain.mask_logits[:, order])
+    torch.testing.assert_close(permuted.kernels, plain.kernels[:, order])
+
+
+def test_empty_batch():
+    head, inputs = head_and_inputs()
+    update = head(*(value[:0] for value in inputs))
+    assert update.mask_logits.shape == (0, 5, 6, 7)
+
+
+def test_updater_off_leaves_pixels_out_of_the_kernels():
+    """Table 4a: without the adaptive update, the kernels depend on the kernels alone."""
+    head, (features, kernels, logits) = head_and_inputs(updater=None)
+    torch.testing.assert_close(head(features, kernels, logits).kernels, head(features + 1, kernels, -logits).kernels)
+    assert not any('updater' in key for key in head.state_dict())
+
+
+def test_interaction_off_isolates_the_kernels():
+    """Table 4a: without interaction, changing a kernel changes no other (under a mask that does not couple them)."""
+    head, (features, kernels, logits) = head_and_inputs(interaction=None,
+                                                        mask_activation=dict(type='knet_plugin.HardMask'))
+    before = head(features, kernels, logits).kernels
+    kernels = kernels.clone()
+    kernels[:, 0] += 1
+    after = head(features, kernels, logits).kernels
+    torch.testing.assert_close(after[:, 1:], before[:, 1:])
+    assert not torch.allclose(after[:, 0], before[:, 0])
+
+
+def test_hard_masks_pass_no_gradient():
+    head, (features, kernels, logits) = head_and_inputs(mask_activation=dict(type='knet_plugin.HardMask'))
+    logits.requires_grad_()
+    features.requires_grad_()
+    head(features, kernels, logits).mask_logits.sum().backward()
+    assert logits.grad is None or not logits.grad.any()
+    assert features.grad.any()
+
+
+def test_config_is_left_alone():
+    cfg = dict(type='knet_plugin.KernelUpdateHead', channels=8, kernel_size=3,
+               updater=dict(type='knet_plugin.KernelUpdater'),
+               interaction=dict(type='knet_plugin.KernelInteraction', num_heads=2))
+    before = copy.deepcopy(cfg)
+    first, second = build(cfg), build(cfg)
+    assert cfg == before
+    assert first.state_dict().keys() == second.state_dict().keys()
+
+
+def test_defaults_build():
+    head = KernelUpdateHead()
+    assert isinstance(head.mask_activation, SoftmaxMask)
+    assert head(torch.randn(1, 256, 4, 4), torch.randn(1, 3, 256, 1, 1), torch.randn(1, 3, 4, 4)).class_logits is None
+
+
+def test_compiles_without_a_graph_break():
+    head, inputs = head_and_inputs(dtype=torch.float32)
+    explanation = torch._dynamo.explain(head)(*inputs)
+    assert explanation.graph_break_count == 0, explanation.break_reasons
+
+
+@pytest.mark.parametrize(('options', 'error', 'message'), [
+    (dict(kernel_size=2), ValueError, 'kernel_size=2'),
+    (dict(mask_stride=4), ValueError, 'mask_stride=4'),
+    (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', channels=16)), ValueError, 'channels=8.*takes 16'),
+    (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', out_channels=4)), ValueError, 'yields 4'),
+    (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', group_channels=16)), ValueError,
+     'group_channels=16'),
+    (dict(channels=10, interaction=dict(type='knet_plugin.KernelInteraction', num_heads=4)), ValueError, 'num_heads=4'),
+    (dict(num_mask_fc=1), TypeError, 'num_mask_fc'),
+    (dict(updater=dict(type='knet_plugin.KernelUpdater', gate_sigmod=True)), TypeError, 'gate_sigmod'),
+    (dict(mask_activation=dict(type='knet_plugin.HardMask', threshold=1.5)), ValueError, 'threshold=1.5'),
+])
+def test_bad_arguments(options, error, message):
+    with pytest.raises(error, match=message):
+        KernelUpdateHead(**options)
