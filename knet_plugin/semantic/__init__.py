@@ -1,0 +1,5 @@
+"""K-Net in mmseg: the semantic decode head."""
+
+from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
+
+__all__ = ['IterativeDecodeHead']

@@ -1,0 +1,205 @@
+"""K-Net on top of any mmseg decode head with a linear classifier."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule, ModuleList
+from mmengine.registry import DefaultScope
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import Tensor, nn
+
+from knet_plugin.core import KernelUpdateHead
+from knet_plugin.registry import MODELS, SCOPE
+from knet_plugin.semantic.stage_config import resolve_stage_configs
+
+__all__ = ['IterativeDecodeHead']
+
+
+@MODELS.register_module()
+class IterativeDecodeHead(BaseModule):
+    """A stock decode head whose classifier is refined by S kernel update stages (Section 3.3 of the paper).
+
+    Every decode head with a linear classifier sends its last feature through ``BaseDecodeHead.cls_seg``. What enters
+    there is F, the 1 x 1 weight of ``conv_seg`` is K_0, what leaves is M_0. This head owns the stock head, puts its
+    own ``cls_seg`` and ``loss_by_feat`` in the stock ones' places and leaves all the rest (forward, loss, predict, the
+    handling of cascades) to it, so whatever the stock head does between its inputs and its classifier stays done.
+
+    Args:
+        kernel_generate_head: Config of the decode head that yields F, K_0 and M_0. It is built in mmseg's scope where
+            the default scope is mmdet's or this package's, so its own parts may be named without prefix.
+        num_stages: Update stages S; 0 is the plain head.
+        kernel_update_head: What differs from the defaults of a stage, one config for all stages or a sequence of S. The
+            defaults follow from the classifier: see :func:`knet_plugin.semantic.stage_config.default_stage_config`.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        TypeError: If the stock head has no such classifier; the message names it.
+        ValueError: If ``num_stages`` is negative or not the number of configs, or if a stage's config contradicts the
+            classifier (``channels``, ``num_classes``).
+    """
+
+    def __init__(self,
+                 kernel_generate_head: dict,
+                 num_stages: int = 3,
+                 kernel_update_head: dict | Sequence[dict] | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.kernel_generate_head = _build_stock_head(kernel_generate_head)
+        classifier = self._classifier
+        stages = resolve_stage_configs(kernel_update_head, num_stages, classifier.in_channels,
+                                       self.kernel_generate_head.out_channels, self.kernel_generate_head.num_classes)
+        self.kernel_update_head = ModuleList([self._build_stage(i, cfg) for i, cfg in enumerate(stages)])
+        self._stage_logits: list[Tensor] | None = None
+        # Bound methods, not closures or hooks: they survive deepcopy, pickle and torch.compile.
+        self.kernel_generate_head.cls_seg = self.cls_seg
+        self.kernel_generate_head.loss_by_feat = self.loss_by_feat
+
+    @staticmethod
+    def _build_stage(index: int, cfg: dict) -> KernelUpdateHead:
+        stage = MODELS.build(cfg)
+        if getattr(stage, 'classifier', None) is not None:
+            raise ValueError(f'kernel_update_head[{index}] has a classifier, but a semantic kernel is tied to its '
+                             f'class and nothing would train it: remove classifier={cfg["classifier"]}')
+        return stage
+
+    @property
+    def _classifier(self) -> nn.Conv2d:
+        """The stock head's ``conv_seg``, looked up at each use because users may replace it."""
+        head = self.kernel_generate_head
+        conv_seg = getattr(head, 'conv_seg', None)
+        if not (isinstance(conv_seg, nn.Conv2d) and conv_seg.kernel_size == (1, 1) and conv_seg.groups == 1):
+            raise TypeError(f'{type(head).__name__} has no linear classifier for K-Net to start from: conv_seg must be '
+                            f'a 1 x 1 convolution, got conv_seg={conv_seg}')
+        return conv_seg
+
+    # What mmseg's segmentors, samplers and tools read from a decode head.
+
+    num_classes = property(lambda self: self.kernel_generate_head.num_classes)
+    out_channels = property(lambda self: self.kernel_generate_head.out_channels)
+    threshold = property(lambda self: self.kernel_generate_head.threshold)
+    ignore_index = property(lambda self: self.kernel_generate_head.ignore_index)
+    align_corners = property(lambda self: self.kernel_generate_head.align_corners)
+    in_channels = property(lambda self: self.kernel_generate_head.in_channels)
+    in_index = property(lambda self: self.kernel_generate_head.in_index)
+    input_transform = property(lambda self: self.kernel_generate_head.input_transform)
+    channels = property(lambda self: self.kernel_generate_head.channels)
+    loss_decode = property(lambda self: self.kernel_generate_head.loss_decode)
+    sampler = property(lambda self: self.kernel_generate_head.sampler)
+
+    @property
+    def num_stages(self) -> int:
+        """Update stages S."""
+        return len(self.kernel_update_head)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock head's forward with M_S in place of its own logits. Arguments are the stock head's."""
+        self._check_bound()
+        return self.kernel_generate_head(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The stock head's predict, on the last stage's logits. Arguments and result are the stock head's."""
+        self._check_bound()
+        return self.kernel_generate_head.predict(*args, **kwargs)
+
+    def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The stock head's losses of M_0 .. M_S, keys ``<name>.s0`` .. ``<name>.sS``. Arguments are the stock head's.
+
+        Raises:
+            ValueError: If a label is neither a class nor ``ignore_index``, or if the stock head normalises a single
+                value over the batch (pooling to 1 x 1 with batch norm and one image).
+        """
+        self._check_bound()
+        self._stage_logits = []
+        try:
+            return self.kernel_generate_head.loss(*args, **kwargs)
+        except ValueError as error:
+            if 'more than 1 value per channel' not in str(error):
+                raise
+            raise ValueError(
+                f'{type(self.kernel_generate_head).__name__} pools to 1 x 1 and normalises over the batch, which takes '
+                'more than one image in training: raise train_dataloader.batch_size above 1, use SyncBN over several '
+                f'processes, or another norm_cfg ({error})') from error
+        finally:
+            self._stage_logits = None  # tensors with history can neither be deep-copied nor be freed
+
+    def stage_logits(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """All of M_0 .. M_S, each (B, N, H, W), for looking at what the stages do. Arguments as for ``forward``."""
+        self._check_bound()
+        self._stage_logits = []
+        try:
+            self.kernel_generate_head(*args, **kwargs)
+            return self._stage_logits
+        finally:
+            self._stage_logits = None
+
+    def cls_seg(self, feats: Tensor) -> Tensor:
+        """In the stock ``cls_seg``'s place: M_S from F, by way of M_0 and K_0.
+
+        Args:
+            feats: F before dropout, (B, C, H, W). Dropout falls on M_0 alone, where the stock head applies it.
+
+        Returns:
+            M_S, (B, N, H, W).
+        """
+        head = self.kernel_generate_head
+        mask_logits = type(head).cls_seg(head, feats)  # M_0
+        stage_logits = [mask_logits]
+        kernels = self._classifier.weight.expand(feats.shape[0], -1, -1, -1, -1)  # K_0: B, N, C, 1, 1
+        for stage in self.kernel_update_head:
+            kernels, mask_logits, _ = stage(feats, kernels, mask_logits)
+            stage_logits.append(mask_logits)
+        if self._stage_logits is not None:
+            self._stage_logits = stage_logits
+        return mask_logits
+
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list, *args: Any,
+                     **kwargs: Any) -> dict[str, Tensor]:
+        """In the stock ``loss_by_feat``'s place: the same loss once for each of M_0 .. M_S.
+
+        Args:
+            seg_logits: What the stock head's forward returned, M_S.
+            batch_data_samples: mmseg's data samples.
+
+        Returns:
+            The stock losses and metrics of stage i under ``<name>.s<i>``.
+        """
+        head = self.kernel_generate_head
+        self._check_labels(batch_data_samples)
+        if not self._stage_logits or seg_logits is not self._stage_logits[-1]:
+            raise TypeError(f'{type(head).__name__} does not train on what its classifier returned but on '
+                            f'{type(seg_logits).__name__}; K-Net cannot tell which part of that to supervise per stage')
+        losses = {}
+        for i, logits in enumerate(self._stage_logits):
+            for name, value in type(head).loss_by_feat(head, logits, batch_data_samples, *args, **kwargs).items():
+                losses[f'{name}.s{i}'] = value
+        return losses
+
+    def _check_bound(self) -> None:
+        if self.kernel_generate_head.cls_seg.__self__ is not self:
+            raise RuntimeError('the stock head inside this copy of IterativeDecodeHead still reports to the original. '
+                               'nn.DataParallel makes such copies: use DistributedDataParallel (or copy.deepcopy)')
+
+    def _check_labels(self, batch_data_samples: list) -> None:
+        """Refuse labels that no class has, before they become an opaque index error or a CUDA assertion."""
+        limit = max(self.num_classes, 2 if self.out_channels == 1 else 1)
+        for sample in batch_data_samples:
+            labels = sample.gt_sem_seg.data
+            wrong = labels[((labels < 0) | (labels >= limit)) & (labels != self.ignore_index)]
+            if wrong.numel():
+                raise ValueError(f'labels must be 0 .. {limit - 1} (num_classes={self.num_classes}) or '
+                                 f'ignore_index={self.ignore_index}, got {torch.unique(wrong).tolist()[:10]} in '
+                                 f'{sample.metainfo.get("seg_map_path", "an image without seg_map_path")}; should the '
+                                 'data set have reduce_zero_label?')
+
+
+def _build_stock_head(cfg: dict) -> BaseDecodeHead:
+    """Build a decode head so that it finds its own parts (losses above all) whatever the default scope is."""
+    scope = DefaultScope.get_current_instance()
+    if scope is not None and scope.scope_name in ('mmdet', SCOPE):
+        cfg = dict(cfg, _scope_=cfg.get('_scope_', 'mmseg'))
+    head = MMSEG_MODELS.build(cfg)
+    if not isinstance(head, BaseDecodeHead):
+        raise TypeError(f'kernel_generate_head must be one of mmseg\'s decode heads, got {type(head).__name__}')
+    return head

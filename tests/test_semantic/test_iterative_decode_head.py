@@ -1,0 +1,385 @@
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from golden import Golden, assert_close, build, cases, decode_head_config
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS as MMSEG_MODELS
+from mmseg.structures import SegDataSample
+
+from knet_plugin.checkpoint import from_official, to_official
+
+CLASSES = 7
+WIDTHS = (8, 12, 16, 20)  # of the four feature levels
+
+NORM = dict(type='BN', requires_grad=True)
+COMMON = dict(num_classes=CLASSES, norm_cfg=NORM, dropout_ratio=0.0)
+ONE_LEVEL = dict(in_channels=20, in_index=3, channels=16, **COMMON)
+# Small versions of the nine heads; those in PLAIN are the ones on which mmseg's own K-Net is right.
+PLAIN = dict(
+    FCNHead=dict(**ONE_LEVEL, num_convs=2, concat_input=True),
+    PSPHead=dict(**ONE_LEVEL, pool_scales=(1, 2, 3)),
+    ASPPHead=dict(**ONE_LEVEL, dilations=(1, 2, 3)),
+    UPerHead=dict(COMMON, in_channels=list(WIDTHS), in_index=[0, 1, 2, 3], channels=16, pool_scales=(1, 2, 3)),
+)
+POST_PROCESSING = dict(
+    DepthwiseSeparableASPPHead=dict(**ONE_LEVEL, dilations=(1, 2, 3), c1_in_channels=8, c1_channels=4),
+    NLHead=dict(**ONE_LEVEL, reduction=2, use_scale=True, mode='embedded_gaussian'),
+    DNLHead=dict(**ONE_LEVEL, reduction=2, use_scale=True, mode='embedded_gaussian'),
+    GCHead=dict(**ONE_LEVEL, ratio=1 / 4., pooling_type='att', fusion_types=('channel_add', )),
+    CCHead=dict(**ONE_LEVEL, recurrence=2),
+)
+HEADS = PLAIN | POST_PROCESSING
+
+
+def features(batch=2, size=16):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, width, max(size >> i, 1), max(size >> i, 1), generator=generator)
+            for i, width in enumerate(WIDTHS)]
+
+
+def samples(batch=2, size=64, labels=None):
+    generator = torch.Generator().manual_seed(2)
+    if labels is None:
+        labels = torch.randint(0, CLASSES, (batch, 1, size, size), generator=generator)
+        labels[:, :, :7] = 255
+    return [SegDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size), seg_map_path=f'{i}.png'),
+                          gt_sem_seg=PixelData(data=label)) for i, label in enumerate(labels)]
+
+
+def knet(name, stages=3, update=None, **changes):
+    torch.manual_seed(0)
+    return build(dict(type='knet_plugin.IterativeDecodeHead', num_stages=stages, kernel_update_head=update,
+                      kernel_generate_head=dict(type=f'mmseg.{name}', _scope_='mmseg', **{**HEADS[name], **changes})))
+
+
+def perturb(module):
+    """Move every weight, so that no residual or normalisation that starts as an identity can hide."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+@pytest.mark.parametrize('name', cases('seg_iter_head_*'))
+def test_golden(name):
+    golden = Golden(name)
+    head = build(decode_head_config(golden.config))
+    head.load_state_dict(from_official(golden.state, head))
+    inputs = golden.group('in/feat')
+    levels = [inputs[str(i)].requires_grad_() if str(i) in inputs else torch.zeros(3, 1, 1, 1) for i in range(4)]
+    labels = samples(labels=golden['in/gt_semantic_seg'].long())
+
+    head.eval()
+    with torch.no_grad():
+        assert_close({'logits': head(levels)}, {'logits': golden['out/eval/logits']}, 1e-4)
+        plain = copy.deepcopy(head.kernel_generate_head)
+        del plain.cls_seg
+        assert_close({'logits': plain(levels)}, {'logits': golden['out/eval/gen_logits']}, 1e-4)
+
+    head.train()
+    losses = head.loss(levels, labels, None)
+    total = sum(value for key, value in losses.items() if 'loss' in key)
+    total.backward()
+    check_losses(losses, golden, total, pixels=golden['in/gt_semantic_seg'].numel())
+    assert_close({f'feat{key}': levels[int(key)].grad for key in inputs}, golden.group('out/grad_in/'), 1e-4)
+    check_gradients(head, golden)
+
+
+def check_gradients(model, golden):
+    """Norms of all gradients; the whole array where the golden has it."""
+    gradients = to_official({key: parameter.grad for key, parameter in model.named_parameters()}, model)
+    norms = {key: torch.tensor(value) for key, value in golden.info['grad_l2_norm_per_param'].items()}
+    assert_close({key: value.norm() for key, value in gradients.items()}, norms, 1e-4)
+    arrays = golden.group('out/grad_param/')
+    if arrays:
+        assert_close({key: gradients[key] for key in arrays}, arrays, 1e-4)
+
+
+def check_losses(losses, golden, total, pixels):
+    expected = golden.group('out/loss/')
+    for key, value in expected.items():
+        if 'acc_seg' in key:  # in percent; ties in the argmax may move a few pixels
+            assert abs(losses[key].item() - value.item()) <= 5 * 100 / pixels, key
+    assert_close({key: value for key, value in losses.items() if 'loss' in key},
+                 {key: value for key, value in expected.items() if 'loss' in key}, 1e-4)
+    assert losses.keys() == expected.keys()
+    assert_close({'total': total}, {'total': golden['out/total']}, 1e-4)
+
+
+@pytest.mark.parametrize('name', cases('seg_encoder_decoder_*'))
+def test_golden_segmentor(name):
+    golden = Golden(name)
+    cfg = {key: value for key, value in golden.config.items() if key != 'pretrained'}
+    cfg['decode_head'] = decode_head_config(cfg['decode_head'])
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MMSEG_MODELS.build(ConfigDict(cfg))
+    model.load_state_dict(from_official(golden.state, model))
+    images = golden['in/img']
+    size, original = tuple(images.shape[-2:]), tuple(golden.info['img_metas'][0]['ori_shape'][:2])
+    labels = samples(labels=golden['in/gt_semantic_seg'].long())
+    for sample in labels:
+        sample.set_metainfo(dict(img_shape=size, pad_shape=size, ori_shape=original))
+
+    model.eval()
+    with torch.no_grad():
+        logits = model.decode_head(model.extract_feat(images))
+        assert_close({'logits': logits}, {'logits': golden['out/eval/decode_logits']}, 1e-4)
+        results = model(images, copy.deepcopy(labels), mode='predict')
+    probabilities = results[0].seg_logits.data.softmax(0)
+    # Stored in half precision
+    assert (probabilities - golden['out/eval/prob_img0']).abs().max() <= 1e-3
+    wrong = sum((result.pred_sem_seg.data[0] != expected).sum().item()
+                for result, expected in zip(results, golden['out/eval/pred'], strict=True))
+    assert wrong <= 5  # argmax ties
+
+    model.train()
+    losses = model(images, labels, mode='loss')
+    total = sum(value for key, value in losses.items() if 'loss' in key)
+    total.backward()
+    check_losses(losses, golden, total, pixels=golden['in/gt_semantic_seg'].numel())
+    check_gradients(model, golden)
+
+
+def mmseg_knet(name, stages=2):
+    """mmseg's own K-Net on the same head."""
+    stage = dict(type='KernelUpdateHead', num_classes=CLASSES, num_ffn_fcs=2, num_heads=4, num_mask_fcs=1,
+                 feedforward_channels=32, in_channels=16, out_channels=16, dropout=0.0, conv_kernel_size=1,
+                 with_ffn=True, feat_transform_cfg=dict(conv_cfg=dict(type='Conv2d'), act_cfg=None),
+                 kernel_updator_cfg=dict(type='KernelUpdator', in_channels=8, feat_channels=8, out_channels=8,
+                                         act_cfg=dict(type='ReLU', inplace=True), norm_cfg=dict(type='LN')))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return MMSEG_MODELS.build(dict(
+            type='IterativeDecodeHead', num_stages=stages,
+            kernel_update_head=[copy.deepcopy(stage) for _ in range(stages)],
+            kernel_generate_head=dict(type=name, **{**PLAIN[name], 'dropout_ratio': 0.3})))
+
+
+@pytest.mark.parametrize('name', PLAIN)
+def test_parity_with_mmseg(name):
+    """Same weights, same outputs, losses and gradients as mmseg's K-Net, dropout included."""
+    theirs = perturb(mmseg_knet(name))
+    ours = knet(name, 2, dict(updater=dict(group_channels=8),
+                              interaction=dict(num_heads=4, feedforward_channels=32)), dropout_ratio=0.3)
+    ours.load_state_dict(from_official(theirs.state_dict(), ours))
+    results = []
+    for head in (theirs, ours):
+        levels = [level.requires_grad_() for level in features()]
+        torch.manual_seed(5)
+        losses = head.train().loss(levels, samples(), None)
+        sum(value for key, value in losses.items() if 'loss' in key).backward()
+        logits = head.eval()(levels)
+        gradients = {f'{i}': level.grad for i, level in enumerate(levels) if level.grad is not None}
+        results.append((losses, gradients, logits))
+    (their_losses, their_gradients, their_logits), (losses, gradients, logits) = results
+    assert_close(losses, their_losses, 1e-5)
+    assert_close(gradients, their_gradients, 1e-4)
+    assert_close({'logits': logits}, {'logits': their_logits}, 1e-5)
+    assert to_official(ours.state_dict(), ours).keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_stage_zero_is_the_plain_head(name):
+    """M_0 and its loss are the stock head's, whatever that does between feature and classifier."""
+    head = perturb(knet(name)).train()
+    plain = perturb(knet(name, stages=0)).train().kernel_generate_head
+    plain.load_state_dict(head.kernel_generate_head.state_dict())
+    del plain.cls_seg, plain.loss_by_feat
+    losses = head.loss(features(), samples(), None)
+    expected = plain.loss(features(), samples(), None)
+    assert sorted(losses) == sorted(f'{key}.s{i}' for key in ('loss_ce', 'acc_seg') for i in range(4))
+    torch.testing.assert_close(losses['loss_ce.s0'], expected['loss_ce'], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_stages_start_from_what_the_classifier_sees(name):
+    """F and K_0 belong together: their product is M_0."""
+    head = perturb(knet(name)).eval()
+    seen = []
+    head.kernel_update_head[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    prediction = head(features())
+    (feats, kernels, logits), = seen
+    bias = head.kernel_generate_head.conv_seg.bias
+    expected = torch.einsum('bnc,bchw->bnhw', kernels.flatten(2), feats) + bias[:, None, None]
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    assert prediction.shape == logits.shape
+    assert not torch.allclose(prediction, logits)
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_gradients_reach_everything(name):
+    head = perturb(knet(name)).train()
+    levels = [level.requires_grad_() for level in features()]
+    losses = head.loss(levels, samples(), None)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    missing = [key for key, parameter in head.named_parameters()
+               if parameter.grad is None or not parameter.grad.isfinite().all()]
+    assert not missing
+    assert levels[3].grad.any()
+
+
+def test_zero_stages_is_the_plain_head():
+    head = knet('FCNHead', stages=0).eval()
+    plain = copy.deepcopy(head.kernel_generate_head)
+    del plain.cls_seg, plain.loss_by_feat
+    torch.testing.assert_close(head(features()), plain(features()), rtol=0, atol=0)
+    assert sorted(head.loss(features(), samples(), None)) == ['acc_seg.s0', 'loss_ce.s0']
+
+
+def test_copies_are_independent():
+    """deepcopy (EMA) and pickle keep the copy's stock head tied to the copy."""
+    head = perturb(knet('FCNHead')).eval()
+    expected = head(features())
+    for clone in (copy.deepcopy(head), pickle.loads(pickle.dumps(head)), _saved_and_loaded(head)):
+        torch.testing.assert_close(clone(features()), expected)
+        with torch.no_grad():
+            clone.kernel_update_head[2].fc_mask.weight.zero_()
+        assert not torch.allclose(clone(features()), expected)
+        torch.testing.assert_close(head(features()), expected)
+
+
+def _saved_and_loaded(head):
+    buffer = io.BytesIO()
+    torch.save(head, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def test_training_leaves_nothing_behind():
+    head = knet('FCNHead').train()
+    head.loss(features(), samples(), None)
+    copy.deepcopy(head)
+    with pytest.raises(ValueError, match='batch_size'):  # nor does a failure: labels for three images
+        head.loss(features(), samples(3), None)
+    copy.deepcopy(head)
+    assert head._stage_logits is None
+
+
+def test_data_parallel_replica_is_refused():
+    head = knet('FCNHead')
+    replica = head._replicate_for_data_parallel()
+    with pytest.raises(RuntimeError, match='DistributedDataParallel'):
+        replica(features())
+
+
+def test_compiles_without_a_graph_break():
+    head = knet('FCNHead').eval()
+    torch._dynamo.reset()
+    explanation = torch._dynamo.explain(head)(features())
+    assert explanation.graph_break_count == 0, explanation.break_reasons
+
+
+def test_batch_of_many_is_many_batches_of_one():
+    head = perturb(knet('UPerHead')).eval().double()
+    levels = [level.double() for level in features(3)]
+    apart = torch.cat([head([level[i:i + 1] for level in levels]) for i in range(3)])
+    torch.testing.assert_close(head(levels), apart)
+
+
+def test_all_pixels_ignored():
+    head = knet('FCNHead').train()
+    labels = torch.full((2, 1, 64, 64), 255)
+    losses = head.loss(features(), samples(labels=labels), None)
+    total = sum(value for key, value in losses.items() if 'loss' in key)
+    assert total == 0
+    total.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters() if parameter.grad is not None)
+
+
+def test_ohem_sampler():
+    """Of every stage's loss only the hardest pixels are left."""
+    head = knet('FCNHead', sampler=dict(type='OHEMPixelSampler', min_kept=50)).train()
+    with_sampler = head.loss(features(), samples(), None)
+    head.kernel_generate_head.sampler = None
+    without = head.loss(features(), samples(), None)
+    assert all(with_sampler[f'loss_ce.s{i}'] < without[f'loss_ce.s{i}'] for i in range(4))
+
+
+def test_several_losses():
+    head = knet('FCNHead', loss_decode=[dict(type='CrossEntropyLoss', loss_name='loss_ce'),
+                                        dict(type='DiceLoss', loss_name='loss_dice')]).train()
+    losses = head.loss(features(), samples(), None)
+    assert {'loss_ce.s0', 'loss_dice.s0', 'loss_ce.s3', 'loss_dice.s3'} <= losses.keys()
+
+
+def test_binary_segmentation_uses_sigmoid():
+    head = knet('FCNHead', num_classes=2, out_channels=1, threshold=0.4,
+                loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)).train()
+    assert type(head.kernel_update_head[0].mask_activation).__name__ == 'SigmoidMask'
+    assert (head.out_channels, head.threshold) == (1, 0.4)
+    losses = head.loss(features(), samples(labels=torch.randint(0, 2, (2, 1, 64, 64))), None)
+    assert losses['loss_ce.s3'].isfinite()
+
+
+def test_batch_of_one_trains_where_the_head_can():
+    losses = knet('FCNHead').train().loss(features(1), samples(1), None)
+    assert losses['loss_ce.s3'].isfinite()
+
+
+def test_batch_of_one_with_pooled_batch_norm():
+    with pytest.raises(ValueError, match='PSPHead.*batch_size'):
+        knet('PSPHead').train().loss(features(1), samples(1), None)
+
+
+def test_image_smaller_than_the_stride():
+    head = knet('FCNHead').eval()
+    metas = [dict(img_shape=(3, 5), pad_shape=(3, 5))]
+    assert head.predict(features(1, size=1), metas, None).shape == (1, CLASSES, 3, 5)
+
+
+def test_labels_beyond_num_classes():
+    labels = torch.zeros(2, 1, 64, 64, dtype=torch.long)
+    labels[1, 0, 0, :2] = torch.tensor([CLASSES, 254])
+    with pytest.raises(ValueError, match=r'num_classes=7.*\[7, 254\] in 1.png'):
+        knet('FCNHead').train().loss(features(), samples(labels=labels), None)
+
+
+@pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'knet_plugin', None])
+def test_default_scope_does_not_matter(scope):
+    """Stock parts are found without prefix, and mmseg's loss is not mistaken for mmdet's."""
+    cfg = dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(type='FCNHead', **HEADS['FCNHead']))
+    if scope is None:
+        head = build(cfg)
+    else:
+        init_default_scope(scope)
+        with DefaultScope.overwrite_default_scope(scope):
+            head = build(cfg)
+    assert type(head.loss_decode).__module__.startswith('mmseg.')
+
+
+@pytest.mark.parametrize(('changes', 'error', 'message'), [
+    (dict(num_stages=-1), ValueError, 'num_stages=-1'),
+    (dict(num_stages=2, kernel_update_head=[{}]), ValueError, 'num_stages=2.*got 1'),
+    (dict(kernel_update_head=dict(num_classes=8)), ValueError, 'num_classes=8.*num_classes=7'),
+    (dict(kernel_update_head=dict(channels=32)), ValueError, 'channels=32.*channels=16'),
+    (dict(kernel_update_head=['stage'] * 3), TypeError, "'stage'"),
+    (dict(kernel_update_head=dict(chanels=16)), TypeError, 'chanels'),
+    (dict(kernel_update_head=dict(updater=dict(group_channels=32))), ValueError, 'channels=16 and group_channels=32'),
+    (dict(kernel_update_head=dict(updater=dict(group_channels=5))), ValueError, 'multiple'),
+    (dict(kernel_update_head=dict(classifier=dict(type='knet_plugin.KernelClassifier', num_classes=7))), ValueError,
+     'classifier'),
+    (dict(num_stage=3), TypeError, 'num_stage'),
+    (dict(kernel_generate_head=dict(type='mmseg.FCNHead', **HEADS['FCNHead'], num_conv=1)), TypeError, 'num_conv'),
+    (dict(kernel_generate_head=dict(type='mmseg.PointHead', in_channels=[8], in_index=[0], channels=8, num_classes=7)),
+     TypeError, 'PointHead has no linear classifier'),
+    (dict(kernel_generate_head=dict(type='mmseg.FPN', in_channels=[8], out_channels=8, num_outs=1)), TypeError, 'FPN'),
+])
+def test_bad_arguments(changes, error, message):
+    cfg = dict(type='knet_plugin.IterativeDecodeHead',
+               kernel_generate_head=dict(type='mmseg.FCNHead', **HEADS['FCNHead']))
+    with DefaultScope.overwrite_default_scope('mmseg'), pytest.raises(error, match=message):
+        build(cfg | changes)
+
+
+def test_a_given_config_is_left_alone():
+    cfg = dict(type='knet_plugin.IterativeDecodeHead', kernel_update_head=dict(num_classes=CLASSES),
+               kernel_generate_head=dict(type='mmseg.FCNHead', **HEADS['FCNHead']))
+    before = copy.deepcopy(cfg)
+    build(cfg)
+    build(cfg)
+    assert cfg == before
