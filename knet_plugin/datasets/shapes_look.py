@@ -1,0 +1,127 @@
+"""How Shapes look: paints, and the light under which they are seen.
+
+All colours are logarithms of reflectances. There the gain of an illumination is an addition, so that the distance of
+a colour to those of the same image stays what it was, whatever the light.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+__all__ = ['AMBIGUITY', 'Canvas', 'Look', 'render', 'stuff_look', 'thing_look']
+
+AMBIGUITY = 3.0
+"""Default range of the illumination, in units of the distance between warm and cool."""
+
+_TINT = 0.11  # half the distance between warm and cool, on red (and, negated, on blue)
+_TINT_JITTER = 0.2 * _TINT
+_GREEN_JITTER = 0.06  # variety that tells nothing about the class
+_LUMINANCE = (0.25, 0.6)
+_SHADE = 0.25
+_TEXTURE_CONTRAST = (0.15, 0.35)
+_TEXTURE_WAVELENGTH = (5.0, 11.0)  # pixels
+_GAIN = 0.15  # of all channels together
+_GAMMA = (0.85, 1.15)
+_BLUR = (0.4, 0.9)  # pixels
+_NOISE = (0.01, 0.03)  # standard deviation, of the full scale
+_SUBPIXEL_BITS = 4
+
+
+@dataclass(frozen=True)
+class Look:
+    """Appearance of one paint; logarithms of reflectance, coordinates in pixels.
+
+    The texture is ``contrast * cos(p @ wave)``, and for checks also times the cosine across.
+    """
+
+    colour: tuple[float, float, float]
+    shade: tuple[float, float] = (0.0, 0.0)  # slope per pixel along x and y
+    centre: tuple[float, float] = (0.0, 0.0)  # where the shade is 0
+    wave: tuple[float, float] = (0.0, 0.0)
+    contrast: float = 0.0
+    checks: bool = False
+
+
+class Canvas:
+    """A map of paint numbers, (H, W) uint8, and what each paint looks like and is annotated as."""
+
+    def __init__(self, paint_map: np.ndarray, looks: list[Look], segments: list[int]) -> None:
+        self.paint_map = paint_map
+        self.looks = looks
+        self.segments = segments
+
+    def fill(self, outlines: list[np.ndarray], look: Look, segment: int) -> None:
+        """Paint the inside of polygons, each (P, 2) as x and y in pixels; a polygon inside another is a hole."""
+        fixed = [np.round(outline * 2**_SUBPIXEL_BITS).astype(np.int32) for outline in outlines]
+        cv2.fillPoly(self.paint_map, fixed, len(self.looks), shift=_SUBPIXEL_BITS)
+        self.looks.append(look)
+        self.segments.append(segment)
+
+
+def thing_look(rng: np.random.Generator, tint: int | None, centre: tuple[float, float], radius: float) -> Look:
+    """Plain, but brighter towards one side.
+
+    Args:
+        rng: Source of the colour.
+        tint: 1 for warm, -1 for cool, None for either.
+        centre: Middle of the object, x and y in pixels.
+        radius: Distance in pixels over which the brightness changes.
+    """
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = _SHADE / radius
+    return Look(_colour(rng, tint), shade=(slope * np.cos(angle), slope * np.sin(angle)), centre=centre)
+
+
+def stuff_look(rng: np.random.Generator, texture: str, tint: int) -> Look:
+    """Textured, with any direction and wavelength.
+
+    Args:
+        rng: Source of colour, direction and wavelength.
+        texture: ``'stripes'`` or ``'checks'``.
+        tint: 1 for warm, -1 for cool.
+    """
+    angle = rng.uniform(0, 2 * np.pi)
+    frequency = 2 * np.pi / rng.uniform(*_TEXTURE_WAVELENGTH)
+    return Look(_colour(rng, tint), wave=(frequency * np.cos(angle), frequency * np.sin(angle)),
+                contrast=rng.uniform(*_TEXTURE_CONTRAST), checks=texture == 'checks')
+
+
+def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, ambiguity: float) -> np.ndarray:
+    """Light the scene and take its picture.
+
+    Args:
+        rng: Source of the illumination, the blur and the noise.
+        canvas: The painted scene.
+        warp: Displacement of the textures along x and y, about 1 pixel in size, (H, W, 2) float32.
+        ambiguity: Range of the illumination over the distance between the two tints of a pair, not negative.
+
+    Returns:
+        Image, (H, W, 3) uint8, RGB.
+    """
+    height, width = canvas.paint_map.shape
+    looks = np.array([(*look.colour, *look.shade, -np.dot(look.shade, look.centre), *look.wave, look.contrast,
+                       look.checks) for look in canvas.looks], np.float32)
+    (red, green, blue, shade_x, shade_y, shade_0, wave_x, wave_y, contrast,
+     checks) = looks.T.take(canvas.paint_map, axis=1)  # each (H, W)
+    x = np.arange(width, dtype=np.float32)
+    y = np.arange(height, dtype=np.float32)[:, None]
+    shade = shade_x * x + shade_y * y + shade_0
+    x, y = x + warp[..., 0], y + warp[..., 1]
+    texture = np.cos(wave_x * x + wave_y * y) * np.where(checks, np.cos(wave_y * x - wave_x * y), 1)
+    luminance = shade + contrast * texture
+
+    warmth, greenness, brightness = rng.uniform(-1, 1, 3) * (ambiguity * _TINT, _GREEN_JITTER, _GAIN)
+    luminance += brightness
+    logarithms = cv2.merge((red + luminance + warmth, green + luminance + greenness, blue + luminance - warmth))
+    image = cv2.exp(rng.uniform(*_GAMMA) * logarithms)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR))
+    image += rng.uniform(*_NOISE) * rng.standard_normal(image.shape, dtype=np.float32)
+    return (image * 255).clip(0, 255).astype(np.uint8)
+
+
+def _colour(rng: np.random.Generator, tint: int | None) -> tuple[float, float, float]:
+    """Logarithms of the reflectances of red, green and blue; a tint of None is warm or cool at random."""
+    warmth = (rng.choice((-1, 1)) if tint is None else tint) * _TINT + rng.normal(0, _TINT_JITTER)
+    luminance = np.log(rng.uniform(*_LUMINANCE))
+    return luminance + warmth, luminance + rng.normal(0, _GREEN_JITTER), luminance - warmth

@@ -1,0 +1,121 @@
+"""What the scenes contain, and that they are hard in the way they are meant to be."""
+
+import cv2
+import numpy as np
+import pytest
+
+from knet_plugin.datasets import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, Scene, draw_scene
+from knet_plugin.datasets.shapes import SEGMENTS_PER_CLASS
+
+SIZE = (96, 112)
+
+
+def draw(seed: int, **kwargs) -> Scene:
+    return draw_scene(np.random.default_rng(seed), SIZE, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def scenes() -> list[Scene]:
+    return [draw(seed) for seed in range(150)]
+
+
+def segments_of(scene: Scene) -> list[int]:
+    return [segment for segment in np.unique(scene.segment_map).tolist() if segment]
+
+
+def name_of(segment: int) -> str:
+    return CLASSES[segment // SEGMENTS_PER_CLASS - 1]
+
+
+def test_scene_has_the_promised_form(scenes):
+    for scene in scenes:
+        assert scene.image.shape == (*SIZE, 3) and scene.image.dtype == np.uint8
+        assert scene.segment_map.shape == SIZE and scene.segment_map.dtype == np.int32
+        assert (scene.segment_map // SEGMENTS_PER_CLASS).max() <= len(CLASSES)
+        assert scene.crowds <= set(segments_of(scene))
+
+
+def test_same_seed_same_scene_and_other_seed_other_scene(scenes):
+    again = draw(3)
+    assert np.array_equal(again.image, scenes[3].image) and np.array_equal(again.segment_map, scenes[3].segment_map)
+    assert not np.array_equal(again.segment_map, scenes[4].segment_map)
+
+
+def test_ambiguity_changes_the_light_only(scenes):
+    plain = draw(3, ambiguity=0.0)
+    assert np.array_equal(plain.segment_map, scenes[3].segment_map)
+    assert not np.array_equal(plain.image, scenes[3].image)
+
+
+def test_stuff_of_a_class_is_one_segment(scenes):
+    for scene in scenes:
+        stuff = [name_of(segment) for segment in segments_of(scene) if name_of(segment) in STUFF_CLASSES]
+        assert len(stuff) == len(set(stuff))
+
+
+def test_all_classes_occur_and_none_is_rare(scenes):
+    images_with = {name: sum(any(name_of(s) == name for s in segments_of(scene)) for scene in scenes)
+                   for name in CLASSES}
+    assert min(images_with.values()) > 0.2 * len(scenes), images_with
+
+
+def test_number_of_things_varies_from_none(scenes):
+    counts = [sum(name_of(s) in THING_CLASSES for s in segments_of(scene)) for scene in scenes]
+    assert min(counts) == 0 and max(counts) >= 7
+
+
+def test_things_are_of_very_different_size(scenes):
+    masks = [scene.segment_map == s for scene in scenes for s in segments_of(scene)
+             if name_of(s) in THING_CLASSES and s not in scene.crowds]
+    areas = np.array([mask.sum() for mask in masks])
+    spans = np.array([mask.any(0).sum() for mask in masks])
+    assert areas.min() >= 10
+    assert (spans < 9).mean() > 0.1 and (spans > 0.5 * SIZE[0]).any()
+    assert 0.02 < (spans > 0.4 * SIZE[0]).mean() < 0.3
+
+
+def test_crowds_and_unlabelled_regions_occur_but_not_everywhere(scenes):
+    crowded = np.mean([len(scene.crowds) > 0 for scene in scenes])
+    unlabelled = np.mean([(scene.segment_map == 0).sum() > 50 for scene in scenes])
+    assert 0.05 < crowded < 0.3 and 0.1 < unlabelled < 0.5
+
+
+def test_things_occlude_each_other(scenes):
+    """Disks have no holes and no dents: a disk that does not fill its hull has something before it."""
+    shares = []
+    for scene in scenes:
+        for segment in segments_of(scene):
+            mask = (scene.segment_map == segment).astype(np.uint8)
+            if name_of(segment).endswith('_disk') and segment not in scene.crowds and mask.sum() > 100:
+                hull = cv2.convexHull(cv2.findNonZero(mask))
+                filled = cv2.fillConvexPoly(np.zeros_like(mask), hull, 1)
+                shares.append(mask.sum() / filled.sum())
+    occluded = np.mean(np.array(shares) < 0.9)
+    assert 0.1 < occluded < 0.8
+
+
+@pytest.mark.parametrize(('ambiguity', 'expected'), [(2.0, 0.75), (4.0, 0.625)])
+def test_tint_is_ambiguous_by_itself_and_clear_within_the_image(ambiguity, expected):
+    """A threshold on the colour of a segment fails as often as predicted; one between the image's extremes does not."""
+    alone, together = [], []
+    for seed in range(120):
+        scene = draw(seed, ambiguity=ambiguity)
+        pixels = np.log(np.maximum(scene.image, 1.0))
+        warmth = {s: np.median((pixels[..., 0] - pixels[..., 2])[scene.segment_map == s]) for s in segments_of(scene)}
+        middle = (min(warmth.values()) + max(warmth.values())) / 2
+        for segment, value in warmth.items():
+            tint = name_of(segment).split('_')[0]
+            if tint in ('warm', 'cool'):
+                alone.append((value > 0) == (tint == 'warm'))
+                together.append((value > middle) == (tint == 'warm'))
+    assert abs(np.mean(alone) - expected) < 0.08
+    assert np.mean(together) > 0.98
+
+
+def test_every_image_has_both_tints_to_compare(scenes):
+    for scene in scenes:
+        assert {name_of(s).split('_')[0] for s in segments_of(scene) if name_of(s) in STUFF_CLASSES} == {'warm', 'cool'}
+
+
+def test_classes_have_colours():
+    assert len(PALETTE) == len(set(PALETTE)) == len(CLASSES) == len(THING_CLASSES) + len(STUFF_CLASSES)

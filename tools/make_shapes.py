@@ -1,0 +1,41 @@
+"""Make the synthetic data set Shapes.
+
+    python tools/make_shapes.py data/shapes --num-train 800 --num-val 200 --size 128 --seed 0
+"""
+
+import argparse
+
+from knet_plugin.datasets import AMBIGUITY, make_shapes
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Make the synthetic data set Shapes.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('out_dir', help='directory of the data set; nothing is done if it already holds this one')
+    parser.add_argument('--num-train', type=int, default=800, help='number of training images')
+    parser.add_argument('--num-val', type=int, default=200, help='number of validation images')
+    parser.add_argument('--size', type=int, nargs='+', default=[128], help='side in pixels, or height and width')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--workers', type=int, help='processes, 0 for none but this one; by default one for each CPU')
+    parser.add_argument('--ambiguity', type=float, default=AMBIGUITY,
+                        help='how little the colour of a pixel tells without the rest of its image')
+    parser.add_argument('--overwrite', action='store_true', help='replace a different Shapes data set')
+    args = parser.parse_args()
+    if len(args.size) > 2:
+        parser.error(f'--size takes one or two numbers, got {len(args.size)}')
+    return args
+
+
+def main() -> None:
+    """Make the data set; what is wrong with the arguments is said in one line."""
+    args = parse_args()
+    try:
+        make_shapes(args.out_dir, args.num_train, args.num_val, (args.size[0], args.size[-1]),
+                    args.seed, args.workers, args.ambiguity, args.overwrite)
+    except (ValueError, FileExistsError) as error:
+        raise SystemExit(f'make_shapes: {error}') from None
+
+
+if __name__ == '__main__':
+    main()
