@@ -6,6 +6,7 @@ Everything comes from two stock-style configs of this package; the same is done 
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,13 @@ def run_config(name: str, args: argparse.Namespace) -> Config:
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = str(args.data_root)
     cfg.train_cfg.update(max_iters=args.iterations, val_interval=args.iterations)
-    cfg.param_scheduler[-1].end = args.iterations
+    warmup, decay = cfg.param_scheduler
+    warmup.end = decay.begin = max(args.iterations // 10, 1)
+    decay.end = args.iterations
     cfg.default_hooks.checkpoint.update(interval=max(args.iterations // 4, 1), max_keep_ckpts=1)
     cfg.randomness = dict(seed=args.seed)
     cfg.work_dir = str(args.work_dir / name)
-    cfg.log_level = 'WARNING'
+    cfg.log_level = 'ERROR'
     cfg.resume = True  # from the latest checkpoint in the folder, if any
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, at the end
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type=ProgressBarHook)]
@@ -142,6 +145,7 @@ def draw_panel(baseline: list[dict], knet: list[dict], path: Path) -> None:
 def main() -> None:
     """Make the data, train both models, print the table, draw the picture."""
     args = parse_arguments()
+    warnings.filterwarnings('ignore', module='mmseg|mmengine|torch')  # of settings that are meant so
     print(f'Making {args.num_train} + {args.num_val} images in {args.data_root} (unless they are there)')
     make_shapes(args.data_root, num_train=args.num_train, num_val=args.num_val, seed=args.seed)
     args.work_dir.mkdir(parents=True, exist_ok=True)
@@ -150,7 +154,7 @@ def main() -> None:
     first_batches = []
     for name in (BASELINE, KNET):
         runner = train(name, args)
-        measured = runner.test()['mIoU']
+        measured = float(runner.test()['mIoU'])
         batches = stage_results(runner)
         results = [result for batch in batches for result in batch]
         labels = [result['labels'] for result in results]

@@ -1,4 +1,5 @@
-# A ResNet-18 of a quarter of its width with an FCN head at stride 8: 0.9 M parameters, made for CPUs and small images.
+# The first two stages of a ResNet-18 of half its width, and an FCN head at stride 8: made for CPUs and small images.
+# Its receptive field is 119 pixels; what takes the whole image to tell is left to K-Net.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -13,20 +14,20 @@ model = dict(
     backbone=dict(
         type='ResNetV1c',
         depth=18,
-        base_channels=16,
-        stem_channels=16,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        dilations=(1, 1, 2, 4),
-        strides=(1, 2, 1, 1),
+        base_channels=32,
+        stem_channels=32,
+        num_stages=2,
+        out_indices=(0, 1),
+        dilations=(1, 1),
+        strides=(1, 2),
         norm_cfg=norm_cfg,
         norm_eval=False,
         style='pytorch',
         contract_dilation=True),
     decode_head=dict(
         type='FCNHead',
-        in_channels=128,
-        in_index=3,
+        in_channels=64,
+        in_index=1,
         channels=64,
         num_convs=1,
         concat_input=False,

@@ -1,0 +1,95 @@
+"""Learn real images by heart through ``mim``: train, test the checkpoint, resume. Skipped where the images are not."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+SAMPLES = Path(__file__).resolve().parents[2] / 'shared/real_samples'
+CONFIG = Path(__file__).parent / 'configs/overfit_real.py'
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SAMPLES.is_dir(), reason='the real images are not here')]
+
+
+def mim(command, *arguments, cwd):
+    """Run ``mim train|test knet_plugin`` and return what it printed."""
+    done = subprocess.run([sys.executable, '-m', 'mim', command, 'knet_plugin', str(CONFIG), *map(str, arguments)],
+                          cwd=cwd, capture_output=True, text=True, env=dict(os.environ, PYTHONUNBUFFERED='1'))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout + done.stderr
+
+
+def mean_iou(output):
+    """The last mIoU of a log; of the classes that occur, because mmseg's mean leaves out those that are nowhere."""
+    return float(re.findall(r'mIoU: ([\d.]+)', output)[-1])
+
+
+def first_losses(output, iteration):
+    return re.search(rf'Iter\(train\) \[ *{iteration}/\d+\].* loss: ([\d.]+)', output)
+
+
+def overfit(root, work_dir, iterations, options):
+    """Train, test, resume for ten iterations; returns the measured mIoU."""
+    options = [f'{loader}.dataset.data_root={root}' for loader in ('train_dataloader', 'val_dataloader',
+                                                                   'test_dataloader')] + options
+    options += ['default_hooks.logger.interval=10', 'randomness.seed=0', f'param_scheduler.1.end={iterations}']
+    common = ['--work-dir', work_dir, '--cfg-options', *options]
+    schedule = [f'train_cfg.max_iters={iterations}', f'train_cfg.val_interval={iterations}',
+                f'default_hooks.checkpoint.interval={iterations}']
+    trained = mean_iou(mim('train', *common, *schedule, cwd=work_dir.parent))
+    checkpoint = work_dir / f'iter_{iterations}.pth'
+    tested = mean_iou(mim('test', '--checkpoint', checkpoint, *common, cwd=work_dir.parent))
+    assert tested == pytest.approx(trained, abs=0.01)
+
+    more = [f'train_cfg.max_iters={iterations + 10}', f'train_cfg.val_interval={iterations + 10}']
+    output = mim('train', '--resume', 'auto', *common, *more, cwd=work_dir.parent)
+    assert f'resumed epoch: 0, iter: {iterations}' in output
+    assert f'[{iterations + 10}/{iterations + 10}]' in output
+    assert mean_iou(output) == pytest.approx(trained, abs=5)
+    return trained
+
+
+def test_ade20k(tmp_path):
+    """Three images, 150 classes."""
+    figure = overfit(SAMPLES / 'ade20k', tmp_path / 'work', 600, [])
+    print(f'mIoU {figure}')
+    assert figure > 80
+
+
+def label_maps(root, number):
+    """The first images of the COCO sample with label maps in ADE20K's form, made from the panoptic annotations."""
+    source = SAMPLES / 'coco_train100'
+    panoptic = json.loads((source / 'annotations/panoptic.json').read_text())
+    label_of = {category['id']: i + 1 for i, category in enumerate(panoptic['categories'])}
+    for folder in ('images', 'annotations'):
+        (root / folder).mkdir(parents=True)
+    for annotation in sorted(panoptic['annotations'], key=lambda a: a['image_id'])[:number]:
+        blue, green, red = np.moveaxis(cv2.imread(str(source / 'annotations/panoptic' / annotation['file_name'])), 2, 0)
+        ids = red.astype(int) + 256 * green.astype(int) + 256**2 * blue.astype(int)
+        labels = np.zeros(ids.shape, np.uint8)
+        for segment in annotation['segments_info']:
+            labels[ids == segment['id']] = label_of[segment['category_id']]
+        name = Path(annotation['file_name']).stem
+        shutil.copy(source / f'images/{name}.jpg', root / 'images')
+        cv2.imwrite(str(root / f'annotations/{name}.png'), labels)
+    return len(label_of)
+
+
+def test_coco_as_label_maps(tmp_path):
+    """Twenty images, 133 classes."""
+    classes = label_maps(tmp_path / 'data', 20)
+    names = '[' + ','.join(f'c{i}' for i in range(classes)) + ']'
+    options = [f'model.decode_head.kernel_generate_head.num_classes={classes}', 'train_dataloader.batch_size=4']
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        options += [f'{loader}.dataset.type=BaseSegDataset', f'{loader}.dataset.metainfo.classes={names}',
+                    f'{loader}.dataset.reduce_zero_label=True']
+    figure = overfit(tmp_path / 'data', tmp_path / 'work', 1500, options)
+    print(f'mIoU {figure}')
+    assert figure > 80
