@@ -1,6 +1,6 @@
 _base_ = [
-    'mmseg::_base_/models/upernet_swin.py', 'mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py',
-    '../_base_/schedules/adamw-80k.py'
+    '../_base_/plugin.py', 'mmseg::_base_/models/upernet_swin.py', 'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py', '../_base_/schedules/adamw-80k.py'
 ]
 
 # The release works with 256 channels here, half of what the stock config has.

@@ -59,7 +59,7 @@ def resolve_stage_configs(given: dict | Sequence[dict] | None, num_stages: int, 
     for i, cfg in enumerate(given):
         if not isinstance(cfg, dict):
             raise TypeError(f'kernel_update_head[{i}] must be a dict, got {cfg!r}')
-        for name, own in dict(channels=channels, num_classes=num_classes).items():
+        for name, own in dict(channels=channels, num_classes=num_classes, kernel_size=1).items():
             if cfg.get(name, own) != own:
                 raise ValueError(f'kernel_update_head[{i}] says {name}={cfg[name]}, but the classifier of the '
                                  f'kernel_generate_head has {name}={own}')

@@ -1,7 +1,7 @@
 # Learn a handful of real images by heart, from scratch, on a CPU. Folders and classes are set from outside.
 _base_ = '../../configs/semantic/knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128.py'
 
-scale = (1024, 256)  # longer and shorter side at most
+scale = (768, 192)  # longer and shorter side at most
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=scale, keep_ratio=True),

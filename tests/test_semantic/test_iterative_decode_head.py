@@ -357,6 +357,7 @@ def test_default_scope_does_not_matter(scope):
     (dict(num_stages=2, kernel_update_head=[{}]), ValueError, 'num_stages=2.*got 1'),
     (dict(kernel_update_head=dict(num_classes=8)), ValueError, 'num_classes=8.*num_classes=7'),
     (dict(kernel_update_head=dict(channels=32)), ValueError, 'channels=32.*channels=16'),
+    (dict(kernel_update_head=dict(kernel_size=3)), ValueError, 'kernel_size=3.*kernel_size=1'),
     (dict(kernel_update_head=['stage'] * 3), TypeError, "'stage'"),
     (dict(kernel_update_head=dict(chanels=16)), TypeError, 'chanels'),
     (dict(kernel_update_head=dict(updater=dict(group_channels=32))), ValueError, 'channels=16 and group_channels=32'),

@@ -1,5 +1,5 @@
 # The schedule of all published semantic models: AdamW, 80,000 iterations of 16 images (8 GPUs x 2).
-_base_ = 'mmseg::_base_/schedules/schedule_80k.py'
+_base_ = ['../plugin.py', 'mmseg::_base_/schedules/schedule_80k.py']
 
 optim_wrapper = dict(
     _delete_=True,

@@ -1,0 +1,126 @@
+# Two families of host packages, each in an environment of its own: .venv has the maintained forks (the default),
+# .venv-openmmlab the original OpenMMLab packages. What a step has done is noted in .done/ in the environment, under a
+# name with the hash of the files that it depends on: running setup again does only what is missing or has changed.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+JOBS ?= $(shell nproc)
+
+VENV := .venv
+VENV2 := .venv-openmmlab
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PACKAGE_FILES := setup.py pyproject.toml knet_plugin/version.py
+hash = $(shell cat $(1) | sha256sum | cut -c1-12)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help:  ## List the targets
+	@echo 'K-Net for mmdet 3 and mmseg 1. Start with `make demo` or `make test`; both set up .venv first.'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 22
+	@echo 'Settings: PYTHON=python3.11 (3.10 to 3.12), JOBS=2 (compilers at once), PYTEST_ARGS="-k name"'
+
+.PHONY: demo
+demo: setup  ## Set up, then train a small model on made-up images and show what it finds
+	$(VENV)/bin/python tools/demo.py
+
+.PHONY: test
+test: setup  ## Set up, then run the tests (without the slow ones)
+	$(VENV)/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: setup  ## Run the slow tests: builds and trainings
+	$(VENV)/bin/python -m pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: test-openmmlab
+test-openmmlab: setup-openmmlab  ## Run the tests with the original OpenMMLab packages
+	$(VENV2)/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup  ## Check the code's style
+	$(VENV)/bin/ruff check .
+
+.PHONY: types
+types: setup  ## Check the types
+	$(VENV)/bin/mypy
+
+.PHONY: docs-coverage
+docs-coverage: setup  ## Check that the public interface is documented
+	$(VENV)/bin/interrogate knet_plugin tools
+
+.PHONY: clean
+clean:  ## Remove both environments and everything that was built
+	rm -rf $(VENV) $(VENV2) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+
+# mmcv is compiled here, so a compiler and Python's headers are needed; say so before anything is downloaded.
+define check_machine
+command -v $(PYTHON) >/dev/null \
+    || { echo 'error: there is no $(PYTHON); install Python 3.10 to 3.12, or name one: make PYTHON=...' >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+    || { echo "error: $$($(PYTHON) --version) is not one of 3.10 to 3.12; name another: make PYTHON=..." >&2; exit 1; }; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+    || { echo 'error: $(PYTHON) cannot make virtual environments (Debian: install python3-venv)' >&2; exit 1; }; \
+$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+    || { echo 'error: the headers of $(PYTHON) are missing (Debian: install python3-dev)' >&2; exit 1; }; \
+command -v c++ >/dev/null \
+    || { echo 'error: there is no C++ compiler; mmcv needs one (Debian: install g++)' >&2; exit 1; }
+endef
+
+# $(call environment,TARGET,FOLDER,LOCK,NAME): the rules that set up one environment.
+define environment
+.PHONY: $(1)
+$(1): $(2)/.done/package-$(call hash,$(3) requirements/build.txt $(PACKAGE_FILES)) \
+      $(2)/.done/dev-$(call hash,$(3) requirements/build.txt requirements/dev.txt)
+
+$(2)/.done/venv:
+	@$$(check_machine)
+	@echo '==> [1/5] virtual environment $(2) ($(4))'
+	@$(PYTHON) -m venv --clear $(2)
+	@$(2)/bin/python -m pip install -q "$$$$(grep '^pip==' requirements/build.txt)"
+	@mkdir -p $(2)/.done && touch $$@
+
+$(2)/.done/torch-$(call hash,$(3) requirements/build.txt): $(2)/.done/venv
+	@echo '==> [2/5] torch and build tools'
+	@$(2)/bin/python -m pip install -r requirements/build.txt -c $(3) torch
+	@touch $$@
+
+# A wheel of mmcv in pip's cache may come from another torch; it is compiled again then.
+$(2)/.done/hosts-$(call hash,$(3) requirements/build.txt): $(2)/.done/torch-$(call hash,$(3) requirements/build.txt)
+	@echo '==> [3/5] host packages ($(4)). The first time on a machine, this compiles the C++ operators of mmcv:'
+	@echo '          about 10 minutes on 2 cores, with hardly any output. Later the result comes from the cache of pip.'
+	@command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=; \
+	install="$(2)/bin/python -m pip install --no-deps --no-build-isolation"; \
+	export MMCV_WITH_OPS=1 MAX_JOBS=$(JOBS); \
+	noise='^(Looking|Collecting|Ignoring|Processing|Requirement already|  (Using|Preparing|Downloading))'; \
+	$$$$install --progress-bar off -r $(3) | { grep -vE "$$$$noise" || true; }; \
+	if ! $(2)/bin/python -c 'import torch, mmcv._ext'; then \
+	    echo '          The cached mmcv does not fit this torch; compiling it again.'; \
+	    $$$$install --no-cache-dir --force-reinstall $$$$(grep -E '^(onedl-)?mmcv==' $(3)); \
+	fi
+	@touch $$@
+
+$(2)/.done/package-$(call hash,$(3) requirements/build.txt $(PACKAGE_FILES)): \
+        $(2)/.done/hosts-$(call hash,$(3) requirements/build.txt)
+	@echo '==> [4/5] knet_plugin itself, editable'
+	@$(2)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(2)/bin/python -c 'import knet_plugin; print("          knet_plugin", knet_plugin.__version__, "imports")'
+	@touch $$@
+
+$(2)/.done/dev-$(call hash,$(3) requirements/build.txt requirements/dev.txt): \
+        $(2)/.done/hosts-$(call hash,$(3) requirements/build.txt)
+	@echo '==> [5/5] tools for tests and checks'
+	@$(2)/bin/python -m pip install -q --no-deps -r requirements/dev.txt
+	@touch $$@
+endef
+
+$(eval $(call environment,setup,$(VENV),requirements/onedl.txt,maintained forks))
+$(eval $(call environment,setup-openmmlab,$(VENV2),requirements/openmmlab.txt,original OpenMMLab))
+
+setup:  ## Make .venv with the maintained forks, or bring it up to date
+setup-openmmlab:  ## Make .venv-openmmlab with the original OpenMMLab packages

@@ -1,0 +1,8 @@
+"""``python -m knet_plugin``: see :mod:`knet_plugin.cli`."""
+
+import sys
+
+from knet_plugin.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""What is installed, in every way of installing; and that the clone stays as it was."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+from knet_plugin.cli import list_configs, resolve_config
+from knet_plugin.version import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+RESOURCE_FOLDERS = ('knet_plugin/.mim', '_knet_plugin_mim')
+
+
+def metafile_models() -> Iterator[dict]:
+    for metafile in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
+        yield from yaml.safe_load((ROOT / metafile).read_text())['Models']
+
+
+def requirements(name: str) -> dict[str, list[str]]:
+    """The pins of a requirement file: versions by name (several where they depend on Python's version)."""
+    pins: dict[str, list[str]] = {}
+    for line in (ROOT / 'requirements' / name).read_text().splitlines():
+        if line and not line.startswith('#'):
+            package, separator, version = line.partition(';')[0].strip().partition('==')
+            assert separator, f'{line!r} is not pinned'
+            pins.setdefault(package, []).append(version)
+    return pins
+
+
+def run(*command: object, cwd: Path, **environment: str) -> str:
+    done = subprocess.run([str(word) for word in command], cwd=cwd, env=dict(os.environ, **environment),
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts}
+
+
+def test_every_model_of_the_metafiles_has_its_config():
+    names = [model['Name'] for model in metafile_models()]
+    assert len(names) == len(set(names)) >= 7
+    for model in metafile_models():
+        assert Path(model['Config']).stem == model['Name']
+        assert resolve_config(model['Name']) == ROOT / model['Config']
+        assert Config.fromfile(ROOT / model['Config']).model
+
+
+def test_weights_of_the_metafiles_carry_a_hash():
+    for model in metafile_models():
+        # Where none fit, the file's name is empty: mim fetches the config alone.
+        assert re.fullmatch(r'https://\S+-[0-9a-f]{8}\.pth|\./', model['Weights']), model['Name']
+
+
+@pytest.mark.parametrize('name', ['onedl.txt', 'openmmlab.txt', 'dev.txt', 'build.txt'])
+def test_everything_is_pinned(name):
+    assert len(requirements(name)) >= 5
+    assert all(version for versions in requirements(name).values() for version in versions)
+
+
+def test_the_families_agree_on_everything_but_the_hosts():
+    forks, originals = requirements('onedl.txt'), requirements('openmmlab.txt')
+    assert originals.keys() - forks.keys() == {'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'openmim'}
+    assert forks.keys() - originals.keys() == {
+        'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mim',
+        'imaug', 'imageio', 'lazy-loader', 'scikit-image', 'tifffile'}
+    shared = forks.keys() & originals.keys()
+    assert {name: forks[name] for name in shared} == {name: originals[name] for name in shared}
+    assert 'torch' in shared
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert str(citation['version']) == __version__
+    authors = [author['family-names'] for author in citation['preferred-citation']['authors']]
+    assert authors == ['Zhang', 'Pang', 'Chen', 'Loy']
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a clone of this repository has."""
+    target = tmp_path_factory.mktemp('packaging') / 'clone'
+    ignored = shutil.ignore_patterns('.git', '.venv*', '__pycache__', '*.egg-info', '.*_cache', '.hypothesis', 'data',
+                                     'build', 'dist', 'work_dirs')
+    shutil.copytree(ROOT, target, ignore=ignored)
+    return target
+
+
+@pytest.fixture(scope='module')
+def wheel(clone: Path) -> Path:
+    """A wheel built from it."""
+    target = clone.parent / 'dist'
+    before = files_below(clone)
+    run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', target, '.', cwd=clone)
+    assert files_below(clone) == before
+    [path] = target.glob('*.whl')
+    return path
+
+
+@pytest.fixture(scope='module')
+def site(wheel: Path) -> Path:
+    """A folder that the wheel is installed in, apart from the environment."""
+    target = wheel.parent.parent / 'site'
+    run(sys.executable, '-m', 'pip', 'install', '--no-deps', '--target', target, wheel, cwd=wheel.parent)
+    return target
+
+
+@pytest.mark.slow
+def test_wheel_holds_package_and_resources(wheel, clone):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in RESOURCE_FOLDERS:
+        assert f'{folder}/model-index.yml' in names
+        for name in ('configs', 'tools'):
+            assert files_below(clone / name) == {file.removeprefix(f'{folder}/{name}/') for file in names
+                                                 if file.startswith(f'{folder}/{name}/')}
+    modules = {file for file in names if file.startswith('knet_plugin/') and file.endswith('.py')
+               and '/.mim/' not in file}
+    assert modules == {f'knet_plugin/{file}' for file in files_below(clone / 'knet_plugin') if file.endswith('.py')}
+    assert {name.partition('/')[0] for name in names} == {'knet_plugin', '_knet_plugin_mim',
+                                                          f'knet_plugin-{__version__}.dist-info'}
+
+
+@pytest.mark.slow
+def test_wheel_works_from_anywhere(site, tmp_path):
+    environment = {'PYTHONPATH': str(site)}
+    assert run(sys.executable, '-m', 'knet_plugin', 'configs', cwd=tmp_path, **environment).split() == list_configs()
+    root = run(sys.executable, '-c', 'from knet_plugin.cli import resource_root; print(resource_root())', cwd=tmp_path,
+               **environment)
+    assert Path(root.strip()) == site / 'knet_plugin' / '.mim'
+    usage = run(sys.executable, '-m', 'knet_plugin', 'train', '-h', cwd=tmp_path, **environment)
+    assert '--auto-scale-lr' in usage
+
+
+@pytest.mark.slow
+def test_both_mims_find_the_resources_of_a_wheel(wheel, clone, tmp_path):
+    """Installed in an environment, since mim asks the environment's metadata."""
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    run(sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'venv', cwd=tmp_path)
+    run(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', wheel, cwd=tmp_path)
+    program = """
+from importlib.metadata import distribution
+found = distribution('knet_plugin')
+print(found.locate_file('.') / str(found.files[0]).split('/')[0])  # onedl-mim
+print(found.locate_file('.') / 'knet_plugin' / '.mim')  # openmim
+"""
+    for root in run(python, '-c', program, cwd=tmp_path).split():
+        for name in ('configs', 'tools'):
+            assert files_below(Path(root) / name) == files_below(clone / name)
+        assert (Path(root) / 'model-index.yml').is_file()
+
+
+@pytest.mark.slow
+def test_editable_installation_uses_the_clone_and_leaves_it_clean(clone, tmp_path):
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    run(sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'venv', cwd=tmp_path)
+    before = files_below(clone)
+    run(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-build-isolation', '-e', '.',
+        cwd=clone, PYTHONPATH=os.pathsep.join(path for path in sys.path if path.endswith('site-packages')))
+    assert files_below(clone) == before
+    program = 'import importlib.util; print(importlib.util.find_spec("knet_plugin").origin)'
+    assert Path(run(python, '-c', program, cwd=tmp_path).strip()) == clone / 'knet_plugin' / '__init__.py'
+
+
+@pytest.mark.slow
+def test_source_distribution_builds_the_same_wheel(clone, wheel, tmp_path):
+    program = f'from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))'
+    before = files_below(clone)
+    run(sys.executable, '-c', program, cwd=clone)
+    assert files_below(clone) - before <= {f'knet_plugin.egg-info/{name}' for name in (
+        'PKG-INFO', 'SOURCES.txt', 'dependency_links.txt', 'requires.txt', 'top_level.txt')}
+    [archive] = tmp_path.glob('*.tar.gz')
+    run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path, archive,
+        cwd=tmp_path)
+    [again] = tmp_path.glob('*.whl')
+    assert set(zipfile.ZipFile(again).namelist()) == set(zipfile.ZipFile(wheel).namelist())
