@@ -20,8 +20,6 @@ def expose_unprefixed_names() -> None:
     A scope that does not know a name asks mmengine's root registry, so that is where the names go: ``KernelUpdateHead``
     means mmseg's own under mmseg, and ours under mmdet, which has none.
     """
-    for registry in (MODELS,):
-        root = registry.parent
-        for name, module in registry.module_dict.items():
-            if name not in root.module_dict:
-                root.register_module(name=name, module=module)
+    for name, module in MODELS.module_dict.items():
+        if name not in MMENGINE_MODELS.module_dict:
+            MMENGINE_MODELS.register_module(name=name, module=module)

@@ -80,6 +80,7 @@ def updater_config(official: dict, channels: int) -> dict:
     known = {'type', 'in_channels', 'feat_channels', 'out_channels', 'input_feat_shape', 'gate_sigmoid',
              'gate_norm_act', 'activate_out', 'act_cfg', 'norm_cfg'}
     assert official.keys() <= known, official.keys() - known
+    assert official.get('act_cfg', {}).get('type', 'ReLU') == 'ReLU'
     assert official['in_channels'] == official['feat_channels']
     cfg = dict(type='knet_plugin.KernelUpdater', channels=channels, group_channels=official['in_channels'],
                out_channels=official.get('out_channels'))

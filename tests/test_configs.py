@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden import FOLDERS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from mmseg.registry import MODELS
 
 from knet_plugin.checkpoint import from_official
@@ -35,6 +35,19 @@ def build_model(cfg):
         return MODELS.build(cfg.model)
 
 
+def learning_rate_drops(cfg):
+    """Iterations after which the rate is a tenth, found by running the schedule."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedulers = [PARAM_SCHEDULERS.build(dict(scheduler), default_args=dict(optimizer=optimizer))
+                  for scheduler in cfg.param_scheduler]
+    for iteration in range(1, cfg.train_cfg.max_iters):
+        before = optimizer.param_groups[0]['lr']
+        for scheduler in schedulers:
+            scheduler.step()
+        if optimizer.param_groups[0]['lr'] < 0.5 * before:
+            yield iteration
+
+
 @pytest.mark.parametrize('name', list_configs())
 def test_builds(name):
     cfg = Config.fromfile(resolve_config(name))
@@ -50,6 +63,7 @@ def test_builds(name):
     assert cfg.train_dataloader.batch_size == 2
     assert cfg.optim_wrapper.optimizer.type == 'AdamW'
     assert cfg.train_cfg.max_iters == 80_000
+    assert set(learning_rate_drops(cfg)) == {60_000, 72_000}
 
 
 @pytest.mark.parametrize('path', sorted(Path(resource_root() / 'configs/semantic').glob('*.py')), ids=lambda p: p.stem)

@@ -3,15 +3,16 @@ _base_ = [
     'mmseg::_base_/default_runtime.py', '../_base_/schedules/adamw-80k.py'
 ]
 
-# The release works with 256 channels here, half of what the stock config has.
-kernel_generate_head = _base_.model.decode_head
-kernel_generate_head.update(num_classes=150, channels=256)
 checkpoint = 'https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/swin/swin_tiny_patch4_window7_224_20220308-f41b89d3.pth'  # noqa: E501
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
     decode_head=dict(
-        _delete_=True, type='knet_plugin.IterativeDecodeHead', num_stages=3, kernel_generate_head=kernel_generate_head),
+        _delete_=True,
+        type='knet_plugin.IterativeDecodeHead',
+        num_stages=3,
+        # 256 channels, as in the release; the stock config has 512.
+        kernel_generate_head=dict(_base_.model.decode_head, num_classes=150, channels=256)),
     auxiliary_head=dict(num_classes=150))
 train_dataloader = dict(batch_size=2, num_workers=2)
 

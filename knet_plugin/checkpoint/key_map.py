@@ -4,12 +4,13 @@ Only the parts that are ours are named anew; backbones, necks and stock decode h
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
-__all__ = ['UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official', 'to_official']
+__all__ = ['UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official', 'rename_official_keys', 'to_official']
 
 # Official module inside ``KernelUpdator`` -> module inside our ``KernelUpdater``; the symbols are those of Eq. 4 and 5.
 UPDATER_KEYS = {
@@ -89,6 +90,20 @@ def to_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     """
     back = _inverse(_parts(model))
     return {_rename(key, back) or key: value for key, value in state_dict.items()}
+
+
+def rename_official_keys(state_dict: dict[str, Any], model: nn.Module, prefix: str = '') -> None:
+    """Rename what is official below a prefix, in place; our own names and unknown ones stay.
+
+    Args:
+        state_dict: Weights that are being loaded.
+        model: Our module that they are meant for.
+        prefix: Where the module sits in ``state_dict``, with a trailing dot.
+    """
+    parts = [(prefix + part, table) for part, table in _parts(model)]
+    for key in list(state_dict):
+        if (ours := _rename(key, parts)) not in (None, key):
+            state_dict[ours] = state_dict.pop(key)
 
 
 # Where one of our parts sits, with a trailing dot, and its table.

@@ -25,6 +25,14 @@ class KernelClassifier(BaseModule):
         self.num_classes = num_classes
         self.fcs = fc_norm_act(channels, num_fcs)
         self.fc_cls = nn.Linear(channels, num_classes)
+        self._init_bias()
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says, but for the bias of the last FC."""
+        super().init_weights()
+        self._init_bias()
+
+    def _init_bias(self) -> None:
         # A focal loss starts calm when every class starts improbable (-4.595 for 0.01).
         nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(0.01))
 

@@ -1,7 +1,8 @@
 """One stage of K-Net (Eq. 2), the same for semantic, instance and panoptic segmentation."""
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -34,8 +35,9 @@ class KernelUpdateHead(BaseModule):
         kernel_size: Odd side K of the kernels.
         mask_activation: Config of the mask weights: ``SoftmaxMask`` (semantic; the default), ``HardMask`` (objects) or
             ``SigmoidMask``.
-        updater: Config of the ``KernelUpdater``; its output must have C channels. None switches the adaptive update
-            off: the kernel stays as it is, unseen by the pixels (Table 4a).
+        updater: Config of the ``KernelUpdater`` (or another with ``out_channels`` and ``groups``); it must take and
+            yield C channels, and have no channel groups where K > 1. None switches the adaptive update off: the kernel
+            stays as it is, unseen by the pixels (Table 4a).
         interaction: Config of the ``KernelInteraction``. None switches it off: no kernel sees another (Table 4a).
         classifier: Config of the ``KernelClassifier``. None: the kernels are not classified.
         feat_transform: Whether the stage works on its own 1 x 1 convolution (with bias) of the features.
@@ -45,8 +47,8 @@ class KernelUpdateHead(BaseModule):
             models were trained.
 
     Raises:
-        ValueError: If ``kernel_size`` is not odd and positive, ``mask_stride`` not 1 or 2, or the updater does not
-            yield C channels.
+        ValueError: If ``kernel_size`` is not odd and positive, ``mask_stride`` not 1 or 2, or a part's channels, taps
+            or channel groups do not fit.
     """
 
     def __init__(self,
@@ -73,14 +75,21 @@ class KernelUpdateHead(BaseModule):
         taps = dict(widths, num_taps=kernel_size**2)
         self.mask_activation = MODELS.build(mask_activation or dict(type='knet_plugin.SoftmaxMask'))
         self.feat_transform = nn.Conv2d(channels, channels, 1) if feat_transform else None
-        self.updater = None if updater is None else MODELS.build(updater, default_args=widths)
-        if self.updater is not None and not self.updater.channels == self.updater.out_channels == channels:
-            raise ValueError(f'the updater must take and yield the channels={channels} of the head, but takes '
-                             f'{self.updater.channels} and yields {self.updater.out_channels}')
-        self.interaction = None if interaction is None else MODELS.build(interaction, default_args=taps)
+        self.updater = _build_part('updater', updater, widths)
+        if self.updater is not None:
+            self._check_updater()
+        self.interaction = _build_part('interaction', interaction, taps)
         self.mask_fcs = fc_norm_act(channels, num_mask_fcs)  # g_i, with fc_mask
         self.fc_mask = nn.Linear(channels, channels)
-        self.classifier = None if classifier is None else MODELS.build(classifier, default_args=widths)
+        self.classifier = _build_part('classifier', classifier, widths)
+
+    def _check_updater(self) -> None:
+        if not self.updater.out_channels == self.channels:
+            raise ValueError(f'the updater must yield the channels={self.channels} of the head, but yields '
+                             f'{self.updater.out_channels}')
+        if self.kernel_size > 1 and self.updater.groups > 1:
+            raise ValueError('channel groups are defined for 1 x 1 kernels only, got '
+                             f'kernel_size={self.kernel_size} and an updater of {self.updater.groups} groups')
 
     def forward(self,
                 features: Tensor,
@@ -103,7 +112,10 @@ class KernelUpdateHead(BaseModule):
         taps = kernels.flatten(3).transpose(2, 3)  # K_{i-1} as B, N, T, C
         if self.updater is not None:
             masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
-            taps = self.updater(self._group_features(masks, features), taps)  # Eq. 3, 4, 5
+            grouped = self._group_features(masks, features)  # Eq. 3
+            # In full precision also under autocast: these are sums over all pixels, and only N x C of them.
+            with torch.autocast(features.device.type, enabled=False):
+                taps = self.updater(grouped, taps.to(grouped.dtype))  # Eq. 4, 5
         if self.interaction is not None:
             taps = self.interaction(taps)  # Eq. 6, K_i
 
@@ -125,11 +137,13 @@ class KernelUpdateHead(BaseModule):
 
     def _group_features(self, masks: Tensor, features: Tensor) -> Tensor:
         """Eq. 3 on the transformed features: ``sum M (W F + b) = W (sum M F) + b (sum M)``, (B, N, C)."""
-        grouped = group_features(masks, features)
+        dtype = self.fc_mask.weight.dtype
+        grouped = group_features(masks, features).to(dtype)
         if (transform := self._folded_transform()) is None:
             return grouped
         weight, bias = transform
-        return F.linear(grouped, weight) + masks.sum(dim=(-2, -1)).unsqueeze(-1) * bias
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(grouped, weight) + masks.sum(dim=(-2, -1), dtype=dtype).unsqueeze(-1) * bias
 
     def _mask_logits(self, taps: Tensor, features: Tensor) -> Tensor:
         """Eq. 1 on the transformed features: ``k (W F + b) = (W^T k) F + k b``, (B, N, H, W)."""
@@ -146,3 +160,13 @@ class KernelUpdateHead(BaseModule):
     def _to_kernels(self, taps: Tensor) -> Tensor:
         """(B, N, T, C) to (B, N, C, K, K)."""
         return taps.transpose(2, 3).unflatten(-1, (self.kernel_size, self.kernel_size))
+
+
+def _build_part(name: str, cfg: dict | None, sizes: dict[str, int]) -> Any:
+    """Build a part with the head's sizes, which its config may repeat but not contradict."""
+    if cfg is None:
+        return None
+    for key, size in sizes.items():
+        if cfg.get(key, size) != size:
+            raise ValueError(f'the {name} says {key}={cfg[key]}, but the head has {key}={size}')
+    return MODELS.build(cfg, default_args=sizes)

@@ -1,6 +1,5 @@
 """Adaptive kernel update: a kernel meets the feature of the pixels that it claimed (Eq. 4 and 5)."""
 
-from mmcv.cnn import build_activation_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -30,10 +29,9 @@ class KernelUpdater(BaseModule):
         group_channels: Channels that are updated together; C must be a multiple. None: all C.
         feat_channels: Width inside, per group. None: ``group_channels``.
         out_channels: Channels of an updated group. None: ``group_channels``.
-        act_cfg: Activation layer, mmcv's config.
         gate_sigmoid: Whether the gates pass through a sigmoid.
-        gate_norm_act: Whether ``F^G`` passes through LN and the activation before the gates.
-        activate_out: Whether both summands of ``K~`` are activated before they are gated.
+        gate_norm_act: Whether ``F^G`` passes through LN and ReLU before the gates.
+        activate_out: Whether both summands of ``K~`` pass through ReLU before they are gated.
         init_cfg: mmengine's initialisation config; None keeps PyTorch's.
 
     Raises:
@@ -45,7 +43,6 @@ class KernelUpdater(BaseModule):
                  group_channels: int | None = None,
                  feat_channels: int | None = None,
                  out_channels: int | None = None,
-                 act_cfg: dict | None = None,
                  gate_sigmoid: bool = True,
                  gate_norm_act: bool = False,
                  activate_out: bool = False,
@@ -77,7 +74,7 @@ class KernelUpdater(BaseModule):
         self.kernel_norm = nn.LayerNorm(feat)
         self.fc = nn.Linear(feat, out)
         self.fc_norm = nn.LayerNorm(out)
-        self.activation = build_activation_layer(act_cfg or dict(type='ReLU'))
+        self.activation = nn.ReLU()
 
     def forward(self, group_features: Tensor, kernels: Tensor) -> Tensor:
         """Update the kernels.

@@ -42,7 +42,7 @@ class HardMask(nn.Module):
         super().__init__()
         if not 0 < threshold < 1:
             raise ValueError(f'threshold must lie inside (0, 1), got threshold={threshold}')
-        # sigmoid(x) > p exactly where x > logit(p): comparing logits spares a full-size exponential.
+        # sigmoid(x) > p where x > logit(p) (but for the last digits): comparing logits spares a full-size exponential.
         self.logit_threshold = math.log(threshold / (1 - threshold))
 
     def forward(self, mask_logits: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """K-Net on top of any mmseg decode head with a linear classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
+from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.registry import MODELS, SCOPE
 from knet_plugin.semantic.stage_config import resolve_stage_configs
@@ -24,11 +26,14 @@ class IterativeDecodeHead(BaseModule):
     Every decode head with a linear classifier sends its last feature through ``BaseDecodeHead.cls_seg``. What enters
     there is F, the 1 x 1 weight of ``conv_seg`` is K_0, what leaves is M_0. This head owns the stock head, puts its
     own ``cls_seg`` and ``loss_by_feat`` in the stock ones' places and leaves all the rest (forward, loss, predict, the
-    handling of cascades) to it, so whatever the stock head does between its inputs and its classifier stays done.
+    handling of cascades) to it, so whatever the stock head does between its inputs and its classifier stays done. Heads
+    that train on more than what the classifier returns (several outputs) are refused at the first loss.
+
+    Weights of the official release and of mmseg's own K-Net are renamed while they are loaded.
 
     Args:
         kernel_generate_head: Config of the decode head that yields F, K_0 and M_0. It is built in mmseg's scope where
-            the default scope is mmdet's or this package's, so its own parts may be named without prefix.
+            the default scope is mmengine's, mmdet's or this package's, so its own parts may be named without prefix.
         num_stages: Update stages S; 0 is the plain head.
         kernel_update_head: What differs from the defaults of a stage, one config for all stages or a sequence of S. The
             defaults follow from the classifier: see :func:`knet_plugin.semantic.stage_config.default_stage_config`.
@@ -51,7 +56,9 @@ class IterativeDecodeHead(BaseModule):
         stages = resolve_stage_configs(kernel_update_head, num_stages, classifier.in_channels,
                                        self.kernel_generate_head.out_channels, self.kernel_generate_head.num_classes)
         self.kernel_update_head = ModuleList([self._build_stage(i, cfg) for i, cfg in enumerate(stages)])
-        self._stage_logits: list[Tensor] | None = None
+        self._recording = False
+        self._stage_logits: list[Tensor] = []
+        self._seam_used = False
         # Bound methods, not closures or hooks: they survive deepcopy, pickle and torch.compile.
         self.kernel_generate_head.cls_seg = self.cls_seg
         self.kernel_generate_head.loss_by_feat = self.loss_by_feat
@@ -61,7 +68,7 @@ class IterativeDecodeHead(BaseModule):
         stage = MODELS.build(cfg)
         if getattr(stage, 'classifier', None) is not None:
             raise ValueError(f'kernel_update_head[{index}] has a classifier, but a semantic kernel is tied to its '
-                             f'class and nothing would train it: remove classifier={cfg["classifier"]}')
+                             f'class and nothing would train it: remove classifier={cfg.get("classifier")}')
         return stage
 
     @property
@@ -95,13 +102,11 @@ class IterativeDecodeHead(BaseModule):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The stock head's forward with M_S in place of its own logits. Arguments are the stock head's."""
-        self._check_bound()
-        return self.kernel_generate_head(*args, **kwargs)
+        return self._delegate(self.kernel_generate_head, *args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Tensor:
         """The stock head's predict, on the last stage's logits. Arguments and result are the stock head's."""
-        self._check_bound()
-        return self.kernel_generate_head.predict(*args, **kwargs)
+        return self._delegate(self.kernel_generate_head.predict, *args, **kwargs)
 
     def loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The stock head's losses of M_0 .. M_S, keys ``<name>.s0`` .. ``<name>.sS``. Arguments are the stock head's.
@@ -109,30 +114,47 @@ class IterativeDecodeHead(BaseModule):
         Raises:
             ValueError: If a label is neither a class nor ``ignore_index``, or if the stock head normalises a single
                 value over the batch (pooling to 1 x 1 with batch norm and one image).
+            TypeError: If the stock head trains on anything but what its classifier returned.
+            RuntimeError: If reentrant activation checkpointing around the stock head cut the stages off.
         """
-        self._check_bound()
-        self._stage_logits = []
-        try:
-            return self.kernel_generate_head.loss(*args, **kwargs)
-        except ValueError as error:
-            if 'more than 1 value per channel' not in str(error):
-                raise
-            raise ValueError(
-                f'{type(self.kernel_generate_head).__name__} pools to 1 x 1 and normalises over the batch, which takes '
-                'more than one image in training: raise train_dataloader.batch_size above 1, use SyncBN over several '
-                f'processes, or another norm_cfg ({error})') from error
-        finally:
-            self._stage_logits = None  # tensors with history can neither be deep-copied nor be freed
+        with self._record():
+            try:
+                return self._delegate(self.kernel_generate_head.loss, *args, **kwargs)
+            except ValueError as error:
+                if 'more than 1 value per channel' not in str(error):
+                    raise
+                raise ValueError(
+                    f'{type(self.kernel_generate_head).__name__} pools to 1 x 1 and normalises over the batch, which '
+                    'takes more than one image in training: raise train_dataloader.batch_size above 1, use SyncBN over '
+                    f'several processes, or another norm_cfg ({error})') from error
 
     def stage_logits(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         """All of M_0 .. M_S, each (B, N, H, W), for looking at what the stages do. Arguments as for ``forward``."""
-        self._check_bound()
-        self._stage_logits = []
-        try:
-            self.kernel_generate_head(*args, **kwargs)
+        with self._record():
+            self._delegate(self.kernel_generate_head, *args, **kwargs)
             return self._stage_logits
+
+    @contextmanager
+    def _record(self) -> Iterator[None]:
+        """Keep the stages' logits meanwhile. Tensors with history can neither be deep-copied nor be freed later."""
+        self._recording = True
+        try:
+            yield
         finally:
-            self._stage_logits = None
+            self._recording = False
+            self._stage_logits = []
+
+    def _delegate(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the stock head and make sure that it came by our seam."""
+        if self.kernel_generate_head.cls_seg.__self__ is not self:
+            raise RuntimeError('the stock head inside this copy of IterativeDecodeHead still reports to the original. '
+                               'nn.DataParallel makes such copies: use DistributedDataParallel (or copy.deepcopy)')
+        self._seam_used = False
+        result = function(*args, **kwargs)
+        if not self._seam_used:
+            raise TypeError(f'{type(self.kernel_generate_head).__name__} classifies without calling its cls_seg, so '
+                            'K-Net cannot get at its features')
+        return result
 
     def cls_seg(self, feats: Tensor) -> Tensor:
         """In the stock ``cls_seg``'s place: M_S from F, by way of M_0 and K_0.
@@ -150,7 +172,8 @@ class IterativeDecodeHead(BaseModule):
         for stage in self.kernel_update_head:
             kernels, mask_logits, _ = stage(feats, kernels, mask_logits)
             stage_logits.append(mask_logits)
-        if self._stage_logits is not None:
+        self._seam_used = True
+        if self._recording:
             self._stage_logits = stage_logits
         return mask_logits
 
@@ -167,37 +190,52 @@ class IterativeDecodeHead(BaseModule):
         """
         head = self.kernel_generate_head
         self._check_labels(batch_data_samples)
-        if not self._stage_logits or seg_logits is not self._stage_logits[-1]:
-            raise TypeError(f'{type(head).__name__} does not train on what its classifier returned but on '
-                            f'{type(seg_logits).__name__}; K-Net cannot tell which part of that to supervise per stage')
+        self._check_stages(seg_logits)
         losses = {}
         for i, logits in enumerate(self._stage_logits):
             for name, value in type(head).loss_by_feat(head, logits, batch_data_samples, *args, **kwargs).items():
                 losses[f'{name}.s{i}'] = value
         return losses
 
-    def _check_bound(self) -> None:
-        if self.kernel_generate_head.cls_seg.__self__ is not self:
-            raise RuntimeError('the stock head inside this copy of IterativeDecodeHead still reports to the original. '
-                               'nn.DataParallel makes such copies: use DistributedDataParallel (or copy.deepcopy)')
+    def _check_stages(self, seg_logits: Any) -> None:
+        """Refuse to train where the stages would silently get no loss, or none of their own."""
+        head = type(self.kernel_generate_head).__name__
+        if not self._stage_logits:
+            raise TypeError(f'loss_by_feat was called outside IterativeDecodeHead.loss, so the stages of {head} are '
+                            'not known: call loss(inputs, batch_data_samples, train_cfg)')
+        if seg_logits is not self._stage_logits[-1]:
+            found = 'other logits than' if isinstance(seg_logits, Tensor) else f'a {type(seg_logits).__name__}, not on'
+            raise TypeError(f'{head} trains on {found} the single map that its classifier returned last; K-Net cannot '
+                            'tell what of it to supervise at each stage')
+        trainable = any(parameter.requires_grad for parameter in self.parameters())
+        if torch.is_grad_enabled() and trainable and not all(logits.requires_grad for logits in self._stage_logits):
+            raise RuntimeError(f'the stages of {head} have no gradients: reentrant activation checkpointing runs them '
+                               'without; use torch.utils.checkpoint with use_reentrant=False')
 
     def _check_labels(self, batch_data_samples: list) -> None:
         """Refuse labels that no class has, before they become an opaque index error or a CUDA assertion."""
         limit = max(self.num_classes, 2 if self.out_channels == 1 else 1)
-        for sample in batch_data_samples:
-            labels = sample.gt_sem_seg.data
-            wrong = labels[((labels < 0) | (labels >= limit)) & (labels != self.ignore_index)]
-            if wrong.numel():
-                raise ValueError(f'labels must be 0 .. {limit - 1} (num_classes={self.num_classes}) or '
-                                 f'ignore_index={self.ignore_index}, got {torch.unique(wrong).tolist()[:10]} in '
-                                 f'{sample.metainfo.get("seg_map_path", "an image without seg_map_path")}; should the '
-                                 'data set have reduce_zero_label?')
+        labels = torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])
+        wrong = ((labels < 0) | (labels >= limit)) & (labels != self.ignore_index)
+        if not wrong.any():
+            return
+        first = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        path = batch_data_samples[first].metainfo.get('seg_map_path', 'an image without seg_map_path')
+        values = torch.unique(labels[first][wrong[first]]).tolist()[:10]
+        raise ValueError(f'labels must be 0 .. {limit - 1} (num_classes={self.num_classes}) or '
+                         f'ignore_index={self.ignore_index}, got {values} in {path}; should the data set have '
+                         'reduce_zero_label?')
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants."""
+        rename_official_keys(state_dict, self, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def _build_stock_head(cfg: dict) -> BaseDecodeHead:
-    """Build a decode head so that it finds its own parts (losses above all) whatever the default scope is."""
+    """Build a decode head so that it finds its own parts (losses above all) under the scopes that have none."""
     scope = DefaultScope.get_current_instance()
-    if scope is not None and scope.scope_name in ('mmdet', SCOPE):
+    if scope is not None and scope.scope_name in ('mmengine', 'mmdet', SCOPE):
         cfg = dict(cfg, _scope_=cfg.get('_scope_', 'mmseg'))
     head = MMSEG_MODELS.build(cfg)
     if not isinstance(head, BaseDecodeHead):

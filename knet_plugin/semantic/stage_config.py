@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from knet_plugin.core import SoftmaxMask
+from knet_plugin.registry import MODELS
+
 __all__ = ['default_stage_config', 'resolve_stage_configs']
 
 # Channels that the published semantic models update together (512 channels are two half-kernels).
@@ -63,17 +66,27 @@ def resolve_stage_configs(given: dict | Sequence[dict] | None, num_stages: int, 
             if cfg.get(name, own) != own:
                 raise ValueError(f'kernel_update_head[{i}] says {name}={cfg[name]}, but the classifier of the '
                                  f'kernel_generate_head has {name}={own}')
-        merged = _merge(default_stage_config(channels, num_kernels), cfg)
+        given_parts = {name: part for name, part in cfg.items() if (name, part) != ('mask_activation', None)}
+        merged = _merge(default_stage_config(channels, num_kernels), given_parts)
         merged.pop('num_classes', None)
+        if num_kernels == 1 and _class_of(merged['mask_activation']['type']) is SoftmaxMask:
+            raise ValueError(f'kernel_update_head[{i}] has mask_activation={merged["mask_activation"]}, but over the '
+                             'single kernel of a binary head a softmax is 1 everywhere: use SigmoidMask')
         resolved.append(merged)
     return resolved
 
 
 def _merge(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """``given`` over ``default``; a part is merged too, unless it names another ``type`` than the default's."""
+    """``given`` over ``default``; a part is merged too, unless it is of another ``type`` than the default's."""
     merged = {**default, **given}
     for name, part in default.items():
         override = given.get(name)
-        if isinstance(part, dict) and isinstance(override, dict) and override.get('type', part['type']) == part['type']:
-            merged[name] = {**part, **override}
+        if isinstance(part, dict) and isinstance(override, dict):
+            own = _class_of(part['type'])
+            if _class_of(override.get('type', own)) is own:
+                merged[name] = {**part, **override, 'type': part['type']}
     return merged
+
+
+def _class_of(part_type: Any) -> type | None:
+    return MODELS.get(part_type) if isinstance(part_type, str) else part_type

@@ -14,13 +14,15 @@ def test_golden(name):
     golden = Golden(name)
     semantic = name.startswith('seg')
     cfg = update_head_config(golden.config, 'SoftmaxMask' if semantic else 'HardMask')
+    if cfg['kernel_size'] > 1 and cfg['updater']['group_channels'] < cfg['channels']:
+        # seg_update_head_d_k3_quirk2x_noft differs on purpose: the official reshape mixes taps, see
+        # test_kernel_updater.py.
+        with pytest.raises(ValueError, match='channel groups'):
+            build(cfg)
+        return
     head = build(cfg)
     inputs = {key: golden[f'in/{key}'].requires_grad_() for key in ('x', 'proposal_feat', 'mask_preds')}
     mask_size = golden.info.get('mask_shape_argument')
-    if head.kernel_size > 1 and head.updater.groups > 1:  # the official reshape mixes taps, see test_kernel_updater.py
-        with pytest.raises(ValueError, match='channel groups'):
-            head(*inputs.values())
-        return
     head.load_state_dict(from_official(golden.state, head))
     kernels, mask_logits, class_logits = head(*inputs.values(), mask_size=mask_size)
 
@@ -84,8 +86,9 @@ def test_permuting_kernels_permutes_results():
     torch.testing.assert_close(permuted.kernels, plain.kernels[:, order])
 
 
-def test_empty_batch():
-    head, inputs = head_and_inputs()
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_empty_batch(kernel_size):
+    head, inputs = head_and_inputs(kernel_size=kernel_size)
     update = head(*(value[:0] for value in inputs))
     assert update.mask_logits.shape == (0, 5, 6, 7)
 
@@ -134,6 +137,45 @@ def test_defaults_build():
     assert head(torch.randn(1, 256, 4, 4), torch.randn(1, 3, 256, 1, 1), torch.randn(1, 3, 4, 4)).class_logits is None
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_autocast_survives_large_sums(dtype):
+    """One kernel owns a large map, so that Eq. 3 sums to far more than float16 holds."""
+    head, _ = head_and_inputs(dtype=torch.float32)
+    features = torch.full((1, 8, 160, 160), 40.)
+    logits = torch.zeros(1, 3, 160, 160)
+    logits[:, 0] = 20
+    kernels = torch.randn(1, 3, 8, 1, 1)
+    expected = head(features, kernels, logits)
+    with torch.autocast('cpu', dtype=dtype):
+        update = head(features.to(dtype), kernels, logits.to(dtype))
+    assert update.kernels.isfinite().all() and update.mask_logits.isfinite().all()
+    torch.testing.assert_close(update.kernels.float(), expected.kernels, rtol=0.1, atol=0.1)
+
+
+def test_half_precision_weights():
+    head, inputs = head_and_inputs(dtype=torch.bfloat16)
+    assert head(*inputs).mask_logits.dtype == torch.bfloat16
+
+
+def test_options_of_the_interaction():
+    plain, _ = head_and_inputs(interaction=dict(type='knet_plugin.KernelInteraction', num_heads=2, num_fcs=3))
+    assert sum('ffn.layers' in key and key.endswith('weight') for key in plain.state_dict()) == 3
+    head, inputs = head_and_inputs(interaction=dict(type='knet_plugin.KernelInteraction', num_heads=2, dropout=0.5))
+    assert not torch.equal(head(*inputs).kernels, head(*inputs).kernels)
+    head.eval()
+    assert torch.equal(head(*inputs).kernels, head(*inputs).kernels)
+
+
+def test_initialisation_keeps_improbable_classes():
+    """Whatever a head is initialised with, every class starts at a probability of 0.01."""
+    head, _ = head_and_inputs(classifier=dict(type='knet_plugin.KernelClassifier', num_classes=4),
+                              init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform'))
+    before = head.fc_mask.bias.clone()
+    head.init_weights()
+    torch.testing.assert_close(head.classifier.fc_cls.bias.sigmoid(), torch.full((4, ), 0.01, dtype=torch.float64))
+    assert not before.eq(0).all() and head.fc_mask.bias.eq(0).all()  # init_cfg did reach the head
+
+
 def test_compiles_without_a_graph_break():
     head, inputs = head_and_inputs(dtype=torch.float32)
     explanation = torch._dynamo.explain(head)(*inputs)
@@ -143,7 +185,14 @@ def test_compiles_without_a_graph_break():
 @pytest.mark.parametrize(('options', 'error', 'message'), [
     (dict(kernel_size=2), ValueError, 'kernel_size=2'),
     (dict(mask_stride=4), ValueError, 'mask_stride=4'),
-    (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', channels=16)), ValueError, 'channels=8.*takes 16'),
+    (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', channels=16)), ValueError,
+     'updater says channels=16, but the head has channels=8'),
+    (dict(interaction=dict(type='knet_plugin.KernelInteraction', num_taps=9)), ValueError,
+     'interaction says num_taps=9'),
+    (dict(classifier=dict(type='knet_plugin.KernelClassifier', num_classes=2, channels=8)), ValueError,
+     'classifier says channels=8'),
+    (dict(channels=8, kernel_size=3, updater=dict(type='knet_plugin.KernelUpdater', group_channels=4),
+          interaction=None), ValueError, 'kernel_size=3 and an updater of 2 groups'),
     (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', out_channels=4)), ValueError, 'yields 4'),
     (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', group_channels=16)), ValueError,
      'group_channels=16'),

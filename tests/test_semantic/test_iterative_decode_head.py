@@ -6,10 +6,13 @@ import pytest
 import torch
 from golden import Golden, assert_close, build, cases, decode_head_config
 from mmengine.config import ConfigDict
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope
+from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import PixelData
+from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
+from torch.utils.checkpoint import checkpoint
 
 from knet_plugin.checkpoint import from_official, to_official
 
@@ -254,10 +257,110 @@ def test_training_leaves_nothing_behind():
     head = knet('FCNHead').train()
     head.loss(features(), samples(), None)
     copy.deepcopy(head)
-    with pytest.raises(ValueError, match='batch_size'):  # nor does a failure: labels for three images
+    with pytest.raises(ValueError, match='Expected input batch_size'):  # nor does a failure: labels for three images
         head.loss(features(), samples(3), None)
     copy.deepcopy(head)
-    assert head._stage_logits is None
+    assert head._stage_logits == []
+
+
+def test_stage_logits():
+    head = knet('FCNHead', stages=2).eval()
+    logits = head.stage_logits(features())
+    assert [tuple(stage.shape) for stage in logits] == [(2, CLASSES, 2, 2)] * 3
+    torch.testing.assert_close(logits[-1], head(features()))
+    assert not torch.allclose(logits[0], logits[1])
+
+
+def test_other_ignore_index():
+    head = knet('FCNHead', ignore_index=3).train()
+    labels = torch.full((2, 1, 64, 64), 3)
+    assert head.loss(features(), samples(labels=labels), None)['loss_ce.s3'] == 0
+    with pytest.raises(ValueError, match='ignore_index=3'):
+        head.loss(features(), samples(labels=torch.full((2, 1, 64, 64), 255)), None)
+
+
+def test_init_cfg_of_stages():
+    head = knet('FCNHead', update=dict(init_cfg=dict(type='Constant', val=0.5, layer='Linear')))
+    head.init_weights()
+    assert all((stage.fc_mask.weight == 0.5).all() for stage in head.kernel_update_head)
+
+
+def test_gradients_under_float16_autocast():
+    head = perturb(knet('FCNHead')).train()
+    with torch.autocast('cpu', dtype=torch.float16):
+        losses = head.loss([10 * level for level in features()], samples(), None)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.kernel_update_head.parameters())
+
+
+@pytest.mark.parametrize('reentrant', [True, False])
+def test_activation_checkpointing(reentrant):
+    """The reentrant kind would lose the gradients of all stages but the last without a word."""
+    head = perturb(knet('FCNHead')).train()
+    stock = head.kernel_generate_head
+    plain_forward = type(stock).forward
+    stock.forward = lambda inputs: checkpoint(lambda *levels: plain_forward(stock, levels), *inputs,
+                                              use_reentrant=reentrant)
+    levels = [level.requires_grad_() for level in features()]
+    if reentrant:
+        with pytest.raises(RuntimeError, match='use_reentrant=False'):
+            head.loss(levels, samples(), None)
+        return
+    losses = head.loss(levels, samples(), None)
+    del stock.forward
+    expected = head.loss(levels, samples(), None)
+    torch.testing.assert_close(losses['loss_ce.s1'], expected['loss_ce.s1'])
+    losses['loss_ce.s1'].backward()
+    assert levels[3].grad.any()
+
+
+@pytest.mark.parametrize(('name', 'options', 'message'), [
+    ('DAHead', dict(**ONE_LEVEL, pam_channels=4), 'DAHead trains on a tuple'),
+    ('EncHead', dict(COMMON, in_channels=list(WIDTHS), in_index=[0, 1, 2, 3], channels=16, num_codes=4),
+     'EncHead trains on a tuple'),
+])
+def test_heads_that_train_on_several_outputs(name, options, message):
+    head = build(dict(type='knet_plugin.IterativeDecodeHead',
+                      kernel_generate_head=dict(type=f'mmseg.{name}', _scope_='mmseg', **options))).train()
+    with pytest.raises(TypeError, match=message):
+        head.loss(features(), samples(), None)
+
+
+class BypassingHead(FCNHead):
+    """Classifies on its own."""
+
+    def forward(self, inputs):
+        return self.conv_seg(self._forward_feature(inputs))
+
+
+def test_head_that_bypasses_the_seam():
+    head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=BypassingHead, _scope_='mmseg', **HEADS['FCNHead']))).eval()
+    for call in (head, head.stage_logits, lambda levels: head.predict(levels, [dict(img_shape=(8, 8))], None)):
+        with pytest.raises(TypeError, match='BypassingHead classifies without calling its cls_seg'):
+            call(features())
+
+
+def test_classifier_that_is_not_linear():
+    head = knet('FCNHead')
+    head.kernel_generate_head.conv_seg = torch.nn.Conv2d(16, CLASSES, 3, padding=1)
+    with pytest.raises(TypeError, match='FCNHead has no linear classifier'):
+        head(features())
+
+
+@pytest.mark.parametrize('loader', ['torch', 'mmengine'])
+def test_official_weights_are_renamed_while_loading(loader):
+    head, other = perturb(knet('FCNHead')).eval(), knet('FCNHead').eval()
+    model, target = torch.nn.Sequential(head), torch.nn.Sequential(other)
+    official = to_official(model.state_dict(), model)
+    if loader == 'torch':
+        target.load_state_dict(official, strict=True)
+    else:
+        load_state_dict(target, official, strict=True)
+    torch.testing.assert_close(other(features()), head(features()), rtol=0, atol=0)
+    official['0.kernel_update_head.0.unknown.weight'] = torch.zeros(1)
+    with pytest.raises(RuntimeError, match='unknown'):
+        torch.nn.Sequential(knet('FCNHead')).load_state_dict(official, strict=True)
 
 
 def test_data_parallel_replica_is_refused():
@@ -312,6 +415,8 @@ def test_binary_segmentation_uses_sigmoid():
                 loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)).train()
     assert type(head.kernel_update_head[0].mask_activation).__name__ == 'SigmoidMask'
     assert (head.out_channels, head.threshold) == (1, 0.4)
+    with pytest.raises(ValueError, match=r'labels must be 0 \.\. 1'):
+        head.loss(features(), samples(labels=torch.full((2, 1, 64, 64), 2)), None)
     losses = head.loss(features(), samples(labels=torch.randint(0, 2, (2, 1, 64, 64))), None)
     assert losses['loss_ce.s3'].isfinite()
 
@@ -339,14 +444,13 @@ def test_labels_beyond_num_classes():
         knet('FCNHead').train().loss(features(), samples(labels=labels), None)
 
 
-@pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'knet_plugin', None])
+@pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'mmengine', 'knet_plugin', None])
 def test_default_scope_does_not_matter(scope):
     """Stock parts are found without prefix, and mmseg's loss is not mistaken for mmdet's."""
     cfg = dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(type='FCNHead', **HEADS['FCNHead']))
     if scope is None:
         head = build(cfg)
     else:
-        init_default_scope(scope)
         with DefaultScope.overwrite_default_scope(scope):
             head = build(cfg)
     assert type(head.loss_decode).__module__.startswith('mmseg.')

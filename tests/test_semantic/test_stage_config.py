@@ -1,5 +1,6 @@
 import pytest
 
+from knet_plugin.core import KernelUpdater
 from knet_plugin.semantic.stage_config import default_stage_config, resolve_stage_configs
 
 
@@ -24,6 +25,22 @@ def test_another_type_replaces_a_part():
                                    1, 512, 19, 19)
     assert stage['mask_activation'] == dict(type='knet_plugin.HardMask', threshold=0.4)
     assert stage['updater'] is None
+
+
+@pytest.mark.parametrize('name', ['knet_plugin.KernelUpdater', 'KernelUpdater', KernelUpdater])
+def test_the_default_s_own_type_may_be_named_in_any_way(name):
+    stage, = resolve_stage_configs(dict(updater=dict(type=name, gate_sigmoid=False)), 1, 512, 19, 19)
+    assert stage['updater'] == dict(type='knet_plugin.KernelUpdater', group_channels=256, gate_sigmoid=False)
+
+
+def test_none_as_mask_activation_is_the_default():
+    stage, = resolve_stage_configs(dict(mask_activation=None), 1, 16, 1, 2)
+    assert stage['mask_activation']['type'] == 'knet_plugin.SigmoidMask'
+
+
+def test_softmax_over_one_kernel_is_refused():
+    with pytest.raises(ValueError, match='SigmoidMask'):
+        resolve_stage_configs(dict(mask_activation=dict(type='SoftmaxMask')), 1, 16, 1, 2)
 
 
 def test_stages_may_differ():

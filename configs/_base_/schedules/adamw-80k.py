@@ -8,6 +8,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
-    dict(type='MultiStepLR', by_epoch=False, begin=1000, end=80000, milestones=[60000, 72000])
+    # Milestones count from `begin`: the drops come after 60,000 and 72,000 iterations.
+    dict(type='MultiStepLR', by_epoch=False, begin=1000, end=80000, milestones=[59000, 71000])
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from knet_plugin.core import HardMask, SigmoidMask, SoftmaxMask
+
+LOGITS = torch.tensor([-3., 0., 2.]).view(1, 3, 1, 1)
+
+
+def test_softmax_shares_every_pixel_out():
+    torch.testing.assert_close(SoftmaxMask()(torch.randn(2, 5, 3, 4)).sum(1), torch.ones(2, 3, 4))
+
+
+def test_sigmoid_looks_at_each_kernel_alone():
+    torch.testing.assert_close(SigmoidMask()(LOGITS), LOGITS.sigmoid())
+    torch.testing.assert_close(SigmoidMask()(LOGITS[:, :1]), torch.tensor(0.0474259).view(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(('threshold', 'expected'), [(0.5, [0, 0, 1]), (0.4, [0, 1, 1]), (0.9, [0, 0, 0])])
+def test_hard_mask_is_strictly_above_the_threshold(threshold, expected):
+    assert HardMask(threshold)(LOGITS).flatten().tolist() == expected
+
+
+def test_hard_mask_agrees_with_the_probabilities():
+    logits = torch.randn(100_000)
+    for threshold in (0.1, 0.5, 0.73):
+        near = (logits.sigmoid() - threshold).abs() < 1e-6
+        assert torch.equal(HardMask(threshold)(logits)[~near] == 1, (logits.sigmoid() > threshold)[~near])
