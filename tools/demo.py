@@ -74,13 +74,13 @@ def run_config(name: str, args: argparse.Namespace) -> Config:
     cfg.log_level = 'ERROR'
     cfg.resume = True  # from the latest checkpoint in the folder, if any
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, at the end
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type=ProgressBarHook)]
     return cfg
 
 
 def train(name: str, args: argparse.Namespace) -> Runner:
     """Train the named config."""
     runner = Runner.from_cfg(run_config(name, args))
+    runner.register_hook(ProgressBarHook())
     print(f'Training {name}: {sum(p.numel() for p in runner.model.parameters()) / 1e6:.2f} M parameters')
     runner.train()
     return runner
