@@ -90,8 +90,9 @@ def test_coco_as_label_maps(tmp_path):
     # A stage more and smaller pictures than for three images, all of one shape so that no batch is padded: there is
     # more to learn, in bearable time.
     options = [f'{head}.num_classes={classes}', f'{head}.in_channels=128', f'{head}.in_index=2',
-               f'{head}.channels=128', 'model.backbone.num_stages=3', 'model.backbone.out_indices=(0,1,2)', 'model.backbone.strides=(1,1,1)',
-               'model.backbone.dilations=(1,1,2)', 'train_dataloader.batch_size=4', 'optim_wrapper.optimizer.lr=0.0015']
+               f'{head}.channels=128', 'model.backbone.num_stages=3', 'model.backbone.out_indices=(0,1,2)',
+               'model.backbone.strides=(1,1,1)', 'model.backbone.dilations=(1,1,2)', 'train_dataloader.batch_size=4',
+               'optim_wrapper.optimizer.lr=0.0015']
     for resize in ('train_dataloader.dataset.pipeline.2', 'val_dataloader.dataset.pipeline.1',
                    'test_dataloader.dataset.pipeline.1'):
         options += [f'{resize}.scale=(128,128)', f'{resize}.keep_ratio=False']
