@@ -58,6 +58,7 @@ class IterativeDecodeHead(BaseModule):
         self.kernel_update_head = ModuleList([self._build_stage(i, cfg) for i, cfg in enumerate(stages)])
         self._recording = False
         self._stage_logits: list[Tensor] = []
+        self._recorded_with_grad = False
         self._seam_used = False
         # Bound methods, not closures or hooks: they survive deepcopy, pickle and torch.compile.
         self.kernel_generate_head.cls_seg = self.cls_seg
@@ -175,6 +176,7 @@ class IterativeDecodeHead(BaseModule):
         self._seam_used = True
         if self._recording:
             self._stage_logits = stage_logits
+            self._recorded_with_grad = torch.is_grad_enabled()
         return mask_logits
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list, *args: Any,
@@ -207,8 +209,7 @@ class IterativeDecodeHead(BaseModule):
             found = 'other logits than' if isinstance(seg_logits, Tensor) else f'a {type(seg_logits).__name__}, not on'
             raise TypeError(f'{head} trains on {found} the single map that its classifier returned last; K-Net cannot '
                             'tell what of it to supervise at each stage')
-        trainable = any(parameter.requires_grad for parameter in self.parameters())
-        if torch.is_grad_enabled() and trainable and not all(logits.requires_grad for logits in self._stage_logits):
+        if torch.is_grad_enabled() and not self._recorded_with_grad:
             raise RuntimeError(f'the stages of {head} have no gradients: reentrant activation checkpointing runs them '
                                'without; use torch.utils.checkpoint with use_reentrant=False')
 

@@ -314,6 +314,15 @@ def test_activation_checkpointing(reentrant):
     assert levels[3].grad.any()
 
 
+def test_stages_train_on_a_frozen_stock_head():
+    head = perturb(knet('FCNHead')).train()
+    head.kernel_generate_head.requires_grad_(False)
+    losses = head.loss(features(), samples(), None)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert all(parameter.grad is not None for parameter in head.kernel_update_head.parameters())
+    assert all(parameter.grad is None for parameter in head.kernel_generate_head.parameters())
+
+
 @pytest.mark.parametrize(('name', 'options', 'message'), [
     ('DAHead', dict(**ONE_LEVEL, pam_channels=4), 'DAHead trains on a tuple'),
     ('EncHead', dict(COMMON, in_channels=list(WIDTHS), in_index=[0, 1, 2, 3], channels=16, num_codes=4),
