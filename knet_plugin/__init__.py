@@ -5,7 +5,7 @@ from knet_plugin.version import __version__
 
 check_host_packages()  # before any of them is imported, so that its message is the one that is read
 
-from knet_plugin import checkpoint, core, semantic  # noqa: E402
+from knet_plugin import checkpoint, core, detection, semantic  # noqa: E402
 from knet_plugin.host_names import find_configs_of_forks  # noqa: E402
 from knet_plugin.registry import expose_unprefixed_names  # noqa: E402
 from knet_plugin.safe_loading import allow_host_checkpoints  # noqa: E402
@@ -14,4 +14,4 @@ find_configs_of_forks()
 allow_host_checkpoints()
 expose_unprefixed_names()
 
-__all__ = ['__version__', 'checkpoint', 'core', 'semantic']
+__all__ = ['__version__', 'checkpoint', 'core', 'detection', 'semantic']

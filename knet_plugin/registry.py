@@ -4,14 +4,21 @@ mmengine imports this module by itself as soon as a config says ``type='knet_plu
 named in ``locations`` when it looks ``Something`` up. Keep it light: mmengine swallows an ``ImportError`` raised here.
 """
 
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['MODELS', 'SCOPE', 'expose_unprefixed_names']
+__all__ = ['HOOKS', 'MODELS', 'SCOPE', 'TASK_UTILS', 'TRANSFORMS', 'expose_unprefixed_names']
 
 SCOPE = 'knet_plugin'
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['knet_plugin.core', 'knet_plugin.semantic'])
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE,
+                  locations=['knet_plugin.core', 'knet_plugin.detection', 'knet_plugin.semantic'])
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['knet_plugin.detection'])
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['knet_plugin.detection'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['knet_plugin.detection'])
 
 
 def expose_unprefixed_names() -> None:
@@ -20,6 +27,8 @@ def expose_unprefixed_names() -> None:
     A scope that does not know a name asks mmengine's root registry, so that is where the names go: ``KernelUpdateHead``
     means mmseg's own under mmseg, and ours under mmdet, which has none.
     """
-    for name, module in MODELS.module_dict.items():
-        if name not in MMENGINE_MODELS.module_dict:
-            MMENGINE_MODELS.register_module(name=name, module=module)
+    for registry in (MODELS, TASK_UTILS, TRANSFORMS, HOOKS):
+        root = registry.parent
+        for name, module in registry.module_dict.items():
+            if name not in root.module_dict:
+                root.register_module(name=name, module=module)

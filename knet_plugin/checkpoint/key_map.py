@@ -4,13 +4,13 @@ Only the parts that are ours are named anew; backbones, necks and stock decode h
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
-__all__ = ['UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official', 'rename_official_keys', 'to_official']
+__all__ = ['CONTAINER_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official', 'rename_official_keys', 'to_official']
 
 # Official module inside ``KernelUpdator`` -> module inside our ``KernelUpdater``; the symbols are those of Eq. 4 and 5.
 UPDATER_KEYS = {
@@ -41,13 +41,19 @@ UPDATE_HEAD_KEYS = {
     **{f'kernel_update_conv.{official}': f'updater.{ours}' for official, ours in UPDATER_KEYS.items()},
 }
 
+# Official container inside a detector -> container inside our ``KNet``. A segmentor's are named alike on both sides.
+CONTAINER_KEYS = {
+    'rpn_head': 'panoptic_head.kernel_head',
+    'roi_head.mask_head': 'panoptic_head.kernel_update_head',
+}
+
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Rename official weights for a model of ours.
 
     Args:
-        state_dict: Weights of the official module of the same kind: an updater, an update head, a decode head or a
-            whole segmentor.
+        state_dict: Weights of the official module of the same kind: an updater, an update head, a decode head, or a
+            whole segmentor or detector.
         model: Our module that is to load them. It is not changed.
 
     Returns:
@@ -100,33 +106,48 @@ def rename_official_keys(state_dict: dict[str, Any], model: nn.Module, prefix: s
         model: Our module that they are meant for.
         prefix: Where the module sits in ``state_dict``, with a trailing dot.
     """
-    parts = [(prefix + part, table) for part, table in _parts(model)]
+    parts = [_Part(prefix + part.source, prefix + part.target, part.table) for part in _parts(model)]
     for key in list(state_dict):
         if (ours := _rename(key, parts)) not in (None, key):
             state_dict[ours] = state_dict.pop(key)
 
 
-# Where one of our parts sits, with a trailing dot, and its table.
-_Parts = list[tuple[str, dict[str, str]]]
+class _Part(NamedTuple):
+    """Where one of our parts sits on both sides, with trailing dots, and its table; None: its names are the same."""
+
+    source: str
+    target: str
+    table: dict[str, str] | None
 
 
-def _parts(model: nn.Module) -> _Parts:
-    """Containers are named alike on both sides, so the model itself tells where our parts sit."""
+def _parts(model: nn.Module) -> list[_Part]:
+    """The model itself tells where our parts sit."""
     if isinstance(model, KernelUpdater):
-        return [('', UPDATER_KEYS)]
-    return [(f'{name}.' if name else '', UPDATE_HEAD_KEYS) for name, module in model.named_modules()
-            if isinstance(module, KernelUpdateHead)]
+        return [_Part('', '', UPDATER_KEYS)]
+    modules = dict(model.named_modules())
+    containers = {ours: official for official, ours in CONTAINER_KEYS.items() if ours in modules}
+    parts = []
+    for name, module in modules.items():
+        if isinstance(module, KernelUpdateHead):
+            container, _, index = name.rpartition('.')
+            official = f'{containers[container]}.{index}' if container in containers else name
+            parts.append(_Part(official and f'{official}.', name and f'{name}.', UPDATE_HEAD_KEYS))
+    # The rest of a container comes last: the first part that fits a key decides.
+    return parts + [_Part(f'{official}.', f'{ours}.', None) for ours, official in containers.items()]
 
 
-def _inverse(parts: _Parts) -> _Parts:
-    return [(prefix, {ours: official for official, ours in table.items()}) for prefix, table in parts]
+def _inverse(parts: list[_Part]) -> list[_Part]:
+    return [_Part(target, source, table and {ours: official for official, ours in table.items()})
+            for source, target, table in parts]
 
 
-def _rename(key: str, parts: _Parts) -> str | None:
+def _rename(key: str, parts: list[_Part]) -> str | None:
     """The key's other name, itself where it belongs to none of our parts, None where our part has no such weight."""
-    for prefix, table in parts:
-        if key.startswith(prefix):
-            inner = key.removeprefix(prefix)
-            return next((prefix + target + inner.removeprefix(source) for source, target in table.items()
-                         if inner.startswith(f'{source}.')), None)
+    for source, target, table in parts:
+        if key.startswith(source):
+            inner = key.removeprefix(source)
+            if table is None:
+                return target + inner
+            return next((target + ours + inner.removeprefix(official) for official, ours in table.items()
+                         if inner.startswith(f'{official}.')), None)
     return key

@@ -19,7 +19,7 @@ class KernelUpdate(NamedTuple):
 
     kernels: Tensor
     mask_logits: Tensor
-    class_logits: Tensor | None
+    class_logits: Any  # Tensor, or None without classifier: which one is known where the head is built
 
 
 @MODELS.register_module()

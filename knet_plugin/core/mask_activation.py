@@ -20,11 +20,20 @@ class SoftmaxMask(nn.Module):
 
 @MODELS.register_module()
 class SigmoidMask(nn.Module):
-    """Every kernel claims its pixels on its own, softly. The choice for a single (binary) kernel. Differentiable."""
+    """Every kernel claims its pixels on its own, softly. The choice for a single (binary) kernel. Differentiable.
+
+    Args:
+        threshold: Probability that a claimed pixel must exceed. None: all pixels are claimed.
+    """
+
+    def __init__(self, threshold: float | None = None) -> None:
+        super().__init__()
+        self.claimed = None if threshold is None else HardMask(threshold)
 
     def forward(self, mask_logits: Tensor) -> Tensor:
-        """(B, N, H, W) logits to weights in (0, 1)."""
-        return mask_logits.sigmoid()
+        """(B, N, H, W) logits to weights in (0, 1), or 0 where not claimed."""
+        weights = mask_logits.sigmoid()
+        return weights if self.claimed is None else weights * self.claimed(mask_logits)
 
 
 @MODELS.register_module()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from knet_plugin.core import SoftmaxMask
-from knet_plugin.registry import MODELS
+from knet_plugin.core.stage_config import class_of, stage_configs
 
 __all__ = ['default_stage_config', 'resolve_stage_configs']
 
@@ -51,42 +51,19 @@ def resolve_stage_configs(given: dict | Sequence[dict] | None, num_stages: int, 
         ValueError: If S is negative or not the number of configs, or if a config contradicts the classifier.
         TypeError: If a config is not a dict.
     """
-    if num_stages < 0:
-        raise ValueError(f'num_stages must not be negative, got num_stages={num_stages}')
-    if given is None or isinstance(given, dict):
-        given = [given or {}] * num_stages
-    if len(given) != num_stages:
-        raise ValueError(f'kernel_update_head must hold one config for each of num_stages={num_stages} stages, '
-                         f'got {len(given)}')
-    resolved = []
-    for i, cfg in enumerate(given):
-        if not isinstance(cfg, dict):
-            raise TypeError(f'kernel_update_head[{i}] must be a dict, got {cfg!r}')
-        for name, own in dict(channels=channels, num_classes=num_classes, kernel_size=1).items():
-            if cfg.get(name, own) != own:
-                raise ValueError(f'kernel_update_head[{i}] says {name}={cfg[name]}, but the classifier of the '
-                                 f'kernel_generate_head has {name}={own}')
-        given_parts = {name: part for name, part in cfg.items() if (name, part) != ('mask_activation', None)}
-        merged = _merge(default_stage_config(channels, num_kernels), given_parts)
-        merged.pop('num_classes', None)
-        if num_kernels == 1 and _class_of(merged['mask_activation']['type']) is SoftmaxMask:
-            raise ValueError(f'kernel_update_head[{i}] has mask_activation={merged["mask_activation"]}, but over the '
+    fixed = dict(channels=channels, num_classes=num_classes, kernel_size=1)
+    configs = stage_configs(_without_default_activation(given), num_stages, default_stage_config(channels, num_kernels),
+                            fixed, 'the classifier of the kernel_generate_head')
+    for i, cfg in enumerate(configs):
+        cfg.pop('num_classes', None)
+        if num_kernels == 1 and class_of(cfg['mask_activation']['type']) is SoftmaxMask:
+            raise ValueError(f'kernel_update_head[{i}] has mask_activation={cfg["mask_activation"]}, but over the '
                              'single kernel of a binary head a softmax is 1 everywhere: use SigmoidMask')
-        resolved.append(merged)
-    return resolved
+    return configs
 
 
-def _merge(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """``given`` over ``default``; a part is merged too, unless it is of another ``type`` than the default's."""
-    merged = {**default, **given}
-    for name, part in default.items():
-        override = given.get(name)
-        if isinstance(part, dict) and isinstance(override, dict):
-            own = _class_of(part['type'])
-            if _class_of(override.get('type', own)) is own:
-                merged[name] = {**part, **override, 'type': part['type']}
-    return merged
-
-
-def _class_of(part_type: Any) -> type | None:
-    return MODELS.get(part_type) if isinstance(part_type, str) else part_type
+def _without_default_activation(given: Any) -> Any:
+    """``mask_activation=None`` means the default, which only the classifier knows."""
+    if isinstance(given, dict):
+        return {name: part for name, part in given.items() if (name, part) != ('mask_activation', None)}
+    return given and [_without_default_activation(cfg) for cfg in given]

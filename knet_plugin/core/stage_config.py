@@ -1,0 +1,59 @@
+"""Configs of the update stages: what a head was given, laid over what its task calls for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from knet_plugin.registry import MODELS
+
+__all__ = ['class_of', 'merge_parts', 'stage_configs']
+
+
+def stage_configs(given: dict | Sequence[dict] | None, num_stages: int, default: dict[str, Any],
+                  fixed: Mapping[str, Any], owner: str) -> list[dict[str, Any]]:
+    """Lay the given stage configs over the default.
+
+    Args:
+        given: One config for all stages, one for each, or None. Nothing in it is changed.
+        num_stages: Update stages S.
+        default: The stage that the task calls for.
+        fixed: What a config may repeat but not contradict.
+        owner: Who fixes it, for messages.
+
+    Returns:
+        S configs.
+
+    Raises:
+        ValueError: If S is negative or not the number of configs, or if a config contradicts ``fixed``.
+        TypeError: If a config is not a dict.
+    """
+    if num_stages < 0:
+        raise ValueError(f'num_stages must not be negative, got num_stages={num_stages}')
+    if given is None or isinstance(given, dict):
+        given = [given or {}] * num_stages
+    if len(given) != num_stages:
+        raise ValueError(f'kernel_update_head must hold one config for each of num_stages={num_stages} stages, '
+                         f'got {len(given)}')
+    for i, cfg in enumerate(given):
+        if not isinstance(cfg, dict):
+            raise TypeError(f'kernel_update_head[{i}] must be a dict, got {cfg!r}')
+        for name, own in fixed.items():
+            if cfg.get(name, own) != own:
+                raise ValueError(f'kernel_update_head[{i}] says {name}={cfg[name]}, but {owner} has {name}={own}')
+    return [merge_parts(default, cfg) for cfg in given]
+
+
+def merge_parts(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``given`` over ``default``; a part is merged too, unless it is of another ``type`` than the default's."""
+    merged = {**default, **given}
+    for name, part in default.items():
+        override = given.get(name)
+        if isinstance(part, dict) and isinstance(override, dict):
+            own = class_of(part['type'])
+            if class_of(override.get('type', own)) is own:
+                merged[name] = {**part, **override, 'type': part['type']}
+    return merged
+
+
+def class_of(part_type: Any) -> type | None:
+    """The class that a ``type`` names, or is."""
+    return MODELS.get(part_type) if isinstance(part_type, str) else part_type

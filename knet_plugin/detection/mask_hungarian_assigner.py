@@ -1,0 +1,117 @@
+"""Bipartite matching of kernels and objects by their masks (Section 3.2)."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmengine.logging import print_log
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from knet_plugin.registry import TASK_UTILS
+
+__all__ = ['MaskHungarianAssigner']
+
+UNUSABLE = 1e10
+"""Cost that stands in for one that is not finite: every real pair is better."""
+
+
+@TASK_UTILS.register_module()
+class MaskHungarianAssigner(BaseAssigner):
+    """Gives every object the kernel that makes the sum of all costs smallest.
+
+    Args:
+        cls_cost: Config of the class cost, which is left out where kernels have no scores yet.
+        mask_cost: Config of the pixelwise mask cost.
+        dice_cost: Config of the mask overlap cost.
+        topk: Kernels that each object gets: the matching is repeated among those that are still free. Where they run
+            out, the objects of the last round share what is left as the costs say.
+
+    Raises:
+        ValueError: If ``topk`` is not positive.
+    """
+
+    def __init__(
+            self,
+            cls_cost: dict = dict(type='mmdet.FocalLossCost', weight=2.0),  # noqa: B006, never changed
+            mask_cost: dict = dict(type='knet_plugin.MaskCost', weight=1.0),  # noqa: B006
+            dice_cost: dict = dict(type='knet_plugin.DiceCost', weight=4.0),  # noqa: B006
+            topk: int = 1) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be positive, got topk={topk}')
+        self.cls_cost = TASK_UTILS.build(cls_cost)
+        self.mask_cost = TASK_UTILS.build(mask_cost)
+        self.dice_cost = TASK_UTILS.build(dice_cost)
+        self.topk = topk
+
+    @torch.no_grad()
+    def assign(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None = None,
+               stage: str = 'the stage') -> AssignResult:
+        """Match one image.
+
+        Args:
+            pred_instances: ``masks`` of N kernels, logits (N, h, w), and, unless it is the kernel head's, ``scores``,
+                class logits (N, classes).
+            gt_instances: ``masks`` of G objects, (G, h, w) in [0, 1], and ``labels``, (G,).
+            img_meta: Its ``img_path`` is named in warnings.
+            stage: Name of the stage, for warnings.
+
+        Returns:
+            ``gt_inds``, (N,): 0 is background, k the k-th object; ``labels``, (N,): -1 where background.
+        """
+        return self.assign_batch([pred_instances], [gt_instances], [img_meta or {}], stage)[0]
+
+    @torch.no_grad()
+    def assign_batch(self, pred_instances: Sequence[InstanceData], gt_instances: Sequence[InstanceData],
+                     img_metas: Sequence[dict], stage: str = 'the stage') -> list[AssignResult]:
+        """Match several images; their costs travel to the CPU together. Arguments as for ``assign``."""
+        costs = self._to_cpu([self.cost(pred, gt) for pred, gt in zip(pred_instances, gt_instances, strict=True)])
+        results = []
+        for cost, gt, img_meta in zip(costs, gt_instances, img_metas, strict=True):
+            kernels, objects = self._solve(_finite(cost, stage, img_meta))
+            labels = gt.labels
+            gt_inds = torch.zeros(len(cost), dtype=torch.long, device=labels.device)
+            assigned = torch.full_like(gt_inds, -1)
+            kernels, objects = kernels.to(labels.device), objects.to(labels.device)
+            gt_inds[kernels] = objects + 1
+            assigned[kernels] = labels[objects]
+            results.append(AssignResult(len(gt.labels), gt_inds, None, assigned))
+        return results
+
+    def cost(self, pred_instances: InstanceData, gt_instances: InstanceData) -> Tensor:
+        """Sum of the costs, (N, G)."""
+        cost = self.mask_cost(pred_instances, gt_instances) + self.dice_cost(pred_instances, gt_instances)
+        if 'scores' in pred_instances:
+            cost = cost + self.cls_cost(pred_instances, gt_instances)
+        return cost
+
+    @staticmethod
+    def _to_cpu(costs: list[Tensor]) -> list[np.ndarray]:
+        """One transfer, hence one wait for the device, for all of them."""
+        flat = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
+        ends = np.cumsum([cost.numel() for cost in costs])
+        return [part.reshape(cost.shape) for part, cost in zip(np.split(flat, ends[:-1]), costs, strict=True)]
+
+    def _solve(self, cost: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Kernels and their objects, of all ``topk`` rounds."""
+        free = np.arange(len(cost))
+        kernels, objects = [], []
+        for _ in range(self.topk):
+            rows, columns = linear_sum_assignment(cost[free])
+            kernels.append(free[rows])
+            objects.append(columns)
+            free = np.delete(free, rows)
+        return torch.from_numpy(np.concatenate(kernels)), torch.from_numpy(np.concatenate(objects))
+
+
+def _finite(cost: np.ndarray, stage: str, img_meta: dict) -> np.ndarray:
+    """Replace what the solver cannot take, and say where it came from."""
+    if np.isfinite(cost).all():
+        return cost
+    print_log(f'{np.count_nonzero(~np.isfinite(cost))} of {cost.size} matching costs of {stage} are not finite in '
+              f'{img_meta.get("img_path") or "an image without img_path"}; those pairs are matched last',
+              logger='current', level=logging.WARNING)
+    return np.nan_to_num(cost, nan=UNUSABLE, posinf=UNUSABLE, neginf=UNUSABLE)

@@ -1,0 +1,146 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from detection_cases import golden_targets
+from golden import Golden, assert_close, assert_gradients_close, build, cases, loss_config, update_head_config
+
+from knet_plugin.checkpoint import from_official
+from knet_plugin.detection import KernelLoss
+from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, stuff_owners
+
+RANK = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)
+
+
+def given_owners(golden, targets):
+    """The pairs that a case's assignment says."""
+    gt_inds = torch.stack([golden['in/assigned_gt_inds_0'], golden['in/assigned_gt_inds_1']])
+    images, kernels = gt_inds.nonzero(as_tuple=True)
+    first = torch.tensor([0, targets.num_objects[0]])
+    return OwnedSegments(images, kernels, first[images] + gt_inds[images, kernels] - 1), gt_inds.shape[1]
+
+
+@pytest.mark.parametrize('name', cases('det_update_head_*'))
+def test_golden_targets_losses_and_gradients(name):
+    golden = Golden(name)
+    head = build(update_head_config(golden.config, 'HardMask'))
+    head.load_state_dict(from_official(golden.state, head))
+    targets = golden_targets(golden)
+    objects, num_kernels = given_owners(golden, targets)
+    things = golden.config['num_thing_classes']
+    stuff = golden.config['num_classes'] - things
+    owned = objects + stuff_owners(targets, things, num_kernels)
+    criterion = build(dict(loss_config(golden.config), num_things_classes=things, num_stuff_classes=stuff))
+
+    kernels = num_kernels + stuff
+    labels = torch.full((2, kernels), golden.config['num_classes'])
+    labels[owned.images, owned.kernels] = targets.labels[owned.segments]
+    assert torch.equal(labels.flatten(), golden['out/target_labels'])
+    masks = torch.zeros(2, kernels, *targets.masks.shape[1:])
+    masks[owned.images, owned.kernels] = targets.masks[owned.segments]
+    assert torch.equal(masks.flatten(0, 1), golden['out/target_mask_targets'])
+
+    inputs = {key: golden[f'in/{key}'].requires_grad_() for key in ('x', 'proposal_feat')}
+    update = head(*inputs.values(), golden['in/mask_preds'], mask_size=golden.info.get('mask_shape_argument'))
+    logits = update.mask_logits
+    if (stride := golden.config['mask_upsample_stride']) > 1:
+        logits = F.interpolate(logits, scale_factor=stride, mode='bilinear')
+    losses = criterion.masks(logits, owned, targets) | criterion.classes(update.class_logits, owned, targets)
+    expected = golden.group('out/loss/')
+    assert_close({key: loss.reshape(expected[key].shape) for key, loss in losses.items()}, expected, 1e-4)
+    sum(loss for key, loss in losses.items() if 'loss' in key).backward()
+    assert_close({key: value.grad for key, value in inputs.items()}, golden.group('out/grad_in/'), 1e-4)
+    assert_gradients_close(head, golden, 1e-4)
+
+
+def random_stage(kernels=6, things=3, stuff=2, objects=(2, 0, 4), size=(8, 10), seed=0):
+    """Logits of a stage with ``kernels`` instance kernels, and targets of three images with given owners."""
+    torch.manual_seed(seed)
+    batch, total = len(objects), sum(objects)
+    images = torch.arange(batch).repeat_interleave(torch.tensor(objects))
+    stuff_images = torch.tensor([0, 0, 2])[:3 if stuff else 0]
+    stuff_labels = torch.tensor([things, things + 1, things + 1])[:len(stuff_images)]
+    masks = (torch.rand(total + len(stuff_images), *size) > 0.6).float()
+    targets = SegmentTargets(masks, torch.cat([torch.randint(things, (total, )), stuff_labels]),
+                             torch.cat([images, stuff_images]), list(objects), None)
+    within = torch.cat([torch.arange(count) for count in objects]).long()
+    owned = OwnedSegments(images, within, torch.arange(total))
+    mask_logits = torch.randn(batch, kernels + stuff, *size, requires_grad=True)
+    class_logits = torch.randn(batch, kernels + stuff, things + stuff, requires_grad=True)
+    return mask_logits, class_logits, owned, owned + stuff_owners(targets, things, kernels), targets
+
+
+def test_dense_transcription():
+    """The same losses with a dense N x h x w target per image, as the equations say."""
+    mask_logits, class_logits, _, owned, targets = random_stage()
+    criterion = KernelLoss(3, 2, loss_rank=RANK)
+    losses = criterion.masks(mask_logits, owned, targets) | criterion.classes(class_logits, owned, targets)
+
+    dense = torch.zeros_like(mask_logits).detach()
+    positive = torch.zeros(mask_logits.shape[:2], dtype=torch.bool)
+    onehot = torch.zeros_like(class_logits).detach()
+    for image, kernel, segment in zip(*owned, strict=True):
+        dense[image, kernel] = targets.masks[segment]
+        positive[image, kernel] = True
+        onehot[image, kernel, targets.labels[segment]] = 1
+    p, t = mask_logits.sigmoid()[positive], dense[positive]
+    torch.testing.assert_close(losses['loss_mask'], F.binary_cross_entropy(p, t))
+    dice = 1 - 2 * (p * t).sum((1, 2)) / (p.square().sum((1, 2)) + t.square().sum((1, 2)) + 2e-3)
+    torch.testing.assert_close(losses['loss_dice'], 4 * dice.mean())
+    rank = torch.full((3, 8, 10), -100)
+    for kernel in range(8):
+        rank[dense[:, kernel] > 0] = kernel
+    pixelwise = F.cross_entropy(mask_logits, rank, reduction='none', ignore_index=-100)
+    torch.testing.assert_close(losses['loss_rank'], 0.1 * pixelwise.mean())
+    weight = torch.zeros(8, 5)
+    weight[:6, :3] = 1
+    weight[6, 3] = weight[7, 4] = 1
+    q = class_logits.sigmoid()
+    focal = -0.25 * onehot * (1 - q)**2 * q.log() - 0.75 * (1 - onehot) * q**2 * (1 - q).log()
+    torch.testing.assert_close(losses['loss_cls'], 2 * (weight * focal).sum() / positive.sum())
+
+
+@pytest.mark.parametrize('stuff', [0, 2])
+def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
+    rank = dict(loss_rank=RANK)
+    reference = None
+    for objects in ((0, 0, 0), (2, 0, 4)):
+        mask_logits, class_logits, things, owned, targets = random_stage(stuff=stuff, objects=objects)
+        criterion = KernelLoss(3, stuff, **rank)
+        losses = criterion.masks(mask_logits, owned, targets) | criterion.classes(class_logits, owned, targets)
+        losses |= criterion.semantics(torch.randn(3, 3 + stuff, 8, 10, requires_grad=True), things, targets)
+        sum(value for key, value in losses.items() if 'loss' in key).backward()
+        assert all(value.isfinite().all() for value in losses.values())
+        assert mask_logits.grad is not None and class_logits.grad.any()
+        reference = reference or losses.keys()
+        assert losses.keys() == reference
+
+
+def test_owned_pairs_in_any_order():
+    mask_logits, class_logits, _, owned, targets = random_stage()
+    criterion = KernelLoss(3, 2, loss_rank=RANK)
+    order = torch.randperm(len(owned.images))
+    shuffled = OwnedSegments(*(column[order] for column in owned))
+    for function, logits in ((criterion.masks, mask_logits), (criterion.classes, class_logits)):
+        torch.testing.assert_close(function(logits, shuffled, targets), function(logits, owned, targets))
+
+
+def test_more_than_255_kernels_take_part_in_the_rank_loss():
+    """255 marks void in a semantic map; as a kernel's index it is one like any other."""
+    mask_logits = torch.zeros(1, 257, 2, 2, requires_grad=True)
+    targets = SegmentTargets(torch.ones(1, 2, 2), torch.tensor([0]), torch.tensor([0]), [1], None)
+    owned = OwnedSegments(torch.tensor([0]), torch.tensor([255]), torch.tensor([0]))
+    KernelLoss(1, 0, loss_rank=RANK).masks(mask_logits, owned, targets)['loss_rank'].backward()
+    assert (mask_logits.grad[0, 255] < 0).all() and (mask_logits.grad[0, 256] > 0).all()
+
+
+def test_void_is_left_out_of_the_semantic_loss():
+    _, _, things, _, targets = random_stage()
+    void = torch.zeros(3, 8, 10)
+    void[1] = 1
+    targets = targets._replace(void=void)
+    logits = torch.randn(3, 5, 8, 10, requires_grad=True)
+    KernelLoss(3, 2).semantics(logits, things, targets)['loss_seg'].backward()
+    assert not logits.grad[1].any() and logits.grad[0].any()  # image 1 has no segment at all
+    logits.grad = None
+    KernelLoss(3, 2, ignore_void=False).semantics(logits, things, targets)['loss_seg'].backward()
+    assert logits.grad[1].all()

@@ -1,0 +1,50 @@
+import pytest
+import torch
+from golden import Golden, assert_close, assigner_config, cases
+from mmengine.structures import InstanceData
+
+from knet_plugin.detection import DiceCost, MaskCost
+from knet_plugin.registry import TASK_UTILS
+
+CASES = [name for name in cases('mask_hungarian_assigner_*') if 'zero_gt' not in name]
+
+
+def instances(golden):
+    scores = {} if 'in/cls_pred' not in golden else dict(scores=golden['in/cls_pred'])
+    return (InstanceData(masks=golden['in/mask_pred'], **scores),
+            InstanceData(masks=golden['in/gt_masks'], labels=golden['in/gt_labels']))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_golden(name):
+    golden = Golden(name)
+    assigner = TASK_UTILS.build(assigner_config(golden.config))
+    pred, gt = instances(golden)
+    actual = {'mask': assigner.mask_cost(pred, gt), 'dice': assigner.dice_cost(pred, gt),
+              'total': assigner.cost(pred, gt)}
+    if 'scores' in pred:
+        actual['cls'] = assigner.cls_cost(pred, gt)
+    assert_close(actual, {key: golden[f'out/cost_{key}'] for key in actual}, 1e-5)
+
+
+def test_perfect_masks_cost_least():
+    masks = (torch.rand(4, 9, 11) > 0.5).float()
+    pred = InstanceData(masks=masks * 2000 - 1000)
+    gt = InstanceData(masks=masks)
+    for cost in (MaskCost(), DiceCost()):
+        matrix = cost(pred, gt)
+        assert (matrix.argmin(dim=0) == torch.arange(4)).all()
+        torch.testing.assert_close(matrix.diagonal(), -torch.ones(4), atol=1e-3, rtol=0)
+
+
+def test_half_precision_is_not_summed_in_half():
+    pred = InstanceData(masks=torch.full((2, 512, 512), 20.).half())
+    gt = InstanceData(masks=torch.ones(1, 512, 512))
+    assert MaskCost()(pred, gt).dtype == torch.float32
+    torch.testing.assert_close(DiceCost()(pred, gt), -torch.ones(2, 1))
+
+
+@pytest.mark.parametrize('cost', [MaskCost, DiceCost])
+def test_bad_activation(cost):
+    with pytest.raises(ValueError, match="act_mode='relu'"):
+        cost(act_mode='relu')
