@@ -8,13 +8,13 @@ import pytest
 import torch
 from golden import FOLDERS
 from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope, init_default_scope
-from mmseg.registry import MODELS
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 
 from knet_plugin.checkpoint import from_official
 from knet_plugin.cli import list_configs, resolve_config, resource_root
 
-OFFICIAL = {
+# Config -> the official release's name of it, its parameters, and those that are trained (the paper counts these).
+SEMANTIC = {
     'knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512': ('knet_s3_fcn_r50-d8_80k_adamw_ade20k', 62_810_508),
     'knet-s3_r50-d8_pspnet_8xb2-adamw-80k_ade20k-512x512': ('knet_s3_pspnet_r50-d8_80k_adamw_ade20k', 62_288_268),
     'knet-s3_r50-d8_deeplabv3_8xb2-adamw-80k_ade20k-512x512': ('knet_s3_deeplabv3_r50-d8_80k_adamw_ade20k', 81_425_804),
@@ -23,6 +23,21 @@ OFFICIAL = {
     'knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-512x512': ('knet_s3_upernet_swin-l_80k_adamw_ade20k', 214_722_752),
     'knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-640x640': ('knet_s3_upernet_swin-l_80k_adamw_640x640_ade20k',
                                                              214_722_752),
+}
+DETECTION = {
+    'knet-s3_r50_fpn_1x_coco': ('knet_s3_r50_fpn_1x_coco', 37_482_368, 37.26),
+    'knet-s3_r50_fpn_ms-3x_coco': ('knet_s3_r50_fpn_ms-3x_coco', 37_482_368, 37.26),
+    'knet-s3-n256_r50_fpn_ms-3x_coco': (None, 37_522_304, 37.30),
+    'knet-s3_r101_fpn_ms-3x_coco': ('knet_s3_r101_fpn_ms-3x_coco', 56_474_496, 56.25),
+    'knet-s3-n256_r101_fpn_ms-3x_coco': (None, 56_514_432, 56.29),
+    'knet-s3_r101-dconv-c3-c5_fpn_ms-3x_coco': ('knet_s3_r101_dcn-c3-c5_fpn_ms-3x_coco', 57_760_668, 57.54),
+    'knet-s3_r50_fpn_1x_coco-panoptic': ('knet_s3_r50_fpn_1x_coco-panoptic', 37_536_852, 37.31),
+    'knet-s3_r50_fpn_ms-3x_coco-panoptic': ('knet_s3_r50_fpn_ms-3x_coco-panoptic', 37_536_852, 37.31),
+    'knet-s3_r101_fpn_ms-3x_coco-panoptic': ('knet_s3_r101_fpn_ms-3x_coco-panoptic', 56_528_980, 56.30),
+    'knet-s3_r101-dconv-c3-c5_fpn_ms-3x_coco-panoptic': ('knet_s3_r101_dcn-c3-c5_fpn_ms-3x_coco-panoptic', 57_815_152,
+                                                         57.59),
+    'knet-s3_swin-l-p4-w7_fpn_16xb2-ms-3x_coco-panoptic': ('knet_s3_swin-l_fpn_ms-3x_16x2_coco-panoptic', 208_781_224,
+                                                           208.78),
 }
 
 
@@ -48,32 +63,77 @@ def learning_rate_drops(cfg):
             yield iteration
 
 
+def official_weights(name):
+    path = next(folder / f'official_keys/{name}.json' for folder in FOLDERS
+                if (folder / f'official_keys/{name}.json').exists())
+    shapes = json.loads(path.read_text())['state_dict']
+    return {key: torch.empty(shape, device='meta') for key, shape in shapes.items()}
+
+
 @pytest.mark.parametrize('name', list_configs())
 def test_builds(name):
     cfg = Config.fromfile(resolve_config(name))
     model = build_model(cfg)
-    if name not in OFFICIAL:
-        return
-    keys, parameters = OFFICIAL[name]
-    assert sum(p.numel() for p in model.parameters()) == parameters
-    path = next(folder / f'official_keys/{keys}.json' for folder in FOLDERS
-                if (folder / f'official_keys/{keys}.json').exists())
-    shapes = json.loads(path.read_text())['state_dict']
-    from_official({key: torch.empty(shape, device='meta') for key, shape in shapes.items()}, model)
-    assert cfg.train_dataloader.batch_size == 2
-    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
-    assert cfg.train_cfg.max_iters == 80_000
-    assert set(learning_rate_drops(cfg)) == {60_000, 72_000}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if name in SEMANTIC:
+        official, expected = SEMANTIC[name]
+        assert parameters == expected
+        from_official(official_weights(official), model)
+        assert cfg.train_dataloader.batch_size == 2
+        assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+        assert cfg.train_cfg.max_iters == 80_000
+        assert set(learning_rate_drops(cfg)) == {60_000, 72_000}
+    elif name in DETECTION:
+        official, expected, millions = DETECTION[name]
+        assert parameters == expected
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        assert round(trained / 1e6, 2) == millions
+        if official:
+            from_official(official_weights(official), model)
+        assert cfg.train_dataloader.batch_size == 2
+        assert cfg.optim_wrapper.optimizer.lr == 1e-4 and cfg.optim_wrapper.optimizer.weight_decay == 0.05
+        assert cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == 0.25
+        epochs = 3 if cfg.train_dataloader.dataset.type == 'RepeatDataset' else 1
+        assert epochs == (3 if '3x' in name else 1) and cfg.train_cfg.max_epochs == 12
+        assert cfg.param_scheduler[1].milestones == ([9, 11] if epochs == 3 else [8, 11])
 
 
-@pytest.mark.parametrize('path', sorted(Path(resource_root() / 'configs/semantic').glob('*.py')), ids=lambda p: p.stem)
+ABLATIONS = {  # settings of the paper's tables -> parameters of what differs from knet-s3_r50_fpn_1x_coco
+    'knet-s3-no-update': -3 * (2 * (256 * 512 + 512) + 2 * (256 * 256 + 256) + 4 * 512 + 256 * 256 + 256 + 512),
+    'knet-s3-no-interaction': -3 * (4 * (256 * 256 + 256) + 512 + 2 * 256 * 2048 + 2048 + 256 + 512),
+    'knet-s3-coord': 2 * 9 * 256, 'knet-s3-coord-pe': 2 * 9 * 256, 'knet-s3-no-position': 0,
+    'knet-s3-n50': -50 * 256, 'knet-s3-n64': -36 * 256, 'knet-s3-n128': 28 * 256, 'knet-s3-n256': 156 * 256,
+}
+
+
+def test_ablations_differ_where_the_tables_say():
+    def parameters(name):
+        model = build_model(Config.fromfile(resolve_config(name)))
+        return sum(parameter.numel() for parameter in model.parameters()), model
+
+    base, _ = parameters('knet-s3_r50_fpn_1x_coco')
+    for name, difference in ABLATIONS.items():
+        assert parameters(f'{name}_r50_fpn_1x_coco')[0] == base + difference, name
+    both = parameters('knet-s3-no-update-interaction_r50_fpn_1x_coco')[0]
+    assert both == base + ABLATIONS['knet-s3-no-update'] + ABLATIONS['knet-s3-no-interaction']
+    for stages in (1, 2, 4, 5):
+        assert parameters(f'knet-s{stages}_r50_fpn_1x_coco')[1].panoptic_head.num_stages == stages
+    fpns = {name: parameters(f'knet-s3-{name}_r50_fpn_1x_coco')[1].panoptic_head.kernel_head.localization_fpn
+            for name in ('no-position', 'coord', 'coord-pe')}
+    positions = {name: (fpn.coordinates, fpn.positional_encoding is not None) for name, fpn in fpns.items()}
+    assert positions == {'no-position': (False, False), 'coord': (True, False), 'coord-pe': (True, True)}
+
+
+@pytest.mark.parametrize('path', [path for folder in ('semantic', 'instance', 'panoptic', 'ablation')
+                                  for path in sorted((resource_root() / 'configs' / folder).glob('*.py'))],
+                         ids=lambda path: path.stem)
 def test_is_a_delta(path):
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     assert len(lines) <= 35
 
 
 def test_published_models_are_all_there():
-    assert OFFICIAL.keys() <= set(list_configs())
+    assert SEMANTIC.keys() | DETECTION.keys() <= set(list_configs())
 
 
 def test_one_added_line_attaches_knet(tmp_path):

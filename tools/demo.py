@@ -1,10 +1,9 @@
-"""Train a small FCN without and with K-Net on made-up images, compare the two, and draw what every stage does.
+"""Train a small panoptic K-Net on made-up images, ask it all three questions in one pass, and draw its answers.
 
-Everything comes from two stock-style configs of this package; the same is done by hand with ``tools/make_shapes.py``,
+Everything comes from a stock-style config of this package; the same is done by hand with ``tools/make_shapes.py``,
 ``tools/train.py`` and ``tools/test.py``. Run again after an interruption, it goes on where it was.
 """
 
-import argparse
 import json
 import warnings
 from pathlib import Path
@@ -13,166 +12,121 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.hooks import Hook
+from demo_common import draw_grid, make_data, paint, parse_arguments, picture, train
+from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
-from mmengine.utils import ProgressBar
-from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from knet_plugin.cli import resolve_config
-from knet_plugin.datasets import CLASSES, PALETTE, make_shapes
-from knet_plugin.semantic import IterativeDecodeHead
+from knet_plugin.core.mask_ops import resize
 
-BASELINE = 'fcn_r18-s_1xb8-adamw-1k_shapes-128x128'
-KNET = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
-IGNORE = 255
-
-
-class ProgressBarHook(Hook):
-    """Shows the training as one line."""
-
-    def before_train(self, runner: Runner) -> None:
-        """Start it where the training starts."""
-        self._bar = ProgressBar(runner.max_iters)
-        self._bar.completed = runner.iter
-
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Move it on."""
-        self._bar.update()
-
-    def after_train(self, runner: Runner) -> None:
-        """Leave its line."""
-        print(flush=True)
+KNET = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
+METRICS = {'coco_panoptic/PQ': 'PQ', 'coco_panoptic/PQ_th': 'PQ of things', 'coco_panoptic/PQ_st': 'PQ of stuff',
+           'coco/segm_mAP': 'mask AP', 'mIoU': 'mIoU'}
+SHOWN_SCORE = 0.3
+KERNELS_SHOWN = 2
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--data-root', type=Path, default=Path('data/shapes'), help='made if it is not there')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='checkpoints, table and picture')
-    parser.add_argument('--iterations', type=int, default=1000, help='of training, for each of the two models')
-    parser.add_argument('--num-train', type=int, default=800, help='images to make for training')
-    parser.add_argument('--num-val', type=int, default=200, help='images to make for the test')
-    parser.add_argument('--rows', type=int, default=6, help='images in the picture')
-    parser.add_argument('--seed', type=int, default=0)
-    return parser.parse_args()
-
-
-def run_config(name: str, args: argparse.Namespace) -> Config:
-    """The named config, on the demo's data and for its iterations."""
-    cfg = Config.fromfile(resolve_config(name))
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset.data_root = str(args.data_root)
-    cfg.train_cfg.update(max_iters=args.iterations, val_interval=args.iterations)
-    warmup, decay = cfg.param_scheduler
-    warmup.end = decay.begin = max(args.iterations // 10, 1)
-    decay.end = args.iterations
-    cfg.default_hooks.checkpoint.update(interval=max(args.iterations // 4, 1), max_keep_ckpts=1)
-    cfg.randomness = dict(seed=args.seed)
-    cfg.work_dir = str(args.work_dir / name)
-    cfg.log_level = 'ERROR'
-    cfg.resume = True  # from the latest checkpoint in the folder, if any
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, at the end
-    return cfg
-
-
-def train(name: str, args: argparse.Namespace) -> Runner:
-    """Train the named config."""
-    runner = Runner.from_cfg(run_config(name, args))
-    runner.register_hook(ProgressBarHook())
-    print(f'Training {name}: {sum(p.numel() for p in runner.model.parameters()) / 1e6:.2f} M parameters')
-    runner.train()
-    return runner
-
-
-def stage_results(runner: Runner) -> list[list[dict]]:
-    """For each test image its picture, labels, and class map of every stage, all H x W; a list for each batch.
-
-    A plain head has one stage.
-    """
+def predict(runner: Runner, num_images: int) -> list[dict[str, Any]]:
+    """The first test images, their results, and every stage's class and mask logits."""
     model = runner.model.eval()
-    batches = []
-    with torch.no_grad():
-        for batch in runner.build_dataloader(runner.cfg.test_dataloader):
+    shown: list[dict[str, Any]] = []
+    for batch in runner.build_dataloader(runner.cfg.test_dataloader):
+        with torch.no_grad():
             data = model.data_preprocessor(batch)
-            features = model.extract_feat(data['inputs'])
-            head = model.decode_head
-            stages = head.stage_logits(features) if isinstance(head, IterativeDecodeHead) else [head(features)]
-            size = data['inputs'].shape[-2:]
-            maps = [torch.nn.functional.interpolate(logits, size, mode='bilinear').argmax(1) for logits in stages]
-            batches.append([
-                dict(image=image, labels=sample.gt_sem_seg.data[0], stages=[stage[i] for stage in maps])
-                for i, (image, sample) in enumerate(zip(batch['inputs'], data['data_samples'], strict=True))
-            ])
-    return batches
+            samples = model.predict(data['inputs'], data['data_samples'])
+            proposals, updates = model.panoptic_head.stages(model.extract_feat(data['inputs']))
+        for i, (image, sample) in enumerate(zip(batch['inputs'], samples, strict=True)):
+            masks = [proposals.mask_logits[i], *(update.mask_logits[i] for update in updates)]
+            shown.append(dict(image=image, sample=sample, masks=masks, classes=updates[-1].class_logits[i]))
+        if len(shown) >= num_images:
+            break
+    return shown[:num_images]
 
 
-def mean_iou(predictions: list[Tensor], labels: list[Tensor]) -> float:
-    """Mean IoU in percent, as mmseg's ``IoUMetric`` has it."""
-    areas = [IoUMetric.intersect_and_union(prediction, label, len(CLASSES), IGNORE)
-             for prediction, label in zip(predictions, labels, strict=True)]
-    metrics = IoUMetric.total_area_to_metrics(*(sum(area) for area in zip(*areas, strict=True)), ['mIoU'])
-    return 100 * float(np.nanmean(metrics['IoU']))
+def ground_truth(sample: DetDataSample) -> Tensor:
+    """Panoptic map of the annotations, (H, W), in the form of the predicted one."""
+    panoptic = sample.gt_sem_seg.sem_seg[0].clone().long()
+    for k, mask in enumerate(sample.gt_instances.masks.to_tensor(torch.bool, 'cpu')):
+        panoptic[mask] += 1000 * (k + 1)
+    return panoptic
 
 
-def paint(labels: Tensor) -> np.ndarray:
-    """Paint (H, W) class indices as (H, W, 3) colours; ignored pixels are black."""
-    colours = np.zeros((256, 3), np.uint8)
-    colours[:len(PALETTE)] = PALETTE
-    return colours[labels.numpy()]
+def paint_segments(panoptic: Tensor, num_classes: int) -> np.ndarray:
+    """Colours of the classes, white lines between segments, void black."""
+    labels = panoptic % 1000
+    colours = paint(labels.masked_fill(labels >= num_classes, 255))
+    ids = panoptic.numpy()
+    border = np.zeros(ids.shape, bool)
+    border[1:] |= ids[1:] != ids[:-1]
+    border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    colours[border] = 255
+    return colours
 
 
-def draw_panel(baseline: list[dict], knet: list[dict], path: Path) -> None:
-    """One row an image: image, ground truth, baseline, and K-Net after each stage."""
-    titles = ['image', 'ground truth', 'FCN', *(f'K-Net M{i}' for i in range(len(knet[0]['stages'])))]
-    scale, gap = 2, 6
+def paint_instances(image: np.ndarray, sample: DetDataSample) -> np.ndarray:
+    """Masks in the colours of their classes and boxes, over the grey image; the best on top."""
+    canvas = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2) / 2
+    instances = sample.pred_instances[sample.pred_instances.scores >= SHOWN_SCORE]
+    order = range(len(instances) - 1, -1, -1)
+    for k in order:
+        mask, colour = instances.masks[k].numpy(), paint(instances.labels[k].view(1, 1))[0, 0]
+        canvas[mask] = 0.25 * canvas[mask] + 0.75 * colour
+    canvas = np.ascontiguousarray(canvas.astype(np.uint8))
+    for k in order:
+        x1, y1, x2, y2 = (int(side) for side in instances.bboxes[k])
+        cv2.rectangle(canvas, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), (255, 255, 255), 1)
+    return canvas
+
+
+def kernel_rows(result: dict[str, Any], num_things: int, num_kernels: int) -> list[list[np.ndarray]]:
+    """For the best instance kernels, the image and the mask before and after each kernel update."""
+    size = result['image'].shape[-2:]
+    scores = result['classes'][:num_kernels, :num_things].sigmoid().amax(dim=1)
     rows = []
-    for plain, ours in zip(baseline, knet, strict=True):
-        image = ours['image'].numpy().transpose(1, 2, 0)[..., ::-1]  # the loader's order is BGR
-        tiles = [image, *(paint(labels) for labels in (ours['labels'], plain['stages'][-1], *ours['stages']))]
-        tiles = [cv2.resize(np.ascontiguousarray(tile), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-                 for tile in tiles]
-        framed = [np.pad(tile, ((0, gap), (0, gap), (0, 0)), constant_values=255) for tile in tiles]
-        rows.append(np.concatenate(framed, axis=1))
-    header = np.full((28, rows[0].shape[1], 3), 255, np.uint8)
-    for i, title in enumerate(titles):
-        cv2.putText(header, title, (i * rows[0].shape[1] // len(titles) + 4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55,
-                    (0, 0, 0), 1, cv2.LINE_AA)
-    cv2.imwrite(str(path), np.concatenate([header, *rows])[..., ::-1])
+    for kernel in scores.topk(min(KERNELS_SHOWN, num_kernels)).indices:
+        tiles = [picture(result['image'])]
+        for logits in result['masks']:
+            mask = resize(logits[None, kernel, None].sigmoid(), size)[0, 0].numpy()
+            tiles.append(cv2.applyColorMap((255 * mask).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1])
+        rows.append(tiles)
+    return rows
+
+
+def draw(results: list[dict[str, Any]], runner: Runner, folder: Path) -> list[Path]:
+    """Write the pictures: what the model answers, and what its kernels do."""
+    head = runner.model.panoptic_head
+    answers, kernels = folder / 'results.png', folder / 'kernels.png'
+    rows = []
+    for result in results:
+        image, sample = picture(result['image']), result['sample']
+        rows.append([
+            image, paint_segments(ground_truth(sample), head.num_classes),
+            paint_segments(sample.pred_panoptic_seg.sem_seg[0], head.num_classes), paint_instances(image, sample),
+            paint(sample.pred_sem_seg.sem_seg[0])
+        ])
+    draw_grid(['image', 'ground truth', 'panoptic', 'instances', 'semantic'], rows, answers)
+    stages = [f'mask M{i}' for i in range(head.num_stages + 1)]
+    draw_grid(['image', *stages], [row for result in results[:(len(results) + 1) // 2]
+                                   for row in kernel_rows(result, head.num_things_classes,
+                                                          head.kernel_head.num_kernels)], kernels)
+    return [answers, kernels]
 
 
 def main() -> None:
-    """Make the data, train both models, print the table, draw the picture."""
-    args = parse_arguments()
-    warnings.filterwarnings('ignore', module='mmseg|mmengine|torch')  # of settings that are meant so
-    print(f'Making {args.num_train} + {args.num_val} images in {args.data_root} (unless they are there)')
-    make_shapes(args.data_root, num_train=args.num_train, num_val=args.num_val, seed=args.seed)
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-
-    table: dict[str, float] = {}
-    first_batches = []
-    for name in (BASELINE, KNET):
-        runner = train(name, args)
-        measured = float(runner.test()['mIoU'])
-        batches = stage_results(runner)
-        results = [result for batch in batches for result in batch]
-        labels = [result['labels'] for result in results]
-        scores = [mean_iou([result['stages'][i] for result in results], labels)
-                  for i in range(len(results[0]['stages']))]
-        first_batches.append(batches[0][:args.rows])
-        if name == BASELINE:
-            table['FCN'] = measured
-        else:
-            table.update({f'FCN + K-Net, M{i}': score for i, score in enumerate(scores[:-1])})
-            table[f'FCN + K-Net, M{len(scores) - 1} (its result)'] = measured
-
-    print('\nmIoU on the test images, in percent')
-    for row, value in table.items():
-        print(f'  {row:<28}{value:6.2f}')
+    """Make the data, train, test once, draw the pictures."""
+    args = parse_arguments(str(__doc__).splitlines()[0], 'work_dirs/demo', iterations=1000)
+    warnings.filterwarnings('ignore', module='mmdet|mmengine|torch|panopticapi')  # of settings that are meant so
+    make_data(args)
+    runner = train(KNET, args)
+    measured = runner.test()
+    table = {name: round(float(measured[key]) * (100 if key.startswith('coco/') else 1), 2)
+             for key, name in METRICS.items()}
+    print('\nOne pass over the test images, in percent')
+    for name, value in table.items():
+        print(f'  {name:<16}{value:6.2f}')
     (args.work_dir / 'results.json').write_text(json.dumps(table, indent=2) + '\n')
-    draw_panel(*first_batches, args.work_dir / 'panel.png')
-    print(f'\nPicture: {args.work_dir / "panel.png"}\nTable:   {args.work_dir / "results.json"}')
+    paths = draw(predict(runner, args.rows), runner, args.work_dir)
+    print('\nPictures: ' + ', '.join(map(str, paths)) + f'\nTable:    {args.work_dir / "results.json"}')
 
 
 if __name__ == '__main__':

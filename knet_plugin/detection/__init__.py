@@ -1,13 +1,16 @@
 """K-Net in mmdet: instance and panoptic segmentation, and the semantic map from the same pass."""
 
+from knet_plugin.detection.class_check_hook import ClassCheckHook
 from knet_plugin.detection.fusion_head import KNetFusionHead
 from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_iter_head import KernelIterHead
 from knet_plugin.detection.kernel_loss import KernelLoss
 from knet_plugin.detection.knet import KNet
+from knet_plugin.detection.loading import LoadImageFromFile, LoadPanopticAnnotations
 from knet_plugin.detection.localization_fpn import LocalizationFPN
 from knet_plugin.detection.mask_hungarian_assigner import MaskHungarianAssigner
 from knet_plugin.detection.match_cost import DiceCost, MaskCost
 
-__all__ = ['DiceCost', 'KNet', 'KNetFusionHead', 'KernelHead', 'KernelIterHead', 'KernelLoss', 'KernelProposals',
-           'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner']
+__all__ = ['ClassCheckHook', 'DiceCost', 'KNet', 'KNetFusionHead', 'KernelHead', 'KernelIterHead', 'KernelLoss',
+           'KernelProposals', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'LocalizationFPN', 'MaskCost',
+           'MaskHungarianAssigner']

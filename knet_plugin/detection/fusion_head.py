@@ -46,8 +46,8 @@ class KNetFusionHead(BasePanopticFusionHead):
         if unknown := sorted(self.test_cfg.keys() - TEST_CFG.keys()):
             raise ValueError(f'test_cfg has unknown keys {unknown}; known are {sorted(TEST_CFG)}')
         if self.test_cfg['semantic_on'] and not num_stuff_classes:
-            raise ValueError('test_cfg.semantic_on=True needs stuff classes, got num_stuff_classes=0: every pixel would '
-                             'be called a thing')
+            raise ValueError('test_cfg.semantic_on=True needs stuff classes, got num_stuff_classes=0: every pixel '
+                             'would be called a thing')
 
     def loss(self, **kwargs: Any) -> dict[str, Tensor]:
         """There is nothing to train here."""

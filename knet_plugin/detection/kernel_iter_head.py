@@ -184,8 +184,8 @@ class KernelIterHead(BaseModule):
             losses |= _named(f's{i}', self.loss_kernels.masks(mask_logits, owned, targets) | self.loss_kernels.classes(
                 update.class_logits, owned, targets), weight)
             if i < self.num_stages:
-                objects = self._match(mask_logits[:, :things], update.class_logits[:, :things, :self.num_things_classes],
-                                      targets, batch_img_metas, f'stage {i}')
+                class_logits = update.class_logits[:, :things, :self.num_things_classes]
+                objects = self._match(mask_logits[:, :things], class_logits, targets, batch_img_metas, f'stage {i}')
         return losses
 
     def predict(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
     """
     padded = batch_data_samples[0].batch_input_shape
     device = batch_data_samples[0].gt_instances.labels.device
-    masks = torch.cat([_object_masks(sample, padded, size, device) for sample in batch_data_samples])
+    masks = torch.cat([_object_masks(sample, padded, size) for sample in batch_data_samples])
     labels = torch.cat([sample.gt_instances.labels for sample in batch_data_samples])
     num_objects = [len(sample.gt_instances.labels) for sample in batch_data_samples]
     images = torch.arange(len(num_objects), device=device).repeat_interleave(
@@ -145,13 +145,13 @@ def _topmost(masks: Tensor, images: Tensor, order: Tensor, batch: int) -> Tensor
     return top.scatter_reduce_(0, images[:, None, None].expand_as(values), values, 'amax')
 
 
-def _object_masks(sample: DetDataSample, padded: tuple[int, int], size: tuple[int, int], device: torch.device) -> Tensor:
+def _object_masks(sample: DetDataSample, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Masks of one image's objects, (G_i, h, w)."""
     instances = sample.gt_instances
     if 'masks' not in instances:
         raise ValueError(f'gt_instances.masks is missing in {_file(sample)}: load annotations with with_mask=True')
     masks = instances.masks
-    masks = masks if isinstance(masks, Tensor) else masks.to_tensor(torch.uint8, device)
+    masks = masks if isinstance(masks, Tensor) else masks.to_tensor(torch.uint8, instances.labels.device)
     masks = _pad('gt_instances.masks', masks, padded, 0, sample)
     return _Shrunk(masks, size).equal_to(slice(None), 1)
 

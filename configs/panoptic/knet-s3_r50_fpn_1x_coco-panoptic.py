@@ -1,0 +1,4 @@
+_base_ = [
+    '../_base_/models/knet_r50_fpn_panoptic.py', '../_base_/datasets/coco_panoptic.py',
+    '../_base_/schedules/adamw-1x.py', 'mmdet::_base_/default_runtime.py'
+]

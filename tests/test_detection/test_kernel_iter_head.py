@@ -1,0 +1,143 @@
+import copy
+import logging
+
+import pytest
+import torch
+from detection_cases import sample
+from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
+
+from knet_plugin.detection import KernelIterHead
+from knet_plugin.registry import MODELS
+
+THINGS, STUFF = 3, 2
+
+
+def config(**options):
+    norm_cfg = dict(type='GN', num_groups=2)
+    fpn = dict(type='knet_plugin.LocalizationFPN', in_channels=8, feat_channels=8, out_channels=8, norm_cfg=norm_cfg,
+               positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=4))
+    return dict(dict(
+        type='knet_plugin.KernelIterHead', num_things_classes=THINGS, num_stuff_classes=STUFF, num_stages=2,
+        kernel_head=dict(num_kernels=4, channels=8, localization_fpn=fpn, norm_cfg=norm_cfg),
+        kernel_update_head=dict(interaction=dict(feedforward_channels=16)),
+        loss=dict(loss_rank=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1))), **options)
+
+
+def head(**options):
+    torch.manual_seed(0)
+    built = MODELS.build(config(**options))
+    built.init_weights()
+    return built
+
+
+def feats(batch=3):
+    torch.manual_seed(1)
+    return [torch.randn(batch, 8, 16 // 2**i, 24 // 2**i) for i in range(4)]
+
+
+def samples(objects=(2, 0, 9)):
+    """Images of 64 x 96, one with more objects than kernels."""
+    torch.manual_seed(2)
+    batch = []
+    for i, count in enumerate(objects):
+        semantic = torch.randint(THINGS, THINGS + STUFF, (64, 96))
+        masks = (torch.rand(count, 64, 96) > 0.8).long()
+        batch.append(sample(masks, torch.randint(THINGS, (count, )), (64, 96), semantic, img_path=f'{i}.jpg'))
+    return batch
+
+
+def loss_of(losses):
+    return sum(value for key, value in losses.items() if 'loss' in key)
+
+
+@pytest.mark.parametrize('objects', [(2, 0, 9), (0, 0, 0), (1, 1, 1)])
+def test_every_parameter_learns_and_keys_never_change(objects):
+    built = head()
+    losses = built.loss(feats(), samples(objects))
+    assert set(losses) == {'s0.loss_mask', 's0.loss_dice', 's0.loss_rank', 's0.loss_seg',
+                           *(f's{i}.{name}' for i in (1, 2)
+                             for name in ('loss_mask', 'loss_dice', 'loss_rank', 'loss_cls', 'pos_acc'))}
+    assert all(value.isfinite().all() for value in losses.values())
+    loss_of(losses).backward()
+    assert all(parameter.grad is not None for parameter in built.parameters())
+
+
+@pytest.mark.parametrize('options', [
+    dict(kernel_update_head=dict(updater=None)),
+    dict(kernel_update_head=dict(interaction=None)),
+    dict(kernel_update_head=dict(updater=None, interaction=None)),
+    dict(num_stages=1, kernel_update_head=None, kernel_head=dict(config()['kernel_head'], num_kernels=7)),
+    dict(num_stages=5),
+])
+def test_ablations_train(options):
+    """Rows of Tables 4a, 4c and 4d."""
+    built = head(**options)
+    loss_of(built.loss(feats(), samples())).backward()
+    assert all(parameter.grad is not None for parameter in built.parameters())
+
+
+def test_loss_of_a_batch_without_cross_talk():
+    """The gradients of image 0 do not depend on image 1's features."""
+    built = head(loss=None)
+    first = feats(2)
+    second = [feat.clone() for feat in first]
+    for feat in second:
+        feat[1] += 1
+    outputs = [built.forward(value) for value in (first, second)]
+    for one, other in zip(*(logits + masks for logits, masks in outputs), strict=True):
+        torch.testing.assert_close(one[0], other[0])
+
+
+def test_stage_loss_weights_scale_losses_alone():
+    plain, weighted = head().loss(feats(), samples()), head(stage_loss_weights=[1, 3]).loss(feats(), samples())
+    for key, value in plain.items():
+        factor = 3 if key.startswith('s2.loss') else 1
+        torch.testing.assert_close(weighted[key], factor * value)
+
+
+def test_not_finite_predictions_are_reported_and_survived(caplog):
+    logger = MMLogger.get_instance('iter-head-test')
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.WARNING)
+    levels = feats()
+    levels[0][2, 0, 0, 0] = float('nan')
+    losses = head().loss(levels, samples())
+    assert 'not finite in 2.jpg' in caplog.text and 'the kernel head' in caplog.text and 'stage 1' in caplog.text
+    assert '0.jpg' not in caplog.text
+    assert len(losses) == 14
+
+
+def test_configs_are_not_changed():
+    cfg = ConfigDict(config())
+    before = copy.deepcopy(cfg)
+    MODELS.build(cfg)
+    MODELS.build(cfg)
+    assert cfg == before
+
+
+def test_initialisation_is_xavier_for_stages_without_their_own():
+    built = head()
+    weight = built.kernel_update_head[0].updater.feature_layer.weight
+    assert weight.abs().max() <= (6 / sum(weight.shape))**0.5 < 1.05 * weight.abs().max()
+    torch.testing.assert_close(built.kernel_update_head[1].classifier.fc_cls.bias, torch.full((5, ), -4.59512))
+
+
+def test_defaults_build():
+    with torch.device('meta'):
+        assert KernelIterHead().num_classes == 80
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(num_stages=0), 'num_stages=0'),
+    (dict(stage_loss_weights=[1]), r'stage_loss_weights=\[1\]'),
+    (dict(kernel_head=dict(num_things_classes=4)), 'kernel_head says num_things_classes=4, but the KernelIterHead'),
+    (dict(loss=dict(num_stuff_classes=1)), 'loss says num_stuff_classes=1'),
+    (dict(kernel_update_head=dict(classifier=dict(num_classes=80))), r'num_classes=5 \(num_things_classes=3'),
+    (dict(kernel_update_head=dict(classifier=None)), r'kernel_update_head\[0\]\.classifier must have num_classes=5'),
+    (dict(kernel_update_head=dict(channels=16)), r'kernel_update_head\[0\] says channels=16, but the kernel_head'),
+    (dict(kernel_update_head=[{}]), 'one config for each of num_stages=2'),
+])
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(config(**options))
