@@ -67,7 +67,7 @@ class KNetFusionHead(BasePanopticFusionHead):
 
         Returns:
             For every image, as far as switched on: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W) of
-            ``class + 1000 * segment``, void being the number of classes; ``ins_results``, ``InstanceData`` with
+            ``class + 1000 * segment``, segments from 1, void being the number of classes; ``ins_results``, ``InstanceData`` with
             ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and ``masks`` (n, H, W), best
             first; ``sem_results``, ``PixelData`` with ``sem_seg`` (1, H, W) of classes.
         """
@@ -105,14 +105,17 @@ class KNetFusionHead(BasePanopticFusionHead):
         return torch.cat([thing_scores, stuff_scores]), torch.cat([thing_labels, stuff_labels])
 
     def _panoptic(self, scores: Tensor, labels: Tensor, masks: Tensor, owner: Tensor) -> PixelData:
-        """Keep the segments that hold most of what they claim; number them by falling score."""
+        """Keep the segments that hold most of what they claim; number them by falling score, from 1.
+
+        (Not from 0: segment 0 of class 0 would be 0, which is void to ``CocoPanopticMetric``.)
+        """
         won = torch.bincount(owner.flatten(), minlength=len(scores))
         claimed = (masks >= 0.5).sum(dim=(-2, -1))
         kept = (won > 0) & (claimed > 0) & (won / claimed >= self.test_cfg['overlap_thr'])
         kept &= (labels >= self.num_things_classes) | (scores >= self.test_cfg['instance_score_thr'])
         order = scores.argsort(descending=True, stable=True)
         number = torch.empty_like(order)
-        number[order] = kept[order].cumsum(dim=0) - 1
+        number[order] = kept[order].cumsum(dim=0)
         ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)  # of every kernel
         return PixelData(sem_seg=ids[owner][None])
 

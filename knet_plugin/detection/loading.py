@@ -27,7 +27,8 @@ class LoadImageFromFile(StockLoadImageFromFile):
     """mmcv's, which for an empty file shows an error of OpenCV without the file's name.
 
     Images of another size than the annotation file says are errors as well: their masks would not lie on the objects.
-    The arguments are mmcv's.
+    The arguments are mmcv's. Leave mmcv's in the pipeline of ``test_dataloader``: mmdet's inferencer looks for it there
+    by its name, which some versions want without a scope.
     """
 
     def transform(self, results: dict) -> dict | None:

@@ -259,7 +259,8 @@ def test_categories_are_read_without_parsing_the_rest(tmp_path):
     before = '{"categories": ' + json.dumps(categories, ensure_ascii=False) + ', "annotations": [not valid at all]}'
     assert categories_like(before, tmp_path) == categories
     many = [dict(id=i, name='ü' * 100) for i in range(2000)]  # more than is read at first, and cut within a character
-    assert categories_like(json.dumps(dict(categories=many), ensure_ascii=False), tmp_path) == many
+    text = json.dumps(many, ensure_ascii=False)
+    assert categories_like(f'{{"categories": {text}, "annotations": [not valid at all]}}', tmp_path) == many
 
 
 @pytest.mark.parametrize('other', [

@@ -36,8 +36,8 @@ def plain_panoptic(class_logits, masks, instance_score_thr, overlap_thr):
             continue
         if won.sum() / claimed < overlap_thr:
             continue
-        result[won] = label + 1000 * number
         number += 1
+        result[won] = label + 1000 * number
     return result
 
 

@@ -7,8 +7,8 @@ from golden import Golden, assert_close, assert_gradients_close, build, cases, d
 from knet_plugin.checkpoint import from_official, to_official
 
 CASES = cases('knet_*')
-# Near ties that the cases name themselves: pixels where two products of score and probability differ by less than 1e-5,
-# or a probability lies within 1e-5 of the threshold, may go either way when sums are rounded differently.
+# Sums that are rounded differently flip single pixels where two products of score and probability, or a probability and
+# its threshold, differ by less than 1e-5; the cases count some 20 of these in an image.
 TIES = 30
 
 
@@ -83,6 +83,8 @@ def test_golden_predictions(name):
 
 
 def check_panoptic(sample, expected, golden, image):
+    # Differs on purpose: the official segments are numbered from 0, and segment 0 of class 0 would be void to mmdet 3.
+    expected = torch.where(expected == 10, 10, expected + 1000)
     panoptic = sample.pred_panoptic_seg.sem_seg[0]
     assert (panoptic != expected).sum() <= golden.info[f'pan_info_{image}']['pixels_with_argmax_gap_below_1e_5']
     assert torch.equal(panoptic.unique(), expected.unique())  # the same segments, numbered alike
@@ -107,6 +109,17 @@ def flat(sample):
     return results
 
 
+def assert_same(actual, expected):
+    """Equal results but for ties: maps in a few pixels, boxes by the pixel that such a one moves them."""
+    for key, value in expected.items():
+        difference = (actual[key].double() - value.double()).abs()
+        allowed = dict(scores=1e-4, labels=0, boxes=1).get(key)
+        if allowed is None:
+            assert (difference > 0).sum() <= TIES, key
+        else:
+            assert difference.max() <= allowed, key
+
+
 @pytest.mark.parametrize('kind', ['instance', 'panoptic'])
 def test_batch_of_three_is_three_batches_of_one(kind):
     """Images of unlike sizes, each padded as in the batch."""
@@ -117,8 +130,7 @@ def test_batch_of_three_is_three_batches_of_one(kind):
     together = predictions(model, images, [sample.clone() for sample in samples])
     for i, sample in enumerate(samples):
         alone, = predictions(model, images[i:i + 1], [sample.clone()])
-        for key, value in flat(alone).items():
-            torch.testing.assert_close(flat(together[i])[key], value, atol=1e-4, rtol=1e-4)
+        assert_same(flat(together[i]), flat(alone))
 
 
 def test_losses_of_three_images():
@@ -129,11 +141,20 @@ def test_losses_of_three_images():
     samples = golden_samples(golden)
     losses = model.loss(images, [*samples, samples[0].clone()])
     first, second = (model.loss(golden['in/img'][i:i + 1], [samples[i]]) for i in range(2))
-    owned = [len(sample.gt_instances.labels) + len(sample.gt_sem_seg.sem_seg[0].unique()) for sample in samples]
+    # Owning kernels of each image: what the mask, dice and class losses are averaged over.
+    labels = [sample.gt_sem_seg.sem_seg.unique() for sample in samples]
+    owned = [len(sample.gt_instances.labels) + int(((label >= 6) & (label != 255)).sum())
+             for sample, label in zip(samples, labels, strict=True)]
     assert losses.keys() == first.keys()
-    rank = sum(2 * first[key] + second[key] for key in losses if key.endswith('loss_rank')) / 3
-    torch.testing.assert_close(sum(losses[key] for key in losses if key.endswith('loss_rank')), rank)
-    assert owned[0] > 0
+    for key, value in losses.items():
+        if key.endswith('loss_rank'):  # a mean over pixels
+            weights = (2, 1)
+        elif key.startswith(('s1.loss', 's2.loss', 's3.loss')):
+            weights = (2 * owned[0], owned[1])
+        else:
+            continue
+        expected = (weights[0] * first[key] + weights[1] * second[key]) / sum(weights)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize('kind', ['instance', 'panoptic'])
@@ -144,9 +165,7 @@ def test_permuting_kernels_permutes_nothing_of_the_results(kind):
     weight.data = weight.data[torch.randperm(len(weight), generator=torch.Generator().manual_seed(1))]
     after = predictions(model, golden['in/img'], golden_samples(golden))
     for sample, other in zip(before, after, strict=True):
-        for key, value in flat(sample).items():
-            difference = (flat(other)[key].double() - value.double()).abs()
-            assert (difference > 1e-4).sum() <= (TIES if value.dim() > 2 else 0), key
+        assert_same(flat(other), flat(sample))
 
 
 def test_flipping_the_image_flips_the_masks():
