@@ -22,6 +22,7 @@ from knet_plugin.core.mask_ops import resize
 KNET = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
 METRICS = {'coco_panoptic/PQ': 'PQ', 'coco_panoptic/PQ_th': 'PQ of things', 'coco_panoptic/PQ_st': 'PQ of stuff',
            'coco/segm_mAP': 'mask AP', 'mIoU': 'mIoU'}
+CLEAR = dict(ambiguity=0.0, hue=1.0, min_object=20.0)  # as `_base_/datasets/shapes-clear_panoptic.py` has it made
 SHOWN_SCORE = 0.3
 KERNELS_SHOWN = 2
 
@@ -114,9 +115,9 @@ def draw(results: list[dict[str, Any]], runner: Runner, folder: Path) -> list[Pa
 
 def main() -> None:
     """Make the data, train, test once, draw the pictures."""
-    args = parse_arguments(str(__doc__).splitlines()[0], 'work_dirs/demo', iterations=1000)
+    args = parse_arguments(str(__doc__).splitlines()[0], 'data/shapes_clear', 'work_dirs/demo', iterations=1000)
     warnings.filterwarnings('ignore', module='mmdet|mmengine|torch|panopticapi')  # of settings that are meant so
-    make_data(args)
+    make_data(args, **CLEAR)
     runner = train(KNET, args)
     measured = runner.test()
     table = {name: round(float(measured[key]) * (100 if key.startswith('coco/') else 1), 2)

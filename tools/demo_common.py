@@ -33,10 +33,10 @@ class ProgressBarHook(Hook):
         print(flush=True)
 
 
-def parse_arguments(description: str, work_dir: str, iterations: int) -> argparse.Namespace:
-    """Read the command line."""
+def parse_arguments(description: str, data_root: str, work_dir: str, iterations: int) -> argparse.Namespace:
+    """Read the command line; the folders and the number are its defaults."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--data-root', type=Path, default=Path('data/shapes'), help='made if it is not there')
+    parser.add_argument('--data-root', type=Path, default=Path(data_root), help='made if it is not there')
     parser.add_argument('--work-dir', type=Path, default=Path(work_dir), help='checkpoints, table and pictures')
     parser.add_argument('--iterations', type=int, default=iterations, help='of training, for each model')
     parser.add_argument('--num-train', type=int, default=800, help='images to make for training')
@@ -46,10 +46,10 @@ def parse_arguments(description: str, work_dir: str, iterations: int) -> argpars
     return parser.parse_args()
 
 
-def make_data(args: argparse.Namespace) -> None:
-    """Make the images unless they are there."""
+def make_data(args: argparse.Namespace, **style: float) -> None:
+    """Make the images unless they are there; ``style`` is how difficult, as for ``make_shapes``."""
     print(f'Making {args.num_train} + {args.num_val} images in {args.data_root} (unless they are there)')
-    make_shapes(args.data_root, num_train=args.num_train, num_val=args.num_val, seed=args.seed)
+    make_shapes(args.data_root, num_train=args.num_train, num_val=args.num_val, seed=args.seed, **style)
     args.work_dir.mkdir(parents=True, exist_ok=True)
 
 
@@ -64,7 +64,8 @@ def train(name: str, args: argparse.Namespace) -> Runner:
 
 def _run_config(name: str, args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(resolve_config(name))
-    cfg = Config(_moved(cfg.to_dict(), 'data/shapes/', f'{args.data_root}/'))
+    # Evaluators name their files with the folder of the data in front.
+    cfg = Config(_moved(cfg.to_dict(), cfg.train_dataloader.dataset.data_root, f'{args.data_root}/'))
     cfg.train_cfg.update(max_iters=args.iterations, val_interval=args.iterations)
     warmup, decay = cfg.param_scheduler
     warmup.end = decay.begin = max(args.iterations // 10, 1)

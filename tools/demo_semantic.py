@@ -64,7 +64,7 @@ def draw_panel(baseline: list[dict], knet: list[dict], path: Path) -> None:
 
 def main() -> None:
     """Make the data, train both models, print the table, draw the picture."""
-    args = parse_arguments(str(__doc__).splitlines()[0], 'work_dirs/demo_semantic', iterations=1000)
+    args = parse_arguments(str(__doc__).splitlines()[0], 'data/shapes', 'work_dirs/demo_semantic', iterations=1000)
     warnings.filterwarnings('ignore', module='mmseg|mmengine|torch')  # of settings that are meant so
     make_data(args)
 

@@ -1,11 +1,12 @@
 """Make the synthetic data set Shapes.
 
     python tools/make_shapes.py data/shapes --num-train 800 --num-val 200 --size 128 --seed 0
+    python tools/make_shapes.py data/shapes_clear --ambiguity 0 --hue 1 --min-object 20    # the clear variant
 """
 
 import argparse
 
-from knet_plugin.datasets import AMBIGUITY, make_shapes
+from knet_plugin.datasets import Style, make_shapes
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,8 +19,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, nargs='+', default=[128], help='side in pixels, or height and width')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, help='processes, 0 for none but this one; by default one for each CPU')
-    parser.add_argument('--ambiguity', type=float, default=AMBIGUITY,
+    parser.add_argument('--ambiguity', type=float, default=Style.ambiguity,
                         help='how little the colour of a pixel tells without the rest of its image')
+    parser.add_argument('--hue', type=float, default=Style.hue,
+                        help='half the distance between warm and cool colours in log reflectance')
+    parser.add_argument('--min-object', type=float, default=Style.min_object,
+                        help='diameter of the smallest objects in pixels')
     parser.add_argument('--overwrite', action='store_true', help='replace a different Shapes data set')
     args = parser.parse_args()
     if len(args.size) > 2:
@@ -32,7 +37,8 @@ def main() -> None:
     args = parse_args()
     try:
         make_shapes(args.out_dir, args.num_train, args.num_val, (args.size[0], args.size[-1]),
-                    args.seed, args.workers, args.ambiguity, args.overwrite)
+                    args.seed, args.workers, ambiguity=args.ambiguity, hue=args.hue, min_object=args.min_object,
+                    overwrite=args.overwrite)
     except (ValueError, FileExistsError) as error:
         raise SystemExit(f'make_shapes: {error}') from None
 

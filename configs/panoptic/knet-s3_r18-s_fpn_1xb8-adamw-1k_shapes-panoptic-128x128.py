@@ -1,6 +1,6 @@
 # A small K-Net that learns Shapes in minutes on two CPU cores. Features have stride 4 because the images are small.
 _base_ = [
-    '../_base_/models/knet_r50_fpn_panoptic.py', '../_base_/datasets/shapes_panoptic.py',
+    '../_base_/models/knet_r50_fpn_panoptic.py', '../_base_/datasets/shapes-clear_panoptic.py',
     '../_base_/schedules/adamw-1k.py', 'mmdet::_base_/default_runtime.py'
 ]
 
@@ -21,11 +21,5 @@ model = dict(
                 positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=32, normalize=True))),
         kernel_update_head=dict(interaction=dict(feedforward_channels=256))),
     test_cfg=dict(max_per_img=20))
-val_evaluator = [
-    _base_.val_evaluator,
-    dict(type='CocoMetric', ann_file='data/shapes/annotations/instances_val.json', metric='segm'),
-    dict(type='SemSegMetric')
-]
-test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1000), logger=dict(log_metric_by_epoch=False))
 log_processor = dict(by_epoch=False)

@@ -16,6 +16,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from knet_plugin.datasets.shapes import CLASSES, GENERATOR_VERSION, SEGMENTS_PER_CLASS, THING_CLASSES, Scene, draw_scene
+from knet_plugin.datasets.shapes_style import Style
 
 __all__ = ['SPLITS', 'dump_json', 'write_split']
 
@@ -27,7 +28,7 @@ _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 _CHUNK = 16  # images handed to a worker at a time
 
 
-def write_split(root: Path, split: str, count: int, size: tuple[int, int], seed: int, ambiguity: float,
+def write_split(root: Path, split: str, count: int, size: tuple[int, int], seed: int, style: Style,
                 workers: int) -> None:
     """Write the images of one split, their label maps and the two JSON files.
 
@@ -37,7 +38,7 @@ def write_split(root: Path, split: str, count: int, size: tuple[int, int], seed:
         count: Number of images.
         size: Height and width in pixels.
         seed: Seed of the data set.
-        ambiguity: See :func:`~knet_plugin.datasets.shapes.draw_scene`.
+        style: How difficult the images are.
         workers: Processes to draw with, 0 for drawing in this one.
     """
     annotations = root / 'annotations'
@@ -47,7 +48,7 @@ def write_split(root: Path, split: str, count: int, size: tuple[int, int], seed:
     images: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
-    write = functools.partial(_write_image, root, split, size, seed, ambiguity)
+    write = functools.partial(_write_image, root, split, size, seed, style)
     for index, segments in enumerate(_run(write, count, workers)):
         name = f'{index:06d}'
         images.append({'id': index, 'file_name': f'{name}.jpg', 'height': size[0], 'width': size[1]})
@@ -82,7 +83,7 @@ def _run(write: functools.partial, count: int, workers: int) -> Iterator[list[di
         yield from pool.imap(write, range(count), _CHUNK)
 
 
-def _write_image(root: Path, split: str, size: tuple[int, int], seed: int, ambiguity: float,
+def _write_image(root: Path, split: str, size: tuple[int, int], seed: int, style: Style,
                  index: int) -> list[dict[str, Any]]:
     """Draw one image, write it with its label maps, and describe its segments.
 
@@ -90,7 +91,7 @@ def _write_image(root: Path, split: str, size: tuple[int, int], seed: int, ambig
         For each segment the fields of ``segments_info``, and its mask as compressed ``rle``.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
-    scene = draw_scene(rng, size, ambiguity)
+    scene = draw_scene(rng, size, style)
     segment_map = scene.segment_map
     name = f'{index:06d}'
     _imwrite(root / split / f'{name}.jpg', scene.image[..., ::-1], _JPEG)

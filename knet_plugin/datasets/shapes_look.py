@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-__all__ = ['AMBIGUITY', 'Canvas', 'Look', 'render', 'stuff_look', 'thing_look']
+from knet_plugin.datasets.shapes_style import Style
 
-AMBIGUITY = 3.0
-"""Default range of the illumination, in units of the distance between warm and cool."""
+__all__ = ['Canvas', 'Look', 'render', 'stuff_look', 'thing_look']
 
 _TINT = 0.11  # half the distance between warm and cool, on red (and, negated, on blue)
 _TINT_JITTER = 0.2 * _TINT
@@ -59,42 +58,45 @@ class Canvas:
         self.segments.append(segment)
 
 
-def thing_look(rng: np.random.Generator, tint: int | None, centre: tuple[float, float], radius: float) -> Look:
+def thing_look(rng: np.random.Generator, tint: int | None, hue: np.ndarray, centre: tuple[float, float],
+               radius: float) -> Look:
     """Plain, but brighter towards one side.
 
     Args:
         rng: Source of the colour.
         tint: 1 for warm, -1 for cool, None for either.
+        hue: What else the class adds to its colour, (3,).
         centre: Middle of the object, x and y in pixels.
         radius: Distance in pixels over which the brightness changes.
     """
     angle = rng.uniform(0, 2 * np.pi)
     slope = _SHADE / radius
-    return Look(_colour(rng, tint), shade=(slope * np.cos(angle), slope * np.sin(angle)), centre=centre)
+    return Look(_colour(rng, tint, hue), shade=(slope * np.cos(angle), slope * np.sin(angle)), centre=centre)
 
 
-def stuff_look(rng: np.random.Generator, texture: str, tint: int) -> Look:
+def stuff_look(rng: np.random.Generator, texture: str, tint: int, hue: np.ndarray) -> Look:
     """Textured, with any direction and wavelength.
 
     Args:
         rng: Source of colour, direction and wavelength.
         texture: ``'stripes'`` or ``'checks'``.
         tint: 1 for warm, -1 for cool.
+        hue: What else the class adds to its colour, (3,).
     """
     angle = rng.uniform(0, 2 * np.pi)
     frequency = 2 * np.pi / rng.uniform(*_TEXTURE_WAVELENGTH)
-    return Look(_colour(rng, tint), wave=(frequency * np.cos(angle), frequency * np.sin(angle)),
+    return Look(_colour(rng, tint, hue), wave=(frequency * np.cos(angle), frequency * np.sin(angle)),
                 contrast=rng.uniform(*_TEXTURE_CONTRAST), checks=texture == 'checks')
 
 
-def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, ambiguity: float) -> np.ndarray:
+def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, style: Style) -> np.ndarray:
     """Light the scene and take its picture.
 
     Args:
         rng: Source of the illumination, the blur and the noise.
         canvas: The painted scene.
         warp: Displacement of the textures along x and y, about 1 pixel in size, (H, W, 2) float32.
-        ambiguity: Range of the illumination over the distance between the two tints of a pair, not negative.
+        style: How far the illumination moves warm and cool.
 
     Returns:
         Image, (H, W, 3) uint8, RGB.
@@ -111,7 +113,7 @@ def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, ambiguity
     texture = np.cos(wave_x * x + wave_y * y) * np.where(checks, np.cos(wave_y * x - wave_x * y), 1)
     luminance = shade + contrast * texture
 
-    warmth, greenness, brightness = rng.uniform(-1, 1, 3) * (ambiguity * _TINT, _GREEN_JITTER, _GAIN)
+    warmth, greenness, brightness = rng.uniform(-1, 1, 3) * (style.ambiguity * _TINT, _GREEN_JITTER, _GAIN)
     luminance += brightness
     logarithms = cv2.merge((red + luminance + warmth, green + luminance + greenness, blue + luminance - warmth))
     image = cv2.exp(rng.uniform(*_GAMMA) * logarithms)
@@ -120,8 +122,10 @@ def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, ambiguity
     return (image * 255).clip(0, 255).astype(np.uint8)
 
 
-def _colour(rng: np.random.Generator, tint: int | None) -> tuple[float, float, float]:
+def _colour(rng: np.random.Generator, tint: int | None, hue: np.ndarray) -> tuple[float, float, float]:
     """Logarithms of the reflectances of red, green and blue; a tint of None is warm or cool at random."""
-    warmth = (rng.choice((-1, 1)) if tint is None else tint) * _TINT + rng.normal(0, _TINT_JITTER)
+    sign = rng.choice((-1, 1)) if tint is None else tint
+    warmth = sign * _TINT + rng.normal(0, _TINT_JITTER)
     luminance = np.log(rng.uniform(*_LUMINANCE))
-    return luminance + warmth, luminance + rng.normal(0, _GREEN_JITTER), luminance - warmth
+    red, green, blue = luminance + warmth, luminance + rng.normal(0, _GREEN_JITTER), luminance - warmth
+    return red + hue[0], green + hue[1], blue + hue[2]

@@ -16,19 +16,18 @@ when it is complete.
 """
 
 import json
-import math
 import os
 import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from knet_plugin.datasets.shapes import GENERATOR_VERSION
+from knet_plugin.datasets.shapes import GENERATOR_VERSION, check_object_sizes
 from knet_plugin.datasets.shapes_formats import SPLITS, dump_json, write_split
-from knet_plugin.datasets.shapes_look import AMBIGUITY
+from knet_plugin.datasets.shapes_style import Style
 
 __all__ = ['make_shapes']
 
@@ -45,6 +44,8 @@ class _Manifest:
     size: tuple[int, int]  # height, width
     seed: int
     ambiguity: float
+    hue: float
+    min_object: float
     generator_version: int = GENERATOR_VERSION
 
 
@@ -54,13 +55,16 @@ def make_shapes(root: str | os.PathLike[str],
                 size: int | tuple[int, int] = 128,
                 seed: int = 0,
                 workers: int | None = None,
-                ambiguity: float = AMBIGUITY,
+                ambiguity: float = Style.ambiguity,
+                hue: float = Style.hue,
+                min_object: float = Style.min_object,
                 overwrite: bool = False) -> None:
     """Make the data set, unless the same one is already there.
 
-    Image ``i`` of a split depends on ``seed``, ``size`` and ``ambiguity`` only, not on how many images there are nor
-    on who draws them. The directory appears under its name only when it is complete, so that an interrupted call
-    leaves nothing to be mistaken for a data set, and several processes may ask for the same one at once.
+    Image ``i`` of a split depends on ``seed``, ``size``, ``ambiguity``, ``hue`` and ``min_object`` only, not on how
+    many images there are nor on who draws them. The directory appears under its name only when it is complete, so that
+    an interrupted call leaves nothing to be mistaken for a data set, and several processes may ask for the same one at
+    once.
 
     Args:
         root: Directory of the data set; created, with its parents.
@@ -71,14 +75,19 @@ def make_shapes(root: str | os.PathLike[str],
         workers: Processes to draw with, 0 for drawing in this one; by default one for each CPU this process may use.
         ambiguity: How little the colour of a pixel tells without the rest of its image, from 0; see
             :mod:`knet_plugin.datasets.shapes`.
+        hue: How strongly every class has its own colour, from 0.
+        min_object: Diameter of the smallest objects in pixels, above 0 and at most that of the largest: 0.7 of the
+            shorter side of the images.
         overwrite: Replace a different Shapes data set at ``root``. Other directories are never replaced.
 
     Raises:
         ValueError: An argument is out of its range.
         FileExistsError: ``root`` holds a different Shapes data set, or something else.
     """
+    style = Style(ambiguity, hue, min_object)
     manifest = _Manifest(_checked('num_train', num_train, 0), _checked('num_val', num_val, 0), _checked_size(size),
-                         _checked('seed', seed, 0), _checked_ambiguity(ambiguity))
+                         _checked('seed', seed, 0), **asdict(style))
+    check_object_sizes(style, manifest.size)
     workers = _available_cpus() if workers is None else _checked('workers', workers, 0)
     root = Path(root).resolve()
     if _is_made(root, manifest, overwrite):
@@ -89,7 +98,7 @@ def make_shapes(root: str | os.PathLike[str],
     draft.mkdir()
     try:
         for split, count in zip(SPLITS, (manifest.num_train, manifest.num_val), strict=True):
-            write_split(draft, split, count, manifest.size, manifest.seed, manifest.ambiguity, workers)
+            write_split(draft, split, count, manifest.size, manifest.seed, style, workers)
         dump_json(asdict(manifest), draft / _MANIFEST)
         _publish(draft, root, manifest, overwrite)
     finally:
@@ -107,12 +116,6 @@ def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
     if not isinstance(pair, Sequence) or len(pair) != 2:
         raise ValueError(f'size must be an integer or (height, width), got {size!r}')
     return _checked('size', pair[0], _MIN_SIZE), _checked('size', pair[1], _MIN_SIZE)
-
-
-def _checked_ambiguity(ambiguity: float) -> float:
-    if not isinstance(ambiguity, Real) or not 0 <= ambiguity < math.inf:
-        raise ValueError(f'ambiguity must be a finite number of at least 0, got {ambiguity!r}')
-    return float(ambiguity)
 
 
 def _available_cpus() -> int:

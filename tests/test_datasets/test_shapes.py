@@ -4,14 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
-from knet_plugin.datasets import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, Scene, draw_scene
-from knet_plugin.datasets.shapes import SEGMENTS_PER_CLASS
+from knet_plugin.datasets import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, Scene, Style, draw_scene
+from knet_plugin.datasets.shapes import SEGMENTS_PER_CLASS, _choose_items
 
 SIZE = (96, 112)
+LARGEST = 0.7 * 96
 
 
-def draw(seed: int, **kwargs) -> Scene:
-    return draw_scene(np.random.default_rng(seed), SIZE, **kwargs)
+def draw(seed: int, **style: float) -> Scene:
+    return draw_scene(np.random.default_rng(seed), SIZE, Style(**style))
 
 
 @pytest.fixture(scope='module')
@@ -25,6 +26,12 @@ def segments_of(scene: Scene) -> list[int]:
 
 def name_of(segment: int) -> str:
     return CLASSES[segment // SEGMENTS_PER_CLASS - 1]
+
+
+def warmth_of(scene: Scene) -> dict[int, float]:
+    """How much more red than blue each segment is, by its median pixel, in logarithms."""
+    pixels = np.log(np.maximum(scene.image, 1.0))
+    return {s: float(np.median((pixels[..., 0] - pixels[..., 2])[scene.segment_map == s])) for s in segments_of(scene)}
 
 
 def test_scene_has_the_promised_form(scenes):
@@ -41,10 +48,67 @@ def test_same_seed_same_scene_and_other_seed_other_scene(scenes):
     assert not np.array_equal(again.segment_map, scenes[4].segment_map)
 
 
-def test_ambiguity_changes_the_light_only(scenes):
-    plain = draw(3, ambiguity=0.0)
-    assert np.array_equal(plain.segment_map, scenes[3].segment_map)
-    assert not np.array_equal(plain.image, scenes[3].image)
+def test_style_has_defaults(scenes):
+    scene = draw_scene(np.random.default_rng(3), SIZE)
+    assert np.array_equal(scene.image, scenes[3].image)
+    assert Style() == Style(3.0, 0.0, 6.0)
+
+
+@pytest.mark.parametrize('style', [{'ambiguity': 0.0}, {'hue': 1.0}])
+def test_ambiguity_and_hue_change_colours_only(style, scenes):
+    other = draw(3, **style)
+    assert np.array_equal(other.segment_map, scenes[3].segment_map)
+    assert not np.array_equal(other.image, scenes[3].image)
+
+
+def test_hue_makes_the_colour_name_the_class():
+    """The nearest class by the median log colours, up to luminance, is right nearly always; without hue it is not."""
+    palette = np.log(np.array(PALETTE) / 255)
+    palette -= palette.mean(axis=1, keepdims=True)
+    for hue, expected in ((0.0, False), (1.0, True)):
+        right = []
+        for seed in range(40):
+            scene = draw(seed, ambiguity=0.0, hue=hue, min_object=20.0)
+            logarithms = np.log(np.maximum(scene.image, 1) / 255.)
+            for segment in np.unique(scene.segment_map[scene.segment_map > 0]):
+                colour = np.median(logarithms[scene.segment_map == segment], axis=0)
+                nearest = np.linalg.norm(palette - (colour - colour.mean()), axis=1).argmin()
+                right.append(nearest == segment // SEGMENTS_PER_CLASS - 1)
+        assert (np.mean(right) > 0.9) == expected, np.mean(right)
+
+
+@pytest.mark.parametrize('smallest', [3.0, 20.0, LARGEST])
+def test_objects_are_chosen_between_the_smallest_and_the_largest(smallest):
+    chosen = [_choose_items(np.random.default_rng(seed), SIZE, Style(min_object=smallest)) for seed in range(150)]
+    sizes = np.array([item.size for items in chosen for item in items if item.category and not item.members])
+    slack = 1 + 1e-9  # the logarithm and back
+    assert smallest / slack <= sizes.min() < 1.1 * smallest and 0.9 * LARGEST < sizes.max() <= LARGEST * slack
+
+    usual = [_choose_items(np.random.default_rng(seed), SIZE, Style()) for seed in range(150)]
+    others = [[item for items in each for item in items if item.members or not item.category]
+              for each in (chosen, usual)]
+    assert others[0] == others[1] and len(others[0]) > 0
+
+
+def test_drawn_objects_are_as_large_as_the_smallest():
+    """Seen by lone objects that the frame does not cut: nothing can hide a part of them."""
+    spans: dict[float, list[int]] = {6.0: [], 20.0: []}
+    for smallest, found in spans.items():
+        for seed in range(200):
+            scene = draw(seed, min_object=smallest)
+            things = [s for s in segments_of(scene) if name_of(s) in THING_CLASSES]
+            rows, columns = np.nonzero(scene.segment_map == things[0] if len(things) == 1 else [[]])
+            if not scene.crowds and (scene.segment_map > 0).all() and len(rows) and min(rows.min(), columns.min()) > 0 \
+                    and rows.max() < SIZE[0] - 1 and columns.max() < SIZE[1] - 1:
+                found.append(max(np.ptp(rows), np.ptp(columns)) + 1)
+    # A square on its side is lower than its diagonal, and all shapes may be squeezed.
+    assert min(spans[6.0]) < 9 and min(spans[20.0]) >= 0.6 * 20
+
+
+def test_smallest_objects_above_the_largest_are_refused():
+    draw(0, min_object=LARGEST)
+    with pytest.raises(ValueError, match=r'min_object .* largest diameter .* 67.5 > 67.2 \(0.7 of .* \(96, 112\)\)'):
+        draw(0, min_object=67.5)
 
 
 def test_stuff_of_a_class_is_one_segment(scenes):
@@ -100,8 +164,7 @@ def test_tint_is_ambiguous_by_itself_and_clear_within_the_image(ambiguity, expec
     alone, together = [], []
     for seed in range(120):
         scene = draw(seed, ambiguity=ambiguity)
-        pixels = np.log(np.maximum(scene.image, 1.0))
-        warmth = {s: np.median((pixels[..., 0] - pixels[..., 2])[scene.segment_map == s]) for s in segments_of(scene)}
+        warmth = warmth_of(scene)
         middle = (min(warmth.values()) + max(warmth.values())) / 2
         for segment, value in warmth.items():
             tint = name_of(segment).split('_')[0]

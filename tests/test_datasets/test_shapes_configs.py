@@ -1,13 +1,16 @@
 """The configs read Shapes through the stock data set classes, and perfect predictions get perfect scores."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 
 from knet_plugin.datasets import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, make_shapes
@@ -30,8 +33,17 @@ def task(request) -> Iterator[str]:
         yield request.param
 
 
-def load_config(task: str) -> Config:
-    return Config.fromfile(CONFIGS / f'shapes_{task}.py')
+def load_config(task: str, data: str = 'shapes') -> Config:
+    return Config.fromfile(CONFIGS / f'{data}_{task}.py')
+
+
+def moved_to(root: str, value: Any) -> Any:
+    """The config with another folder of the data, with its slash, in place of either."""
+    if isinstance(value, dict):
+        return {key: moved_to(root, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(moved_to(root, item) for item in value)
+    return re.sub('^data/shapes(_clear)?/', lambda _: root, value) if isinstance(value, str) else value
 
 
 def build_dataset(task: str, split: str, root: Path):
@@ -100,6 +112,21 @@ def test_panoptic_ground_truth(root):
                 assert (labels[mask > 0] == label).all()
 
 
+@pytest.mark.parametrize('task', ['instance', 'panoptic'])
+def test_clear_variant_differs_in_its_folder_only(task):
+    usual, clear = load_config(task), load_config(task, 'shapes-clear')
+    assert 'data/shapes/' not in clear.pretty_text
+    moved = Config(moved_to('data/shapes_clear/', usual.to_dict()))
+    if task == 'panoptic':  # and it is asked all three questions
+        moved.val_evaluator = [
+            moved.val_evaluator,
+            dict(type='CocoMetric', ann_file='data/shapes_clear/annotations/instances_val.json', metric='segm'),
+            dict(type='SemSegMetric')
+        ]
+        moved.test_evaluator = moved.val_evaluator
+    assert clear.to_dict() == moved.to_dict()
+
+
 def perfect_prediction(task: str, sample) -> dict:
     """The ground truth of a sample in the form of a prediction."""
     if task == 'semantic':
@@ -119,11 +146,7 @@ def perfect_prediction(task: str, sample) -> dict:
 
 def test_perfect_predictions_get_perfect_scores(task, root):
     dataset = build_dataset(task, 'val', root)
-    evaluator = load_config(task).val_evaluator
-    for key in ('ann_file', 'seg_prefix'):
-        if key in evaluator:
-            evaluator[key] = evaluator[key].replace('data/shapes', str(root))
-    metric = METRICS.build(evaluator)
+    metric = METRICS.build(moved_to(f'{root}/', load_config(task).val_evaluator))
     metric.dataset_meta = dataset.metainfo
     for item in dataset:
         sample = item['data_samples']
@@ -135,3 +158,18 @@ def test_perfect_predictions_get_perfect_scores(task, root):
         'panoptic': ('coco_panoptic/PQ', 100),
     }[task]
     assert scores[key] == pytest.approx(best)
+
+
+def test_perfect_predictions_answer_all_three_questions(root):
+    """The list of metrics, each of which reads its own part of what one pass predicts."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = build_dataset('panoptic', 'val', root)
+        evaluator = Evaluator(moved_to(f'{root}/', load_config('panoptic', 'shapes-clear').val_evaluator))
+        evaluator.dataset_meta = dataset.metainfo
+        for item in dataset:
+            sample = item['data_samples']
+            classes = {'pred_sem_seg': {'sem_seg': sample.gt_sem_seg.sem_seg.clone()}}
+            evaluator.process([{**sample.to_dict(), **perfect_prediction('panoptic', sample),
+                                **perfect_prediction('instance', sample), **classes}], {})
+        scores = evaluator.evaluate(len(dataset))
+    assert [scores[key] for key in ('coco_panoptic/PQ', 'coco/segm_mAP', 'mIoU')] == pytest.approx([100, 1, 100])

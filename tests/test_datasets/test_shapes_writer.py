@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from knet_plugin.datasets import CLASSES, THING_CLASSES, make_shapes, shapes_formats
+from knet_plugin.datasets import CLASSES, THING_CLASSES, Style, make_shapes, shapes_formats
 
 SIZE = (64, 96)
 NUM_TRAIN, NUM_VAL = 48, 6
@@ -131,14 +131,28 @@ def test_second_call_does_nothing(root, monkeypatch):
 
 @pytest.mark.parametrize(('field', 'there', 'wanted'), [('seed', '5', '7'), ('num_val', '6', '2'),
                                                         ('size', r'\[64, 96\]', r'\[32, 32\]'),
-                                                        ('ambiguity', '3.0', '1.0')])
+                                                        ('ambiguity', '3.0', '1.0'), ('hue', '0.0', '1.0'),
+                                                        ('min_object', '6.0', '20.0')])
 def test_different_data_set_is_refused(root, field, there, wanted):
     request = {'num_train': NUM_TRAIN, 'num_val': NUM_VAL, 'size': SIZE, 'seed': 5}
-    request[field] = 32 if field == 'size' else float(wanted) if field == 'ambiguity' else int(wanted)
+    request[field] = 32 if field == 'size' else float(wanted) if '.' in wanted else int(wanted)
     before = files_below(root)
     with pytest.raises(FileExistsError, match=f'{field} is {there} there, but {wanted} was asked for'):
         make_shapes(root, **request)
     assert files_below(root) == before
+
+
+def test_style_reaches_the_pixels_and_the_manifest(tmp_path):
+    style = {'ambiguity': 0, 'hue': np.float32(0.25), 'min_object': 20}
+    for workers in (0, 2):  # the second call finds what it would make
+        make_shapes(tmp_path, 1, 0, SIZE, seed=5, workers=workers, **style)
+    manifest = load(tmp_path / 'manifest.json')
+    assert {name: manifest[name] for name in style} == {'ambiguity': 0.0, 'hue': 0.25, 'min_object': 20.0}
+    rng = np.random.default_rng(np.random.SeedSequence(5, spawn_key=(0, 0)))
+    drawn = shapes_formats.draw_scene(rng, SIZE, Style(0.0, 0.25, 20.0))
+    written = cv2.imread(str(tmp_path / 'train/000000.jpg'))[..., ::-1].astype(float)
+    assert np.abs((written - drawn.image).mean((0, 1))).max() < 0.5
+    assert np.array_equal(panoptic_map(tmp_path / 'annotations/panoptic_train/000000.png'), drawn.segment_map)
 
 
 def test_overwrite_replaces_shapes_only(tmp_path):
@@ -196,7 +210,10 @@ def test_two_calls_at_once_agree(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('name', 'value'), [('num_train', -1), ('num_val', 1.5), ('size', 16), ('size', (64, 31)),
                                              ('size', (64, 64, 3)), ('size', '128'), ('seed', -3), ('workers', -1),
-                                             ('ambiguity', -0.5), ('ambiguity', float('nan'))])
+                                             ('ambiguity', -0.5), ('ambiguity', float('nan')), ('hue', -1.0),
+                                             ('hue', float('inf')), ('hue', '0.1'),
+                                             ('min_object', 0), ('min_object', float('nan')), ('min_object', None),
+                                             ('min_object', 90.0)])
 def test_bad_arguments_are_named(tmp_path, name, value):
     shown = value if name != 'size' or not isinstance(value, tuple) or len(value) == 3 else value[1]
     with pytest.raises(ValueError, match=name) as error:

@@ -1,0 +1,11 @@
+# The clear variant of Shapes, which a small model learns in minutes; made by
+# `python tools/make_shapes.py data/shapes_clear --ambiguity 0 --hue 1 --min-object 20`.
+_base_ = './shapes_instance.py'
+
+data_root = 'data/shapes_clear/'
+train_dataloader = dict(dataset=dict(data_root=data_root))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
+
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
