@@ -14,6 +14,7 @@ import pytest
 
 SAMPLES = Path(__file__).resolve().parents[2] / 'shared/real_samples'
 CONFIG = Path(__file__).parent / 'configs/overfit_real.py'
+PANOPTIC = Path(__file__).parent / 'configs/overfit_real_panoptic.py'
 
 # The loss over 150 classes at full size makes arrays of a hundred megabytes; handing their memory back to the system
 # each time would take a third of the training.
@@ -22,10 +23,10 @@ KEEP_MEMORY = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_='100000000000')
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SAMPLES.is_dir(), reason='the real images are not here')]
 
 
-def mim(command, *arguments, cwd):
+def mim(command, *arguments, cwd, config=CONFIG, **environment):
     """Run ``mim train|test knet_plugin`` and return what it printed."""
-    done = subprocess.run([sys.executable, '-m', 'mim', command, 'knet_plugin', str(CONFIG), *map(str, arguments)],
-                          cwd=cwd, capture_output=True, text=True, env=dict(os.environ, **KEEP_MEMORY))
+    done = subprocess.run([sys.executable, '-m', 'mim', command, 'knet_plugin', str(config), *map(str, arguments)],
+                          cwd=cwd, capture_output=True, text=True, env=dict(os.environ, **KEEP_MEMORY, **environment))
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout + done.stderr
 
@@ -102,3 +103,59 @@ def test_coco_as_label_maps(tmp_path):
     figure = overfit(tmp_path / 'data', tmp_path / 'work', 1500, options)
     print(f'mIoU {figure}')
     assert figure > 80
+
+
+def panoptic_figures(output):
+    """The last PQ, mask AP and mIoU of a log, in percent."""
+    pq, ap, miou = (float(re.findall(rf'{name}: ([\d.]+)', output)[-1])
+                    for name in ('coco_panoptic/PQ', 'coco/segm_mAP', r'\bmIoU'))
+    return pq, 100 * ap, miou
+
+
+def overfit_panoptic(root, work_dir, iterations, options):
+    """Train, test, resume for ten iterations; returns the measured PQ, AP and mIoU."""
+    def run(command, *arguments):
+        return mim(command, *arguments, cwd=work_dir.parent, config=PANOPTIC, REAL_IMAGES=str(root))
+
+    common = ['--work-dir', work_dir, '--cfg-options', 'randomness.seed=0', f'param_scheduler.1.end={iterations}',
+              *options]
+    schedule = [f'train_cfg.max_iters={iterations}', f'train_cfg.val_interval={iterations}',
+                f'default_hooks.checkpoint.interval={iterations}']
+    trained = panoptic_figures(run('train', *common, *schedule))
+    tested = panoptic_figures(run('test', '--checkpoint', work_dir / f'iter_{iterations}.pth', *common))
+    assert tested == pytest.approx(trained, abs=0.01)
+    more = [f'train_cfg.max_iters={iterations + 10}', f'train_cfg.val_interval={iterations + 10}']
+    output = run('train', '--resume', 'auto', *common, *more)
+    assert f'resumed epoch: 0, iter: {iterations}' in output
+    assert panoptic_figures(output) == pytest.approx(trained, abs=5)
+    return trained
+
+
+def test_coco_panoptic(tmp_path):
+    """Two images with 40 objects and 133 classes: panoptic, instance and semantic segmentation in one run."""
+    figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 500, [])
+    print('PQ, AP, mIoU', figures)
+    assert figures[0] > 80 and figures[1] > 70
+
+
+def first_images(root, number):
+    """The first images of the larger COCO sample, in the same layout."""
+    source = SAMPLES / 'coco_train100'
+    (root / 'annotations').mkdir(parents=True)
+    (root / 'images').symlink_to(source / 'images')
+    (root / 'annotations/panoptic').symlink_to(source / 'annotations/panoptic')
+    panoptic = json.loads((source / 'annotations/panoptic.json').read_text())
+    chosen = {image['id'] for image in sorted(panoptic['images'], key=lambda image: image['id'])[:number]}
+    for name in ('panoptic', 'instances'):
+        content = json.loads((source / f'annotations/{name}.json').read_text())
+        content['images'] = [image for image in content['images'] if image['id'] in chosen]
+        content['annotations'] = [ann for ann in content['annotations'] if ann['image_id'] in chosen]
+        (root / f'annotations/{name}.json').write_text(json.dumps(content))
+
+
+def test_coco_panoptic_twenty(tmp_path):
+    """Twenty images."""
+    first_images(tmp_path / 'data', 20)
+    figures = overfit_panoptic(tmp_path / 'data', tmp_path / 'work', 1500, ['train_dataloader.batch_size=2'])
+    print('PQ, AP, mIoU', figures)
+    assert figures[0] > 50

@@ -21,5 +21,7 @@ model = dict(
                 positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=32, normalize=True))),
         kernel_update_head=dict(interaction=dict(feedforward_channels=256))),
     test_cfg=dict(max_per_img=20))
+# From scratch, the update stages learn best more slowly than what they read.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'kernel_update_head': dict(lr_mult=0.2)}))
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1000), logger=dict(log_metric_by_epoch=False))
 log_processor = dict(by_epoch=False)

@@ -67,9 +67,9 @@ class KNetFusionHead(BasePanopticFusionHead):
 
         Returns:
             For every image, as far as switched on: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W) of
-            ``class + 1000 * segment``, segments from 1, void being the number of classes; ``ins_results``, ``InstanceData`` with
-            ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and ``masks`` (n, H, W), best
-            first; ``sem_results``, ``PixelData`` with ``sem_seg`` (1, H, W) of classes.
+            ``class + 1000 * segment``, segments from 1, void being the number of classes; ``ins_results``,
+            ``InstanceData`` with ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and
+            ``masks`` (n, H, W), best first; ``sem_results``, ``PixelData`` with ``sem_seg`` (1, H, W) of classes.
         """
         results = []
         for class_logits, mask_logits, sample in zip(mask_cls_results, mask_pred_results, batch_data_samples,

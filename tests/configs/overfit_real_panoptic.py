@@ -13,7 +13,8 @@ dataset = dict(
     ann_file='annotations/panoptic.json',
     data_prefix=dict(img='images/', seg='annotations/panoptic/'))
 train_dataloader = dict(
-    batch_size=2, num_workers=1, dataset=dict(pipeline=[*load, resize, pack], **dataset))
+    batch_size=2, num_workers=1, sampler=dict(type='InfiniteSampler'),
+    dataset=dict(pipeline=[*load, resize, pack], **dataset))
 val_dataloader = dict(
     batch_size=1, num_workers=1, dataset=dict(pipeline=[load[0], resize, load[1], pack], test_mode=True, **dataset))
 test_dataloader = val_dataloader

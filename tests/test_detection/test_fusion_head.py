@@ -109,6 +109,19 @@ def test_things_alone():
     assert ((labels <= THINGS) & (labels >= 0)).all()
 
 
+def test_what_lies_in_the_padding_does_not_matter():
+    """Beyond the cell next to the image's border, which interpolation reaches, mask logits change no result."""
+    class_logits, mask_logits = logits(size=(16, 24))
+    sample = image((30, 40), (60, 80), padded=(64, 96))
+    before, = head().predict(class_logits, mask_logits, [sample])
+    mask_logits[:, :, 9:] += 50
+    mask_logits[:, :, :, 11:] -= 50
+    after, = head().predict(class_logits, mask_logits, [sample])
+    assert torch.equal(after['pan_results'].sem_seg, before['pan_results'].sem_seg)
+    assert torch.equal(after['sem_results'].sem_seg, before['sem_results'].sem_seg)
+    assert torch.equal(after['ins_results'].masks, before['ins_results'].masks)
+
+
 @pytest.mark.parametrize('switches', [dict(panoptic_on=True), dict(instance_on=True), dict(semantic_on=True), {}])
 def test_switches(switches):
     names = dict(panoptic_on='pan_results', instance_on='ins_results', semantic_on='sem_results')

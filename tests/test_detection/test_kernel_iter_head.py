@@ -108,6 +108,15 @@ def test_not_finite_predictions_are_reported_and_survived(caplog):
     assert len(losses) == 14
 
 
+def test_mixed_precision_changes_little():
+    """Sums over pixels, matching and losses stay in float32."""
+    plain = head().loss(feats(), samples())
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = head().loss(feats(), samples())
+    assert all(value.dtype == torch.float32 for key, value in mixed.items() if 'loss' in key)
+    torch.testing.assert_close(loss_of(mixed), loss_of(plain), rtol=0.05, atol=0)
+
+
 def test_configs_are_not_changed():
     cfg = ConfigDict(config())
     before = copy.deepcopy(cfg)

@@ -1,4 +1,4 @@
-"""Ground truth of 100 real images, fed to the read-outs as prediction, scores 100: formats, crowd and void are right."""
+"""Ground truth of real images, fed to the read-outs as prediction, scores 100: formats, crowd and void are right."""
 
 from pathlib import Path
 
