@@ -1,9 +1,10 @@
 """Batches of mmdet data samples, from the goldens and made up, for the tests of the detection side."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from golden import Golden
+from golden import Golden, build, detector_config
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
@@ -52,3 +53,17 @@ def golden_targets(golden: Golden, images: Sequence[int] = (0, 1), harden: bool 
             labels.append(stuff)
             owners.append(torch.full_like(stuff, i))
     return SegmentTargets(torch.cat(masks), torch.cat(labels), torch.cat(owners), [len(mask) for mask in objects], None)
+
+
+def detector(golden: Golden, **test_cfg: Any) -> torch.nn.Module:
+    """Our detector with the weights of a whole-detector case, renamed by itself while they are loaded."""
+    model = build(detector_config(golden.config, **test_cfg))
+    model.load_state_dict(golden.state)
+    return model
+
+
+def match_instances(golden: Golden) -> tuple[InstanceData, InstanceData]:
+    """Predictions and ground truth of an assigner's case."""
+    scores = {} if 'in/cls_pred' not in golden else dict(scores=golden['in/cls_pred'])
+    return (InstanceData(masks=golden['in/mask_pred'], **scores),
+            InstanceData(masks=golden['in/gt_masks'], labels=golden['in/gt_labels']))

@@ -37,8 +37,8 @@ def predict(runner: Runner, num_images: int) -> list[dict[str, Any]]:
             samples = model.predict(data['inputs'], data['data_samples'])
             proposals, updates = model.panoptic_head.stages(model.extract_feat(data['inputs']))
         for i, (image, sample) in enumerate(zip(batch['inputs'], samples, strict=True)):
-            masks = [proposals.mask_logits[i], *(update.mask_logits[i] for update in updates)]
-            shown.append(dict(image=image, sample=sample, masks=masks, classes=updates[-1].class_logits[i]))
+            masks = [stage.mask_logits[i].cpu() for stage in (proposals, *updates)]
+            shown.append(dict(image=image, sample=sample.cpu(), masks=masks, classes=updates[-1].class_logits[i].cpu()))
         if len(shown) >= num_images:
             break
     return shown[:num_images]

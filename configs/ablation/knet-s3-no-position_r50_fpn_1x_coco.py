@@ -1,6 +1,4 @@
 # Table 4b: neither coordinates nor positional encoding.
 _base_ = '../instance/knet-s3_r50_fpn_1x_coco.py'
 
-model = dict(
-    panoptic_head=dict(
-        kernel_head=dict(localization_fpn=dict(type='knet_plugin.LocalizationFPN', positional_encoding=None))))
+model = dict(panoptic_head=dict(kernel_head=dict(localization_fpn=dict(positional_encoding=None))))

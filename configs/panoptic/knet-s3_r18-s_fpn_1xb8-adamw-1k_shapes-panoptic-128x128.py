@@ -4,7 +4,6 @@ _base_ = [
     '../_base_/schedules/adamw-1k.py', 'mmdet::_base_/default_runtime.py'
 ]
 
-norm_cfg = dict(type='GN', num_groups=8)
 model = dict(
     backbone=dict(depth=18, base_channels=32, frozen_stages=-1, norm_eval=False, init_cfg=None),
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
@@ -14,11 +13,8 @@ model = dict(
         kernel_head=dict(
             num_kernels=20,
             channels=64,
-            norm_cfg=norm_cfg,
-            localization_fpn=dict(
-                type='knet_plugin.LocalizationFPN',
-                in_channels=64, feat_channels=64, out_channels=64, output_level=0, norm_cfg=norm_cfg,
-                positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=32, normalize=True))),
+            norm_cfg=dict(type='GN', num_groups=8),
+            localization_fpn=dict(output_level=0)),
         kernel_update_head=dict(interaction=dict(feedforward_channels=256))),
     test_cfg=dict(max_per_img=20))
 # From scratch, the update stages learn best more slowly than what they read.

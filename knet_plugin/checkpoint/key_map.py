@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
-__all__ = ['CONTAINER_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official', 'rename_official_keys', 'to_official']
+__all__ = ['CONTAINER_KEYS', 'KERNEL_HEAD_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official',
+           'rename_official_keys', 'to_official']
 
 # Official module inside ``KernelUpdator`` -> module inside our ``KernelUpdater``; the symbols are those of Eq. 4 and 5.
 UPDATER_KEYS = {
@@ -40,6 +41,9 @@ UPDATE_HEAD_KEYS = {
     'fc_cls': 'classifier.fc_cls',
     **{f'kernel_update_conv.{official}': f'updater.{ours}' for official, ours in UPDATER_KEYS.items()},
 }
+
+# Official module inside ``ConvKernelHead`` -> module inside our ``KernelHead``; the others are named alike.
+KERNEL_HEAD_KEYS = {'ins_downsample': 'loc_refine', 'seg_downsample': 'seg_refine'}
 
 # Official container inside a detector -> container inside our ``KNet``. A segmentor's are named alike on both sides.
 CONTAINER_KEYS = {
@@ -106,48 +110,54 @@ def rename_official_keys(state_dict: dict[str, Any], model: nn.Module, prefix: s
         model: Our module that they are meant for.
         prefix: Where the module sits in ``state_dict``, with a trailing dot.
     """
-    parts = [_Part(prefix + part.source, prefix + part.target, part.table) for part in _parts(model)]
+    parts = [part._replace(source=prefix + part.source, target=prefix + part.target) for part in _parts(model)]
     for key in list(state_dict):
         if (ours := _rename(key, parts)) not in (None, key):
             state_dict[ours] = state_dict.pop(key)
 
 
 class _Part(NamedTuple):
-    """Where one of our parts sits on both sides, with trailing dots, and its table; None: its names are the same."""
+    """Where one of our parts sits on both sides, with trailing dots, and its table."""
 
     source: str
     target: str
-    table: dict[str, str] | None
+    table: dict[str, str]
+    complete: bool = True
+    """Whether the table has all names; if not, the others are the same on both sides."""
 
 
 def _parts(model: nn.Module) -> list[_Part]:
     """The model itself tells where our parts sit."""
+    from knet_plugin.detection.kernel_head import KernelHead  # it is loaded after this module
+
     if isinstance(model, KernelUpdater):
         return [_Part('', '', UPDATER_KEYS)]
     modules = dict(model.named_modules())
     containers = {ours: official for official, ours in CONTAINER_KEYS.items() if ours in modules}
     parts = []
     for name, module in modules.items():
-        if isinstance(module, KernelUpdateHead):
+        if isinstance(module, KernelUpdateHead | KernelHead):
             container, _, index = name.rpartition('.')
-            official = f'{containers[container]}.{index}' if container in containers else name
-            parts.append(_Part(official and f'{official}.', name and f'{name}.', UPDATE_HEAD_KEYS))
-    # The rest of a container comes last: the first part that fits a key decides.
-    return parts + [_Part(f'{official}.', f'{ours}.', None) for ours, official in containers.items()]
+            official = containers.get(name, name)
+            if container in containers:
+                official = f'{containers[container]}.{index}'
+            is_stage = isinstance(module, KernelUpdateHead)
+            parts.append(_Part(f'{official}.' if official else '', f'{name}.' if name else '',
+                               UPDATE_HEAD_KEYS if is_stage else KERNEL_HEAD_KEYS, complete=is_stage))
+    return parts
 
 
 def _inverse(parts: list[_Part]) -> list[_Part]:
-    return [_Part(target, source, table and {ours: official for official, ours in table.items()})
-            for source, target, table in parts]
+    return [_Part(target, source, {ours: official for official, ours in table.items()}, complete)
+            for source, target, table, complete in parts]
 
 
 def _rename(key: str, parts: list[_Part]) -> str | None:
     """The key's other name, itself where it belongs to none of our parts, None where our part has no such weight."""
-    for source, target, table in parts:
+    for source, target, table, complete in parts:
         if key.startswith(source):
             inner = key.removeprefix(source)
-            if table is None:
-                return target + inner
+            same = None if complete else target + inner
             return next((target + ours + inner.removeprefix(official) for official, ours in table.items()
-                         if inner.startswith(f'{official}.')), None)
+                         if inner.startswith(f'{official}.')), same)
     return key

@@ -28,9 +28,10 @@ class KernelClassifier(BaseModule):
         self._init_bias()
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says, but for the bias of the last FC."""
+        """Initialise as ``init_cfg`` says. Without one, the bias of the last FC survives what a parent's says."""
         super().init_weights()
-        self._init_bias()
+        if not self.init_cfg:
+            self._init_bias()
 
     def _init_bias(self) -> None:
         # A focal loss starts calm when every class starts improbable (-4.595 for 0.01).

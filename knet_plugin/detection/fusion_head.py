@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
+from mmdet.evaluation.functional import INSTANCE_OFFSET
 from mmdet.models.seg_heads.panoptic_fusion_heads import BasePanopticFusionHead
-from mmdet.structures import INSTANCE_OFFSET, SampleList
+from mmdet.structures import SampleList
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
@@ -123,7 +124,7 @@ class KNetFusionHead(BasePanopticFusionHead):
         """The best pairs of an instance kernel and a thing class."""
         things = scores[:len(scores) - self.num_stuff_classes, :self.num_things_classes]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
-        binary = masks[pairs // self.num_things_classes] > self.test_cfg['mask_thr']
+        binary = (masks > self.test_cfg['mask_thr'])[pairs // self.num_things_classes]
         return InstanceData(bboxes=_boxes(binary), labels=pairs % self.num_things_classes, scores=best, masks=binary)
 
 

@@ -1,15 +1,16 @@
 """The kernel head (stage 0): where the kernels, their first masks and the features come from (Section 3.2)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, bias_init_with_prob
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import group_features
+from knet_plugin.core.stage_config import merge_parts
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelHead', 'KernelProposals']
@@ -46,8 +47,8 @@ class KernelHead(BaseModule):
         num_kernels: Instance kernels.
         channels: Channels C.
         kernel_size: Odd side K of the kernels. A stuff kernel is 1 x 1 and sits in the centre.
-        localization_fpn: Config of the ``LocalizationFPN`` (or another that yields ``loc`` and ``seg``), which must
-            yield C channels.
+        localization_fpn: What differs from a ``LocalizationFPN`` of C channels with the same norm and a sine encoding;
+            or the config of another that yields two maps of C channels, ``loc`` and ``seg``.
         mask_activation: How pixels are claimed for the object features. None: no object features.
         num_convs: 1 x 1 conv - norm - ReLU blocks before each branch.
         refine: Whether a 3 x 3 conv - norm - ReLU follows them.
@@ -65,13 +66,17 @@ class KernelHead(BaseModule):
             num_kernels: int = 100,
             channels: int = 256,
             kernel_size: int = 1,
-            localization_fpn: dict = dict(type='knet_plugin.LocalizationFPN'),  # noqa: B006, never changed
-            mask_activation: dict | None = dict(type='knet_plugin.HardMask'),  # noqa: B006
+            localization_fpn: dict | None = None,
+            mask_activation: dict | None = dict(type='knet_plugin.HardMask'),  # noqa: B006, never changed
             num_convs: int = 1,
             refine: bool = False,
             norm_cfg: dict = dict(type='GN', num_groups=32),  # noqa: B006
             init_cfg: dict | None = dict(  # noqa: B006
-                type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='init_kernels', std=1))
+                type='Normal', layer='Conv2d', std=0.01, override=[
+                    dict(type='Normal', name='init_kernels', std=1),
+                    # A focal loss starts calm when every class starts improbable (a bias of -4.595 for 0.01).
+                    dict(type='Normal', name='conv_seg', std=0.01, bias_prob=0.01)
+                ])
     ) -> None:
         super().__init__(init_cfg)
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -85,7 +90,7 @@ class KernelHead(BaseModule):
         self.num_kernels = num_kernels
         self.channels = channels
         self.kernel_size = kernel_size
-        self.localization_fpn = MODELS.build(localization_fpn)
+        self.localization_fpn = _build_fpn(localization_fpn or {}, channels, norm_cfg)
         self.mask_activation = None if mask_activation is None else MODELS.build(mask_activation)
 
         def branch() -> nn.Sequential:
@@ -95,20 +100,10 @@ class KernelHead(BaseModule):
         self.seg_convs = branch()
         self.refine = refine
         if refine:
-            self.ins_downsample = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
-            self.seg_downsample = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
+            self.loc_refine = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
+            self.seg_refine = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
         self.init_kernels = nn.Conv2d(channels, num_kernels, kernel_size, padding=kernel_size // 2, bias=False)
         self.conv_seg = nn.Conv2d(channels, num_things_classes + num_stuff_classes, 1)
-        self._init_bias()
-
-    def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says, but for the bias of ``conv_seg``."""
-        super().init_weights()
-        self._init_bias()
-
-    def _init_bias(self) -> None:
-        # A focal loss starts calm when every class starts improbable (-4.595 for 0.01).
-        nn.init.constant_(cast(Tensor, self.conv_seg.bias), bias_init_with_prob(0.01))
 
     def forward(self, feats: Sequence[Tensor]) -> KernelProposals:
         """Propose kernels and masks.
@@ -118,11 +113,17 @@ class KernelHead(BaseModule):
 
         Returns:
             F, K_0, M_0 and the semantic logits.
+
+        Raises:
+            ValueError: If the localisation FPN does not yield two maps.
         """
-        loc, seg = self.localization_fpn(feats)
+        maps = self.localization_fpn(feats)
+        if len(maps) != 2:
+            raise ValueError(f'localization_fpn must yield two maps, loc and seg, got {len(maps)}: set num_aux_convs=1')
+        loc, seg = maps
         loc, seg = self.loc_convs(loc), self.seg_convs(seg)
         if self.refine:
-            loc, seg = self.ins_downsample(loc), self.seg_downsample(seg)
+            loc, seg = self.loc_refine(loc), self.seg_refine(seg)
         features = loc + seg  # F
         mask_logits = self.init_kernels(loc)  # M_0^ins
         semantic_logits = self.conv_seg(seg)
@@ -138,3 +139,16 @@ class KernelHead(BaseModule):
     def _stuff_kernels(self) -> Tensor:
         """Rows of the semantic classifier, (stuff classes, C, K, K): the same map, whatever K is."""
         return F.pad(self.conv_seg.weight[self.num_things_classes:], [self.kernel_size // 2] * 4)
+
+
+def _build_fpn(cfg: dict[str, Any], channels: int, norm_cfg: dict) -> BaseModule:
+    """Lay a config over the FPN that fits the head, unless it is another FPN."""
+    default = dict(type='knet_plugin.LocalizationFPN', in_channels=channels, feat_channels=channels,
+                   out_channels=channels, norm_cfg=norm_cfg,
+                   positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=channels // 2,
+                                            normalize=True))
+    merged = merge_parts(dict(localization_fpn=default), dict(localization_fpn=cfg))['localization_fpn']
+    if merged.get('out_channels', channels) != channels:
+        raise ValueError(f'localization_fpn says out_channels={merged["out_channels"]}, but the kernel head has '
+                         f'channels={channels}')
+    return MODELS.build(merged)

@@ -69,13 +69,11 @@ class KernelIterHead(BaseModule):
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
         self.mask_upsample = mask_upsample
-        self.train_cfg = train_cfg
-        self.test_cfg = test_cfg
         if num_stages < 1:
             raise ValueError(f'num_stages must be positive (the stages classify), got num_stages={num_stages}')
         classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
         self.kernel_head = _build('kernel_head', 'knet_plugin.KernelHead', kernel_head, classes)
-        self.loss_kernels = _build('loss', 'knet_plugin.KernelLoss', loss, classes)
+        self.kernel_loss = _build('loss', 'knet_plugin.KernelLoss', loss, classes)
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
         self.stage_loss_weights = [1.] * num_stages if stage_loss_weights is None else list(stage_loss_weights)
         if len(self.stage_loss_weights) != num_stages:
@@ -97,21 +95,17 @@ class KernelIterHead(BaseModule):
                 raise ValueError(
                     f'kernel_update_head[{i}].classifier must have num_classes={self.num_classes} (num_things_classes='
                     f'{self.num_things_classes} + num_stuff_classes={self.num_stuff_classes}), got {cfg["classifier"]}')
-        return [MODELS.build(cfg) for cfg in configs]
+        stages = [MODELS.build(cfg) for cfg in configs]
+        for stage in stages:  # the official detectors' default, which any init_cfg comes after
+            for parameter in stage.parameters():
+                if parameter.dim() > 1:
+                    torch.nn.init.xavier_uniform_(parameter)
+        return stages
 
     @property
     def num_stages(self) -> int:
         """Update stages S."""
         return len(self.kernel_update_head)
-
-    def init_weights(self) -> None:
-        """Initialise the parts as they say, and stages that say nothing by Xavier, as the official detectors do."""
-        super().init_weights()
-        for stage in self.kernel_update_head:
-            if stage.init_cfg is None:
-                for parameter in stage.parameters():
-                    if parameter.dim() > 1:
-                        torch.nn.init.xavier_uniform_(parameter)
 
     def stages(self, feats: Sequence[Tensor]) -> tuple[KernelProposals, list[KernelUpdate]]:
         """Eq. 2, S times.
@@ -176,12 +170,12 @@ class KernelIterHead(BaseModule):
         stuff = stuff_owners(targets, self.num_things_classes, things)
         mask_logits = self._upsample(proposals.mask_logits[:, :things])
         objects = self._match(mask_logits, None, targets, batch_img_metas, 'the kernel head')
-        losses = _named('s0', self.loss_kernels.masks(mask_logits, objects, targets) | self.loss_kernels.semantics(
+        losses = _named('s0', self.kernel_loss.masks(mask_logits, objects, targets) | self.kernel_loss.semantics(
             self._upsample(proposals.semantic_logits), objects, targets))
         for i, (update, weight) in enumerate(zip(updates, self.stage_loss_weights, strict=False), start=1):
             mask_logits = self._upsample(update.mask_logits)
             owned = objects + stuff
-            losses |= _named(f's{i}', self.loss_kernels.masks(mask_logits, owned, targets) | self.loss_kernels.classes(
+            losses |= _named(f's{i}', self.kernel_loss.masks(mask_logits, owned, targets) | self.kernel_loss.classes(
                 update.class_logits, owned, targets), weight)
             if i < self.num_stages:
                 class_logits = update.class_logits[:, :things, :self.num_things_classes]

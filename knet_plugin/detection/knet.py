@@ -24,7 +24,7 @@ class KNet(MaskFormer):
     Args:
         backbone: Config of the backbone.
         neck: Config of the FPN, with four levels of strides 4 to 32.
-        panoptic_head: Config of the ``KernelIterHead``, also where there is no stuff.
+        panoptic_head: Config of the ``KernelIterHead``, also where there is no stuff. It must say its classes.
         panoptic_fusion_head: Config of the ``KNetFusionHead``; the default reads the head's classes.
         train_cfg: ``assigner``.
         test_cfg: What to read out, see ``KNetFusionHead``.
@@ -32,7 +32,7 @@ class KNet(MaskFormer):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: If the two heads do not agree on the numbers of classes.
+        ValueError: If the head does not say its classes, or the fusion head says others.
     """
 
     def __init__(self,
@@ -46,10 +46,11 @@ class KNet(MaskFormer):
                  init_cfg: dict | None = None) -> None:
         head = ConfigDict(panoptic_head)
         fusion = ConfigDict({'type': 'knet_plugin.KNetFusionHead', **(panoptic_fusion_head or {})})
-        for name, default in dict(num_things_classes=80, num_stuff_classes=0).items():
-            number = head.get(name, default)
-            if fusion.setdefault(name, number) != number:
-                raise ValueError(f'panoptic_head has {name}={number}, but panoptic_fusion_head has {name}='
+        for name in ('num_things_classes', 'num_stuff_classes'):
+            if name not in head:
+                raise ValueError(f'panoptic_head must say {name}, got {sorted(head)}')
+            if fusion.setdefault(name, head[name]) != head[name]:
+                raise ValueError(f'panoptic_head has {name}={head[name]}, but panoptic_fusion_head has {name}='
                                  f'{fusion[name]}')
         super().__init__(backbone=backbone, neck=neck, panoptic_head=head, panoptic_fusion_head=fusion,
                          train_cfg=train_cfg, test_cfg=test_cfg, data_preprocessor=data_preprocessor,

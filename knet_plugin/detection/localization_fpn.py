@@ -42,8 +42,8 @@ class LocalizationFPN(BaseModule):
 
     Raises:
         ValueError: If ``output_level``, ``position_level`` or ``fuse`` is none of the above, if ``num_aux_convs`` asks
-            for outputs that ``with_pred=False`` does not make, or if the fused map is returned in ``feat_channels``
-            that are not ``out_channels``.
+            for outputs that ``with_pred=False`` does not make, if the fused map is returned in ``feat_channels`` that
+            are not ``out_channels``, or if the encoding does not fit ``in_channels``.
     """
 
     def __init__(
@@ -73,6 +73,9 @@ class LocalizationFPN(BaseModule):
         fused_channels = feat_channels * (NUM_LEVELS if fuse == 'concat' else 1)
         if not with_pred and fused_channels != out_channels:
             raise ValueError(f'with_pred=False yields {fused_channels} channels, got out_channels={out_channels}')
+        if positional_encoding and 2 * positional_encoding.get('num_feats', in_channels / 2) != in_channels:
+            raise ValueError(f'positional_encoding must have num_feats={in_channels // 2} for in_channels='
+                             f'{in_channels}, got num_feats={positional_encoding["num_feats"]}')
         self.output_level = output_level
         self.coordinates = coordinates
         self.position_level = position_level

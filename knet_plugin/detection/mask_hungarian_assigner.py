@@ -69,9 +69,10 @@ class MaskHungarianAssigner(BaseAssigner):
                      img_metas: Sequence[dict], stage: str = 'the stage') -> list[AssignResult]:
         """Match several images; their costs travel to the CPU together. Arguments as for ``assign``."""
         costs = self._to_cpu([self.cost(pred, gt) for pred, gt in zip(pred_instances, gt_instances, strict=True)])
+        _report_not_finite(costs, stage, img_metas)
         results = []
-        for cost, gt, img_meta in zip(costs, gt_instances, img_metas, strict=True):
-            kernels, objects = self._solve(_finite(cost, stage, img_meta))
+        for cost, gt in zip(costs, gt_instances, strict=True):
+            kernels, objects = self._solve(np.nan_to_num(cost, nan=UNUSABLE, posinf=UNUSABLE, neginf=UNUSABLE))
             labels = gt.labels
             gt_inds = torch.zeros(len(cost), dtype=torch.long, device=labels.device)
             assigned = torch.full_like(gt_inds, -1)
@@ -82,10 +83,11 @@ class MaskHungarianAssigner(BaseAssigner):
         return results
 
     def cost(self, pred_instances: InstanceData, gt_instances: InstanceData) -> Tensor:
-        """Sum of the costs, (N, G)."""
-        cost = self.mask_cost(pred_instances, gt_instances) + self.dice_cost(pred_instances, gt_instances)
-        if 'scores' in pred_instances:
-            cost = cost + self.cls_cost(pred_instances, gt_instances)
+        """Sum of the costs, (N, G), in float32 also under autocast: the sums over pixels leave float16's range."""
+        with torch.autocast(pred_instances.masks.device.type, enabled=False):
+            cost = self.mask_cost(pred_instances, gt_instances) + self.dice_cost(pred_instances, gt_instances)
+            if 'scores' in pred_instances:
+                cost = cost + self.cls_cost(pred_instances, gt_instances)
         return cost
 
     @staticmethod
@@ -107,11 +109,11 @@ class MaskHungarianAssigner(BaseAssigner):
         return torch.from_numpy(np.concatenate(kernels)), torch.from_numpy(np.concatenate(objects))
 
 
-def _finite(cost: np.ndarray, stage: str, img_meta: dict) -> np.ndarray:
-    """Replace what the solver cannot take, and say where it came from."""
-    if np.isfinite(cost).all():
-        return cost
-    print_log(f'{np.count_nonzero(~np.isfinite(cost))} of {cost.size} matching costs of {stage} are not finite in '
-              f'{img_meta.get("img_path") or "an image without img_path"}; those pairs are matched last',
-              logger='current', level=logging.WARNING)
-    return np.nan_to_num(cost, nan=UNUSABLE, posinf=UNUSABLE, neginf=UNUSABLE)
+def _report_not_finite(costs: Sequence[np.ndarray], stage: str, img_metas: Sequence[dict]) -> None:
+    """Say where costs came from that the solver cannot take."""
+    found = {img_meta.get('img_path') or 'an image without img_path': np.count_nonzero(~np.isfinite(cost))
+             for cost, img_meta in zip(costs, img_metas, strict=True) if not np.isfinite(cost).all()}
+    if found:
+        print_log(f'matching costs of {stage} are not finite in ' + ', '.join(
+            f'{path} ({count} pairs)' for path, count in found.items()) + '; those pairs are matched last',
+            logger='current', level=logging.WARNING)

@@ -1,8 +1,10 @@
 """The detector in mmdet's own runner, visualizer, inferencer and tools, on Shapes."""
 
 import json
+import pickle
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,7 @@ from mmengine.config import Config
 from knet_plugin.cli import resolve_config
 from knet_plugin.datasets import make_shapes
 
+DATA = 'data/shapes_clear'  # where the config looks, from the folder that the commands run in
 SMALL = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
 NARROW = {
     'model.backbone.base_channels': 8, 'model.neck.in_channels': [8, 16, 32, 64], 'train_cfg.max_iters': 3,
@@ -25,21 +28,12 @@ NARROW = {
 }
 
 
-def moved(value, old, new):
-    if isinstance(value, dict):
-        return {key: moved(item, old, new) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(moved(item, old, new) for item in value)
-    return value.replace(old, new) if isinstance(value, str) else value
-
-
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """A config on made-up images and what three iterations of ``python -m knet_plugin train`` make of it."""
     root = tmp_path_factory.mktemp('detector')
-    make_shapes(root / 'data', 6, 4, workers=0)
+    make_shapes(root / DATA, 6, 4, workers=0)
     cfg = Config.fromfile(resolve_config(SMALL))
-    cfg = Config(moved(cfg.to_dict(), cfg.train_dataloader.dataset.data_root, f'{root}/data/'))
     cfg.merge_from_dict(NARROW)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
@@ -65,16 +59,19 @@ def test_testing_the_checkpoint_measures_the_same_and_draws(trained):
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     figures = [json.loads(path.read_text()) for path in (root / 'tested').glob('*/*.json')][-1]
     scalars = list((root / 'work').glob('*/vis_data/scalars.json'))[-1].read_text().splitlines()
-    trained_figures = json.loads(scalars[-1])
-    for name in ('coco_panoptic/PQ', 'coco/segm_mAP', 'mIoU'):
-        assert figures[name] == pytest.approx(trained_figures[name], abs=1e-6)
+    assert figures['mIoU'] == pytest.approx(json.loads(scalars[-1])['mIoU'], abs=1e-6) and figures['mIoU'] > 0
+    # PQ and AP are 0 after three iterations; what they are computed from is what the loaded model predicts.
+    model = init_detector(str(root / 'small.py'), str(root / 'work/iter_3.pth'), device='cpu')
+    for dumped in pickle.loads((root / 'results.pkl').read_bytes()):
+        instances = inference_detector(model, str(root / dumped['img_path'])).pred_instances
+        torch.testing.assert_close(dumped['pred_instances']['scores'], instances.scores, rtol=1e-4, atol=1e-5)
+        assert torch.equal(dumped['pred_instances']['labels'], instances.labels)
     assert len(list((root / 'tested').rglob('drawn/*.jpg')) + list((root / 'tested').rglob('drawn/*.png'))) == 4
-    assert (root / 'results.pkl').stat().st_size > 0
 
 
 def test_inferencer_draws_and_writes(trained):
     root, _ = trained
-    image = root / 'data/val/000000.jpg'
+    image = root / DATA / 'val/000000.jpg'
     inferencer = DetInferencer(str(root / 'small.py'), str(root / 'work/iter_3.pth'), device='cpu',
                                show_progress=False)
     results = inferencer(str(image), out_dir=str(root / 'out'), no_save_pred=False, pred_score_thr=0.)
@@ -103,13 +100,15 @@ def test_analysis_tools_count_parameters_and_curves(trained):
     if not tools.is_dir():
         pytest.skip('this mmdet comes without its tools')
     log = next((root / 'work').glob('*/vis_data/scalars.json'))
-    for command in (['get_flops.py', str(root / 'small.py'), '--num-images', '1'],
-                    ['analyze_logs.py', 'plot_curve', str(log), '--keys', 's3.loss_dice',
-                     '--style', 'classic', '--out', 'curve.png']):
+    commands = [['get_flops.py', str(root / 'small.py'), '--num-images', '1']]
+    if find_spec('seaborn'):  # which mmdet itself does not ask for
+        commands.append(['analyze_logs.py', 'plot_curve', str(log), '--keys', 's3.loss_dice', '--style', 'classic',
+                         '--out', 'curve.png'])
+    for command in commands:
         done = subprocess.run([sys.executable, str(tools / command[0]), *command[1:]], cwd=root, capture_output=True,
                               text=True)
         assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-    assert (root / 'curve.png').stat().st_size > 0
+    assert (root / 'curve.png').exists() == (len(commands) == 2)
 
 
 def test_deterministic_forward(trained):

@@ -13,6 +13,7 @@ from golden import (
     loss_name,
 )
 
+from knet_plugin.checkpoint import from_official
 from knet_plugin.detection import KernelHead
 
 
@@ -25,7 +26,7 @@ def test_golden(name):
         classes, type='knet_plugin.KernelIterHead', num_stages=1, kernel_head=cfg, loss=loss_config(golden.config),
         kernel_update_head=dict(interaction=dict(num_heads=1)), mask_upsample=golden.config['feat_downsample_stride'],
         train_cfg=dict(assigner=assigner_config(golden.config['train_cfg']['assigner']))))
-    head.kernel_head.load_state_dict(golden.state)
+    head.kernel_head.load_state_dict(from_official(golden.state, head.kernel_head))
     feats = {f'feat{i}': golden[f'in/feat{i}'].requires_grad_() for i in range(4)}
     proposals = head.kernel_head(list(feats.values()))
     assert_close(dict(proposal_feats=proposals.kernels, x_feats=proposals.features, mask_preds=proposals.mask_logits,
@@ -82,7 +83,32 @@ def test_initialisation():
     torch.testing.assert_close(head.conv_seg.bias, torch.full((5, ), -4.59512))
 
 
+def test_localization_fpn_follows_the_head():
+    """What is not said fits the head's channels and norm."""
+    fpn = KernelHead(num_kernels=4, channels=16, norm_cfg=dict(type='GN', num_groups=2),
+                     localization_fpn=dict(coordinates=True)).localization_fpn
+    assert fpn.coordinates and fpn.positional_encoding.num_feats == 8
+    assert fpn.conv_pred.conv.out_channels == 16 and fpn.conv_pred.gn.num_groups == 2
+
+
+def test_two_maps_are_needed():
+    with pytest.raises(ValueError, match='two maps, loc and seg, got 3: set num_aux_convs=1'):
+        small(localization_fpn=dict(num_aux_convs=2))(feats())
+
+
+def test_pretrained_weights_are_kept(tmp_path):
+    """Initialisation by a checkpoint comes after every default."""
+    source = small()
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.save(source.state_dict(), tmp_path / 'head.pth')
+    target = small(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'head.pth')))
+    target.init_weights()
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in target.state_dict().items())
+
+
 @pytest.mark.parametrize('options, message', [
+    (dict(localization_fpn=dict(out_channels=4)), 'localization_fpn says out_channels=4'),
     (dict(kernel_size=2), 'kernel_size=2'),
     (dict(num_things_classes=0), 'num_things_classes=0'),
     (dict(num_stuff_classes=-1), 'num_stuff_classes=-1'),

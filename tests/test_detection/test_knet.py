@@ -1,21 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from detection_cases import golden_samples
+from detection_cases import detector, golden_samples
 from golden import Golden, assert_close, assert_gradients_close, build, cases, detector_config, loss_name
 
 from knet_plugin.checkpoint import from_official, to_official
+from knet_plugin.detection.targets import segment_targets
 
 CASES = cases('knet_*')
 # Sums that are rounded differently flip single pixels where two products of score and probability, or a probability and
 # its threshold, differ by less than 1e-5; the cases count some 20 of these in an image.
 TIES = 30
-
-
-def detector(golden, **test_cfg):
-    model = build(detector_config(golden.config, **test_cfg))
-    model.load_state_dict(golden.state)  # by itself: the official names are renamed while they are loaded
-    return model
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -158,7 +153,7 @@ def test_losses_of_three_images():
 
 
 @pytest.mark.parametrize('kind', ['instance', 'panoptic'])
-def test_permuting_kernels_permutes_nothing_of_the_results(kind):
+def test_results_do_not_depend_on_the_order_of_the_kernels(kind):
     model, golden = trained(kind)
     before = predictions(model, golden['in/img'], golden_samples(golden))
     weight = model.panoptic_head.kernel_head.init_kernels.weight
@@ -176,11 +171,18 @@ def test_flipping_the_image_flips_the_masks():
     flipped, = predictions(model, image.flip(-1), [sample.clone()])
     agreement = (plain.pred_sem_seg.sem_seg == flipped.pred_sem_seg.sem_seg.flip(-1)).float().mean()
     assert agreement > 0.9
+    # Every sure instance is there again, mirrored, of the same class.
+    sure = plain.pred_instances[plain.pred_instances.scores > 0.3]
+    assert len(sure) >= 2
+    mirrored = flipped.pred_instances.masks.flip(-1)
+    for label, mask in zip(sure.labels, sure.masks, strict=True):
+        same_class = mirrored[flipped.pred_instances.labels == label]
+        overlap = (same_class & mask).sum((1, 2)) / (same_class | mask).sum((1, 2))
+        assert overlap.max() > 0.8
 
 
 def test_what_lies_in_the_padding_is_not_seen_in_the_targets():
     """More padding leaves the targets inside the image as they are, and puts nothing outside."""
-    from knet_plugin.detection.targets import segment_targets
     golden = Golden('knet_panoptic_trained')
     samples = golden_samples(golden)
     plain = segment_targets(samples, (32, 40), 6, 4)
@@ -199,6 +201,13 @@ def test_names_go_both_ways():
     assert official.keys() == golden.state.keys()
     assert all(torch.equal(value, golden.state[key]) for key, value in official.items())
     assert from_official(official, model).keys() == model.state_dict().keys()
+
+
+def test_classes_must_be_said():
+    cfg = detector_config(Golden('knet_panoptic_trained').config)
+    del cfg['panoptic_head']['num_stuff_classes']
+    with pytest.raises(ValueError, match='panoptic_head must say num_stuff_classes'):
+        build(cfg)
 
 
 def test_classes_of_the_two_heads_must_agree():

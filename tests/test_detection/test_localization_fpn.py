@@ -56,6 +56,7 @@ def test_positions_are_what_tells_pixels_apart():
 @pytest.mark.parametrize('options, message', [
     (dict(output_level=2), 'output_level=2'),
     (dict(position_level=4), 'position_level=4'),
+    (dict(positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=128)), 'num_feats=128'),
     (dict(fuse='mean'), "fuse='mean'"),
     (dict(with_pred=False), 'num_aux_convs=1'),
     (dict(with_pred=False, num_aux_convs=0, out_channels=4), 'out_channels=4'),

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from detection_cases import match_instances
 from golden import Golden, assigner_config, cases
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
@@ -10,22 +11,20 @@ from knet_plugin.detection import MaskHungarianAssigner
 from knet_plugin.registry import TASK_UTILS
 
 
-def instances(golden):
-    scores = {} if 'in/cls_pred' not in golden else dict(scores=golden['in/cls_pred'])
-    return (InstanceData(masks=golden['in/mask_pred'], **scores),
-            InstanceData(masks=golden['in/gt_masks'], labels=golden['in/gt_labels']))
-
-
 @pytest.mark.parametrize('name', cases('mask_hungarian_assigner_*'))
 def test_golden(name):
     golden = Golden(name)
-    result = TASK_UTILS.build(assigner_config(golden.config)).assign(*instances(golden))
+    result = TASK_UTILS.build(assigner_config(golden.config)).assign(*match_instances(golden))
     if 'degenerate' in name:
-        # Differs on purpose: where topk x objects exceeds the kernels, the official code matches rows that are already
-        # taken again. Here a kernel is matched once, and the rounds before the last are the official ones.
-        assert (result.gt_inds > 0).all()
-        counts = result.gt_inds.bincount()[1:]
-        assert counts.max() <= 3 and counts.min() >= len(golden['in/mask_pred']) // len(golden['in/gt_labels'])
+        # Differs on purpose: where topk x objects exceeds the kernels, the official code matches kernels that are
+        # taken already once more. Here every kernel is matched once, the whole rounds as without the last one.
+        objects, kernels = len(golden['in/gt_labels']), len(golden['in/mask_pred'])
+        whole = TASK_UTILS.build(assigner_config(dict(golden.config, topk=kernels // objects))).assign(
+            *match_instances(golden))
+        matched = whole.gt_inds > 0
+        assert matched.sum() == kernels // objects * objects <= kernels < 3 * objects
+        assert torch.equal(result.gt_inds[matched], whole.gt_inds[matched])
+        assert (result.gt_inds > 0).all() and not torch.equal(result.gt_inds, golden['out/gt_inds'])
         return
     assert torch.equal(result.gt_inds, golden['out/gt_inds'])
     assert torch.equal(result.labels, golden['out/labels'])
@@ -91,7 +90,23 @@ def test_costs_that_are_not_finite(bad, caplog):
     result = MaskHungarianAssigner().assign(pred, gt, dict(img_path='images/7.jpg'), stage='stage 2')
     assert (result.gt_inds > 0).sum() == 3
     assert result.gt_inds[2] == 0  # there are better ones
-    assert 'stage 2' in caplog.text and 'images/7.jpg' in caplog.text and 'not finite' in caplog.text
+    assert 'costs of stage 2 are not finite in images/7.jpg' in caplog.text
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_autocast_does_not_touch_the_costs(dtype):
+    """At the size of COCO's masks the sums over pixels leave float16's range."""
+    generator = torch.Generator().manual_seed(0)
+    masks = (torch.rand(3, 200, 336, generator=generator) > 0.97).float()
+    noise = torch.randn(5, 200, 336, generator=generator)
+    noise[:3] += 8 * masks - 6
+    pred = InstanceData(masks=noise, scores=torch.randn(5, 3, generator=generator))
+    gt = InstanceData(masks=masks, labels=torch.tensor([0, 1, 2]))
+    assigner = MaskHungarianAssigner()
+    expected = assigner.cost(pred, gt)
+    with torch.autocast('cpu', dtype):
+        assert torch.equal(assigner.cost(pred, gt), expected)
+    assert expected.isfinite().all()
 
 
 def test_all_costs_not_finite_still_match():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detection_cases import match_instances
 from golden import Golden, assert_close, assigner_config, cases
 from mmengine.structures import InstanceData
 
@@ -9,17 +10,11 @@ from knet_plugin.registry import TASK_UTILS
 CASES = [name for name in cases('mask_hungarian_assigner_*') if 'zero_gt' not in name]
 
 
-def instances(golden):
-    scores = {} if 'in/cls_pred' not in golden else dict(scores=golden['in/cls_pred'])
-    return (InstanceData(masks=golden['in/mask_pred'], **scores),
-            InstanceData(masks=golden['in/gt_masks'], labels=golden['in/gt_labels']))
-
-
 @pytest.mark.parametrize('name', CASES)
 def test_golden(name):
     golden = Golden(name)
     assigner = TASK_UTILS.build(assigner_config(golden.config))
-    pred, gt = instances(golden)
+    pred, gt = match_instances(golden)
     actual = {'mask': assigner.mask_cost(pred, gt), 'dice': assigner.dice_cost(pred, gt),
               'total': assigner.cost(pred, gt)}
     if 'scores' in pred:

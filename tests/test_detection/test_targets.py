@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from detection_cases import golden_samples, sample
+from detection_cases import detector, golden_samples, sample
 from golden import Golden
 from mmengine.structures import PixelData
 
@@ -127,11 +127,10 @@ def test_no_segment_at_all():
 
 def test_only_ignoring_void_departs_from_the_official_numbers():
     """Unlabelled pixels are background in the official semantic loss. Here they are left out by default."""
-    from test_knet import detector
     golden = Golden('knet_panoptic_trained')
     model = detector(golden).train()
     official = model.loss(golden['in/img'], golden_samples(golden))
-    model.panoptic_head.loss_kernels.ignore_void = True
+    model.panoptic_head.kernel_loss.ignore_void = True
     ours = model.loss(golden['in/img'], golden_samples(golden))
     assert {key for key in ours if not torch.equal(ours[key], official[key])} == {'s0.loss_seg'}
     assert ours['s0.loss_seg'] < official['s0.loss_seg']

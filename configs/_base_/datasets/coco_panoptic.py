@@ -2,6 +2,7 @@
 _base_ = ['../plugin.py', 'mmdet::_base_/datasets/coco_panoptic.py']
 
 train_pipeline = _base_.train_pipeline
+train_pipeline[0].update(type='knet_plugin.LoadImageFromFile')
 train_pipeline[1].update(type='knet_plugin.LoadPanopticAnnotations')
 test_pipeline = _base_.test_pipeline
 test_pipeline[2].update(type='knet_plugin.LoadPanopticAnnotations')
