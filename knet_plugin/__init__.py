@@ -1,11 +1,15 @@
 """K-Net (NeurIPS 2021) for OpenMMLab 2.0: one set of kernels for semantic, instance and panoptic segmentation."""
 
+import contextlib
+import sys
+
 from knet_plugin.hosts import check_host_packages
 from knet_plugin.version import __version__
 
 check_host_packages()  # before any of them is imported, so that its message is the one that is read
 
-from knet_plugin import checkpoint, core, detection, semantic  # noqa: E402
+with contextlib.redirect_stdout(sys.stderr):  # where the forks announce what they cannot import
+    from knet_plugin import checkpoint, core, detection, semantic
 from knet_plugin.host_names import find_configs_of_forks  # noqa: E402
 from knet_plugin.registry import expose_unprefixed_names  # noqa: E402
 from knet_plugin.safe_loading import allow_host_checkpoints  # noqa: E402

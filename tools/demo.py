@@ -80,11 +80,17 @@ def paint_instances(image: np.ndarray, sample: DetDataSample) -> np.ndarray:
 
 
 def kernel_rows(result: dict[str, Any], num_things: int, num_kernels: int) -> list[list[np.ndarray]]:
-    """For the best instance kernels, the image and the mask before and after each kernel update."""
+    """For the best instance kernels, each of another object, the image and the mask before and after each update."""
     size = result['image'].shape[-2:]
     scores = result['classes'][:num_kernels, :num_things].sigmoid().amax(dim=1)
+    chosen: list[int] = []
+    for kernel in scores.argsort(descending=True).tolist():
+        masks = result['masks'][-1][[kernel, *chosen]] > 0
+        overlaps = (masks[0] & masks[1:]).sum(dim=(1, 2)) / (masks[0] | masks[1:]).sum(dim=(1, 2)).clamp(min=1)
+        if masks[0].any() and not (overlaps > 0.5).any():
+            chosen.append(kernel)
     rows = []
-    for kernel in scores.topk(min(KERNELS_SHOWN, num_kernels)).indices:
+    for kernel in chosen[:KERNELS_SHOWN]:
         tiles = [picture(result['image'])]
         for logits in result['masks']:
             mask = resize(logits[None, kernel, None].sigmoid(), size)[0, 0].numpy()

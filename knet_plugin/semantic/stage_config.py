@@ -66,4 +66,6 @@ def _without_default_activation(given: Any) -> Any:
     """``mask_activation=None`` means the default, which only the classifier knows."""
     if isinstance(given, dict):
         return {name: part for name, part in given.items() if (name, part) != ('mask_activation', None)}
-    return given and [_without_default_activation(cfg) for cfg in given]
+    if isinstance(given, list | tuple):
+        return [_without_default_activation(cfg) for cfg in given]
+    return given
