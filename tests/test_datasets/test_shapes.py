@@ -62,10 +62,10 @@ def test_ambiguity_and_hue_change_colours_only(style, scenes):
 
 
 def test_hue_makes_the_colour_name_the_class():
-    """The nearest class by the median log colours, up to luminance, is right nearly always; without hue it is not."""
+    """The nearest class by the median log colour, up to luminance, is mostly right; without hue it mostly is not."""
     palette = np.log(np.array(PALETTE) / 255)
     palette -= palette.mean(axis=1, keepdims=True)
-    for hue, expected in ((0.0, False), (1.0, True)):
+    for hue, low, high in ((0.0, 0, 0.5), (1.0, 0.85, 1)):
         right = []
         for seed in range(40):
             scene = draw(seed, ambiguity=0.0, hue=hue, min_object=20.0)
@@ -74,7 +74,7 @@ def test_hue_makes_the_colour_name_the_class():
                 colour = np.median(logarithms[scene.segment_map == segment], axis=0)
                 nearest = np.linalg.norm(palette - (colour - colour.mean()), axis=1).argmin()
                 right.append(nearest == segment // SEGMENTS_PER_CLASS - 1)
-        assert (np.mean(right) > 0.9) == expected, np.mean(right)
+        assert low <= np.mean(right) <= high
 
 
 @pytest.mark.parametrize('smallest', [3.0, 20.0, LARGEST])
