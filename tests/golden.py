@@ -6,6 +6,7 @@ environment variable ``KNET_GOLDENS`` names, where those exist.
 
 import json
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from knet_plugin.checkpoint import to_official
+from knet_plugin.migration import Report, detection, semantic, update_head
 from knet_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,135 +90,67 @@ def assert_gradients_close(module: torch.nn.Module, golden: Golden, tolerance: f
                  {key: torch.tensor(norm) for key, norm in norms.items()}, tolerance)
 
 
+def migrated(function: Callable[..., dict[str, Any]], *official: Any, **options: Any) -> dict[str, Any]:
+    """Our config of an official part, by the package's own migration; what it cannot migrate is an error."""
+    report = Report()
+    cfg = function(*official, report=report, **options)
+    report.check()
+    return cfg
+
+
 def updater_config(official: dict, channels: int) -> dict:
     """Our config of an official ``KernelUpdator`` that is fed ``channels`` channels."""
-    known = {'type', 'in_channels', 'feat_channels', 'out_channels', 'input_feat_shape', 'gate_sigmoid',
-             'gate_norm_act', 'activate_out', 'act_cfg', 'norm_cfg'}
-    assert official.keys() <= known, official.keys() - known
-    assert official.get('act_cfg', {}).get('type', 'ReLU') == 'ReLU'
-    assert official['in_channels'] == official['feat_channels']
-    cfg = dict(type='knet_plugin.KernelUpdater', channels=channels, group_channels=official['in_channels'],
-               out_channels=official.get('out_channels'))
-    return cfg | {key: official[key] for key in ('gate_sigmoid', 'gate_norm_act', 'activate_out') if key in official}
+    return dict(migrated(update_head.updater_config, official, channels), channels=channels)
 
 
 def update_head_config(official: dict, mask_activation: str) -> dict:
     """Our config of an official ``KernelUpdateHead``, semantic or (without its losses) detection."""
-    channels = official['in_channels']
-    activation: dict = dict(type=f'knet_plugin.{mask_activation}')
-    if 'hard_mask_thr' in official:
-        activation['threshold'] = official['hard_mask_thr']
-    classifier = None
-    if 'num_cls_fcs' in official:
-        classifier = dict(type='knet_plugin.KernelClassifier', num_classes=official['num_classes'],
-                          num_fcs=official['num_cls_fcs'])
-    return dict(
-        type='knet_plugin.KernelUpdateHead',
-        channels=channels,
-        kernel_size=official['conv_kernel_size'],
-        mask_activation=activation,
-        updater=updater_config(official['kernel_updator_cfg'], channels),
-        interaction=dict(type='knet_plugin.KernelInteraction', num_heads=official['num_heads'],
-                         feedforward_channels=official['feedforward_channels'] if official['with_ffn'] else None,
-                         num_fcs=official['num_ffn_fcs'], dropout=official['dropout']),
-        classifier=classifier,
-        feat_transform=official['feat_transform_cfg'] is not None,
-        num_mask_fcs=official['num_mask_fcs'],
-        mask_stride=official.get('mask_transform_stride', 1))
+    return migrated(update_head.update_head_config, official, mask_activation)
 
 
 def decode_head_config(official: dict) -> dict:
     """Our config of an official ``IterativeDecodeHead``; any other head is a stock one and stays."""
     if official['type'] != 'IterativeDecodeHead':
         return official
-    generator = dict(official['kernel_generate_head'])
-    generator['type'] = 'mmseg.' + generator['type'].replace('KernelHead', 'Head')
-    return dict(type='knet_plugin.IterativeDecodeHead', num_stages=official['num_stages'],
-                kernel_generate_head=generator | {'_scope_': 'mmseg'},
-                kernel_update_head=[update_head_config(cfg, 'SoftmaxMask') for cfg in official['kernel_update_head']])
+    cfg = migrated(semantic.decode_head_config, official)
+    generator = cfg['kernel_generate_head']  # the tests have no default scope to find its parts in
+    return dict(cfg, kernel_generate_head=dict(generator, type=f'mmseg.{generator["type"]}', _scope_='mmseg'))
 
 
 def localization_fpn_config(official: dict) -> dict:
     """Our config of an official ``SemanticFPNWrapper``."""
-    known = {'type', 'in_channels', 'feat_channels', 'out_channels', 'start_level', 'end_level', 'upsample_times',
-             'positional_encoding', 'cat_coors', 'cat_coors_level', 'fuse_by_cat', 'return_list', 'num_aux_convs',
-             'norm_cfg', 'with_pred'}
-    assert official.keys() <= known, official.keys() - known
-    assert (official['start_level'], official['end_level']) == (0, 3)
-    encoding = official.get('positional_encoding')
-    return dict(
-        type='knet_plugin.LocalizationFPN', in_channels=official['in_channels'],
-        feat_channels=official['feat_channels'], out_channels=official['out_channels'],
-        output_level=3 - official['upsample_times'],
-        positional_encoding=encoding and dict(encoding, type='mmdet.SinePositionalEncoding'),
-        coordinates=official['cat_coors'], position_level=official['cat_coors_level'],
-        fuse='concat' if official['fuse_by_cat'] else 'sum', with_pred=official.get('with_pred', True),
-        num_aux_convs=official['num_aux_convs'], norm_cfg=official.get('norm_cfg'))
+    return migrated(detection.localization_fpn_config, official)
 
 
 def kernel_head_config(official: dict) -> dict:
     """Our config of an official ``ConvKernelHead``, without its losses."""
-    assert official['num_loc_convs'] == official['num_seg_convs']
-    activation = None
-    if official['proposal_feats_with_obj']:
-        activation = (dict(type='knet_plugin.HardMask') if official['use_binary'] else
-                      dict(type='knet_plugin.SigmoidMask', threshold=0.5))
-    return dict(
-        type='knet_plugin.KernelHead', num_things_classes=official['num_thing_classes'],
-        num_stuff_classes=official['num_stuff_classes'] if official.get('cat_stuff_mask') else 0,
-        num_kernels=official['num_proposals'], channels=official['out_channels'],
-        kernel_size=official['conv_kernel_size'],
-        localization_fpn=localization_fpn_config(official['localization_fpn']), mask_activation=activation,
-        num_convs=official['num_loc_convs'],
-        refine=official['feat_refine'] and official['feat_downsample_stride'] > 1, norm_cfg=official['norm_cfg'])
+    # Hard targets are refused, since they would change the training; the tests give such targets themselves.
+    return migrated(detection.kernel_head_config, {**official, 'hard_target': False})
 
 
 def loss_config(*official: dict) -> dict:
     """Our config of the losses that official heads have, which must agree where several have one."""
-    losses: dict = {}
-    for cfg in official:
-        for name in ('loss_mask', 'loss_dice', 'loss_cls', 'loss_seg', 'loss_rank'):
-            if cfg.get(name):
-                ours = dict(cfg[name], type='mmdet.' + cfg[name]['type'])
-                assert losses.setdefault(name, ours) == ours
+    cfg = migrated(detection.loss_config, {str(i): head for i, head in enumerate(official)})
     # The goldens' semantic maps have unlabelled pixels, which the official code makes background.
-    return dict(losses, type='knet_plugin.KernelLoss', ignore_void=False)
+    return dict(cfg, ignore_void=False)
 
 
 def assigner_config(official: dict) -> dict:
     """Our config of an official ``MaskHungarianAssigner``."""
-    return dict(
-        type='knet_plugin.MaskHungarianAssigner',
-        cls_cost=dict(official['cls_cost'], type='mmdet.FocalLossCost'),
-        mask_cost=dict(official['mask_cost'], type='knet_plugin.MaskCost'),
-        dice_cost=dict(official['dice_cost'], type='knet_plugin.DiceCost'), topk=official.get('topk', 1))
+    return migrated(detection.assigner_config, official)
 
 
 def detector_config(official: dict, **test_cfg: Any) -> dict:
     """Our config of an official ``KNet``."""
-    kernel_head = kernel_head_config(official['rpn_head'])
-    stages = official['roi_head']['mask_head']
-    things, stuff = kernel_head['num_things_classes'], kernel_head['num_stuff_classes']
-    for name in ('num_things_classes', 'num_stuff_classes'):
-        kernel_head.pop(name)
-    official_test = official['test_cfg']['rcnn']
-    merge = official_test['merge_stuff_thing']
-    test_cfg = dict(panoptic_on=stuff > 0, semantic_on=stuff > 0, max_per_img=official_test['max_per_img'],
-                    mask_thr=official_test['mask_thr'], instance_score_thr=merge['instance_score_thr'],
-                    overlap_thr=merge.get('overlap_thr', 0.6)) | test_cfg
+    cfg = migrated(detection.detector_config, official)
+    cfg['panoptic_head']['loss']['ignore_void'] = False  # see loss_config
     return dict(
-        type='knet_plugin.KNet',
+        cfg,
         data_preprocessor=dict(type='mmdet.DetDataPreprocessor', pad_size_divisor=32),
-        backbone=dict(official['backbone'], type='mmdet.ResNet'),
-        neck=dict(official['neck'], type='mmdet.FPN'),
-        panoptic_head=dict(
-            type='knet_plugin.KernelIterHead', num_things_classes=things, num_stuff_classes=stuff,
-            num_stages=official['roi_head']['num_stages'], kernel_head=kernel_head,
-            kernel_update_head=[update_head_config(stage, 'HardMask') for stage in stages],
-            loss=loss_config(official['rpn_head'], *stages), mask_upsample=stages[0]['mask_upsample_stride'],
-            stage_loss_weights=official['roi_head']['stage_loss_weights']),
-        train_cfg=dict(assigner=assigner_config(official['train_cfg']['rpn']['assigner'])),
-        test_cfg=test_cfg)
+        # The tests have no default scope to find these in.
+        backbone=dict(cfg['backbone'], type='mmdet.ResNet'),
+        neck=dict(cfg['neck'], type='mmdet.FPN'),
+        test_cfg=cfg['test_cfg'] | test_cfg)
 
 
 def loss_name(official: str) -> str:

@@ -1,28 +1,23 @@
 """What is installed, in every way of installing; and that the clone stays as it was."""
 
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from mmengine.config import Config
+from test_metafiles import MODELS
 
 from knet_plugin.cli import list_configs, resolve_config
 from knet_plugin.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 RESOURCE_FOLDERS = ('knet_plugin/.mim', '_knet_plugin_mim')
-
-
-def metafile_models() -> Iterator[dict]:
-    for metafile in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
-        yield from yaml.safe_load((ROOT / metafile).read_text())['Models']
 
 
 def requirements(name: str) -> dict[str, list[str]]:
@@ -46,21 +41,6 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob('*')
             if path.is_file() and '__pycache__' not in path.parts}
-
-
-def test_every_model_of_the_metafiles_has_its_config():
-    names = [model['Name'] for model in metafile_models()]
-    assert len(names) == len(set(names)) >= 7
-    for model in metafile_models():
-        assert Path(model['Config']).stem == model['Name']
-        assert resolve_config(model['Name']) == ROOT / model['Config']
-        assert Config.fromfile(ROOT / model['Config']).model
-
-
-def test_weights_of_the_metafiles_carry_a_hash():
-    for model in metafile_models():
-        # Where none fit, the file's name is empty: mim fetches the config alone.
-        assert re.fullmatch(r'https://\S+-[0-9a-f]{8}\.pth|\./', model['Weights']), model['Name']
 
 
 @pytest.mark.parametrize('name', ['onedl.txt', 'openmmlab.txt', 'dev.txt', 'build.txt'])
@@ -158,6 +138,46 @@ print(found.locate_file('.') / 'knet_plugin' / '.mim')  # openmim
         for name in ('configs', 'tools'):
             assert files_below(Path(root) / name) == files_below(clone / name)
         assert (Path(root) / 'model-index.yml').is_file()
+
+
+@pytest.mark.slow
+def test_mim_searches_all_models(site, tmp_path):
+    run(sys.executable, '-m', 'mim', 'search', 'knet_plugin', '--model', 'K-Net', '--json', 'found.json', cwd=tmp_path,
+        PYTHONPATH=str(site))
+    found = json.loads((tmp_path / 'found.json').read_text())
+    assert found['config'] == {name: model['Config'] for name, model in MODELS.items()}
+    assert set(found['model'].values()) == {'k-net'}
+
+
+NO_NETWORK = dict.fromkeys(['https_proxy', 'HTTPS_PROXY'], 'http://127.0.0.1:9') | {'no_proxy': '', 'NO_PROXY': ''}
+
+
+@pytest.mark.slow
+def test_mim_downloads_configs(site, tmp_path):
+    """Without a network: all that needs none works, and what fails is the transfer of the weights."""
+    def command(*names: str) -> list[str]:
+        return [sys.executable, '-m', 'mim', 'download', 'knet_plugin', '--dest', '.', '--config', *names]
+
+    environment = NO_NETWORK | {'PYTHONPATH': str(site)}
+    weights = {name: model['Weights'].rpartition('/')[-1] for name, model in MODELS.items()}
+    without = [name for name, file in weights.items() if not file]
+    run(*command(*without), cwd=tmp_path, **environment)
+    assert files_below(tmp_path) == {f'{name}.py' for name in without}
+
+    for name in ('knet-s3_r50_fpn_1x_coco', 'knet-s3_r50_fpn_1x_coco-panoptic'):
+        done = subprocess.run(command(name), cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode != 0
+        assert f'processing {name}...' in done.stdout and 'ProxyError' in done.stderr, done.stderr
+        assert 'download.openmmlab.com' in done.stderr
+
+    there = {file for file in weights.values() if file}
+    for file in there:
+        (tmp_path / file).touch()
+    run(*command(*(weights.keys() - set(without))), cwd=tmp_path, **environment)
+    assert files_below(tmp_path) == there | {f'{name}.py' for name in weights}
+    for name in weights:
+        assert Config.fromfile(tmp_path / f'{name}.py').model == Config.fromfile(resolve_config(name)).model
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
-"""Weights of other K-Nets."""
+"""Weights of the official release and of mmseg: reading, renaming, converting."""
 
+from knet_plugin.checkpoint.convert import Report, convert_checkpoint, convert_weights
 from knet_plugin.checkpoint.key_map import from_official, to_official
+from knet_plugin.checkpoint.reading import CheckpointError, read_checkpoint, weights_of
 
-__all__ = ['from_official', 'to_official']
+__all__ = ['CheckpointError', 'Report', 'convert_checkpoint', 'convert_weights', 'from_official', 'read_checkpoint',
+           'to_official', 'weights_of']

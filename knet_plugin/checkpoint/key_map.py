@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from knet_plugin.checkpoint.hints import hints
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
 __all__ = ['CONTAINER_KEYS', 'KERNEL_HEAD_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official',
@@ -64,7 +65,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         The weights under our names, ready for ``model.load_state_dict``.
 
     Raises:
-        ValueError: If a weight is unknown, missing or of another shape; the message lists every one.
+        ValueError: If a weight is unknown, missing or of another shape; the message lists every one, after a hint.
     """
     parts = _parts(model)
     renamed: dict[str, Tensor] = {}
@@ -83,7 +84,8 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
                  for key, value in renamed.items() if key in own and value.shape != own[key].shape]
     problems = {'unknown': unknown, 'missing': missing, 'of another shape': misshapen}
     if any(problems.values()):
-        raise ValueError(f'the weights do not fit {type(model).__name__}:\n' + '\n'.join(
+        guesses = [f'  {guess}\n' for guess in hints(renamed, own)]
+        raise ValueError(f'the weights do not fit {type(model).__name__}:\n' + ''.join(guesses) + '\n'.join(
             f'  {len(keys)} {what}:\n    ' + '\n    '.join(keys) for what, keys in problems.items() if keys))
     return renamed
 

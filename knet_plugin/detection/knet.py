@@ -1,12 +1,16 @@
 """K-Net as an mmdet detector, for instance and for panoptic segmentation."""
 
+import logging
 from typing import Any
 
 from mmdet.models.detectors import MaskFormer
 from mmdet.structures import SampleList
 from mmengine.config import ConfigDict
+from mmengine.logging import print_log
 from mmengine.structures import InstanceData, PixelData
 
+from knet_plugin.checkpoint.convert import modern_swin
+from knet_plugin.checkpoint.hints import hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.registry import MODELS
 
@@ -73,6 +77,16 @@ class KNet(MaskFormer):
         return super().add_pred_to_datasample(data_samples, results_list)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants."""
+        """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants.
+
+        A caller that is not strict (mmengine's is not, by default) goes on without weights that do not fit; what that
+        probably means is said.
+        """
+        weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        for key, value in modern_swin(weights).items():
+            state_dict[prefix + key] = value
         rename_official_keys(state_dict, self, prefix)
+        weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        for guess in hints(weights, self.state_dict()):
+            print_log(f'the weights do not fit: {guess}', logger='current', level=logging.WARNING)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

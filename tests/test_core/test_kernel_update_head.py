@@ -13,13 +13,17 @@ from knet_plugin.core import KernelUpdateHead, SoftmaxMask
 def test_golden(name):
     golden = Golden(name)
     semantic = name.startswith('seg')
-    cfg = update_head_config(golden.config, 'SoftmaxMask' if semantic else 'HardMask')
-    if cfg['kernel_size'] > 1 and cfg['updater']['group_channels'] < cfg['channels']:
+    activation, official = 'SoftmaxMask' if semantic else 'HardMask', golden.config
+    if official['conv_kernel_size'] > 1 and official['kernel_updator_cfg']['in_channels'] < official['in_channels']:
         # seg_update_head_d_k3_quirk2x_noft differs on purpose: the official reshape mixes taps, see
         # test_kernel_updater.py.
         with pytest.raises(ValueError, match='channel groups'):
-            build(cfg)
+            update_head_config(official, activation)
+        with pytest.raises(ValueError, match='channel groups'):
+            KernelUpdateHead(official['in_channels'], kernel_size=3,
+                             updater=dict(type='knet_plugin.KernelUpdater', group_channels=4))
         return
+    cfg = update_head_config(official, activation)
     head = build(cfg)
     inputs = {key: golden[f'in/{key}'].requires_grad_() for key in ('x', 'proposal_feat', 'mask_preds')}
     mask_size = golden.info.get('mask_shape_argument')

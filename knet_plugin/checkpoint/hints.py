@@ -1,0 +1,62 @@
+"""What is probably meant where weights do not fit a model."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+__all__ = ['hints']
+
+
+def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Guess why weights do not fit.
+
+    Args:
+        weights: What is to be loaded, under our names as far as they are known.
+        own: What the model has.
+
+    Returns:
+        Sentences, the likeliest first; none where nothing typical is wrong.
+    """
+    found = []
+    shapes = {key: (tuple(weights[key].shape), tuple(own[key].shape)) for key in weights.keys() & own.keys()
+              if weights[key].shape != own[key].shape}
+
+    def differing(suffix: str, axis: int) -> tuple[int, int] | None:
+        return next(((theirs[axis], ours[axis]) for key, (theirs, ours) in sorted(shapes.items())
+                     if key.endswith(suffix) and theirs[axis] != ours[axis]), None)
+
+    for suffix in ('fc_cls.weight', 'conv_seg.weight'):
+        if numbers := differing(suffix, 0):
+            found.append(f'the file has {numbers[0]} classes, the model {numbers[1]}: check num_classes, or '
+                         'num_things_classes and num_stuff_classes')
+            break
+    if numbers := differing('init_kernels.weight', 0):
+        found.append(f'the file has {numbers[0]} instance kernels, the model {numbers[1]}: check num_kernels')
+    if numbers := differing('init_kernels.weight', 2):
+        found.append(f'the kernels of the file are {numbers[0]} wide, those of the model {numbers[1]}: check '
+                     'kernel_size')
+    stages = [_stages(keys) for keys in (weights, own)]
+    if stages[0] != stages[1]:
+        found.append(f'the file has {stages[0]} update stages, the model {stages[1]}: check num_stages')
+    blocks = [_blocks(keys) for keys in (weights, own)]
+    if blocks[0] != blocks[1]:
+        found.append(f'the backbones differ (blocks by stage: {blocks[0]} in the file, {blocks[1]} in the model): '
+                     'check backbone.type and depth')
+    elif any(key.startswith('backbone.') for key in (weights.keys() ^ own.keys()) | shapes.keys()):
+        found.append('the backbones differ: check its type, its width and whether it has deformable convolutions')
+    return found
+
+
+def _stages(keys: Mapping[str, Tensor]) -> int:
+    numbers = [int(match[1]) for key in keys if (match := re.search(r'(?:kernel_update_head|mask_head)\.(\d+)\.', key))]
+    return max(numbers, default=-1) + 1
+
+
+def _blocks(keys: Mapping[str, Tensor]) -> list[int]:
+    """Blocks in each stage of a ResNet or a Swin."""
+    found: dict[str, int] = {}
+    for key in keys:
+        if match := re.match(r'backbone\.(layer\d+|stages\.\d+\.blocks)\.(\d+)\.', key):
+            found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
+    return [found[name] for name in sorted(found)]

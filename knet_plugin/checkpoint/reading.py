@@ -1,0 +1,95 @@
+"""Reading checkpoint files that come from elsewhere: safely, and with errors that say what the file is instead."""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ['CheckpointError', 'read_checkpoint', 'weights_of']
+
+# Names under which training scripts keep the weights, the first that is there counts. Averaged weights come last: who
+# wants those asks for them.
+_WEIGHTS = ('state_dict', 'model_state', 'model', 'module', 'net')
+_AVERAGED = ('ema_state_dict', 'state_dict_ema', 'model_ema', 'ema')
+
+
+class CheckpointError(ValueError):
+    """A file cannot be used as a checkpoint; the message names the file and says why."""
+
+
+def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
+    """Read a checkpoint without executing code from the file.
+
+    Tensors are mapped from the file where its format allows, so that a large file is not read into memory twice.
+
+    Args:
+        path: A file that ``torch.save`` wrote.
+        trust: Whether the file may execute whatever it holds. Only for files that you made yourself.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is empty, a web page, damaged, needs code to be executed, or holds no dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no checkpoint {path}')
+    with path.open('rb') as file:
+        head = file.read(512).lstrip()
+    if not head:
+        raise CheckpointError(f'{path} is empty')
+    if head[:1] == b'<':
+        raise CheckpointError(f'{path} is a web page, not a checkpoint: the download brought an error page instead')
+    if head[:2] == b'PK' and not zipfile.is_zipfile(path):
+        raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes, without the end of the '
+                              'archive')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=not trust, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        if asked := re.search(r'Unsupported global: GLOBAL (\S+)', str(error)):
+            raise CheckpointError(f'{path} asks for code to be executed while it is read ({asked[1]}), which any file '
+                                  'could abuse. If you know who made it, say --trust (trust=True)') from error
+        raise CheckpointError(f'{path} is no checkpoint, or damaged: {error}') from error
+    except (EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f'{path} is no checkpoint, or damaged: {error}') from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f'{path} holds a {type(content).__name__}, not a dict of weights')
+    return content
+
+
+def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> dict[str, Tensor]:
+    """Take the weights out of what training scripts wrap around them.
+
+    Args:
+        checkpoint: What the file holds: the weights themselves, or a dict that has them under one of the usual names.
+        averaged: Whether to take the running average (EMA) of the weights.
+
+    Returns:
+        Weights by name, without ``module.`` (of data parallel models) in front, and of averages without ``ema_``.
+
+    Raises:
+        CheckpointError: There are no weights, or no averaged ones.
+    """
+    names = _AVERAGED + _WEIGHTS if averaged else _WEIGHTS
+    found = next((name for name in names if isinstance(checkpoint.get(name), dict)), None)
+    content = checkpoint if found is None else checkpoint[found]
+    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    # mmcv's EMA hook keeps the average as buffers of the model, with the dots of the names replaced.
+    buffers = {'ema_' + key.replace('.', '_'): key for key in weights}
+    buffers = {ema: key for ema, key in buffers.items() if ema in weights}
+    if averaged:
+        if not buffers and found not in _AVERAGED:
+            raise CheckpointError('the checkpoint has no averaged weights')
+        weights |= {key: weights[ema] for ema, key in buffers.items()}
+    weights = {key: value for key, value in weights.items() if key not in buffers}
+    if not weights:
+        raise CheckpointError(f'the checkpoint holds no weights, only {sorted(map(str, content))[:10]}')
+    if all(key.startswith('module.') for key in weights):
+        weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    return {key: value for key, value in weights.items() if key != 'steps'}  # a counter of mmengine's averaged model

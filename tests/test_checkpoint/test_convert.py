@@ -1,0 +1,197 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from detection_cases import detector, golden_samples
+from golden import Golden, build, detector_config
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner.checkpoint import load_checkpoint
+from test_configs import DETECTION, SEMANTIC, build_model, official_weights
+
+from knet_plugin.checkpoint import convert_checkpoint, convert_weights, to_official
+from knet_plugin.checkpoint.convert import modern_swin
+from knet_plugin.cli import resolve_config, resolve_tool
+
+PUBLISHED = {name: row[0] for name, row in (SEMANTIC | DETECTION).items() if row[0]}
+
+
+def random_weights(official):
+    generator = torch.Generator().manual_seed(0)
+    return {key: torch.rand(value.shape, generator=generator) for key, value in official_weights(official).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, official', PUBLISHED.items(), ids=PUBLISHED)
+def test_published_weights_load_and_go_back(name, official, tmp_path):
+    """All 16 key lists, with numbers: through a file, strictly, every one in its place; and back."""
+    weights = random_weights(official)
+    torch.save(dict(meta=dict(CLASSES=('a', 'b'), PALETTE=[(0, 0, 0)] * 2), state_dict=weights), tmp_path / 'in.pth')
+    model = build_model(Config.fromfile(resolve_config(name)))
+    if next(model.parameters()).is_meta:
+        model = model.to_empty(device='cpu')
+    report = convert_checkpoint(tmp_path / 'in.pth', tmp_path / 'out.pth', model)
+    content = torch.load(tmp_path / 'out.pth', weights_only=True)
+    assert content['meta']['dataset_meta']['classes'] == ('a', 'b')
+    model.load_state_dict(content['state_dict'])
+    assert len(report.mapped) + len(report.dropped) == len(weights)
+    state = model.state_dict()
+    assert all(torch.equal(state[target], weights[source]) for source, target in report.mapped.items())
+    back = to_official(state, model)
+    assert back.keys() == weights.keys() and all(torch.equal(back[key], weights[key]) for key in weights)
+
+
+def test_official_file_by_itself(tmp_path):
+    """``load_checkpoint`` of mmengine, which everything of the hosts uses, on an official file."""
+    golden = Golden('knet_panoptic_trained')
+    torch.save(dict(meta=dict(epoch=12), state_dict=golden.state), tmp_path / 'official.pth')
+    model = build(detector_config(golden.config)).eval()
+    load_checkpoint(model, str(tmp_path / 'official.pth'), map_location='cpu')
+    samples = golden_samples(golden)
+    expected = golden_samples(golden)
+    with torch.no_grad():
+        model(golden['in/img'], samples, mode='predict')
+        detector(golden).eval()(golden['in/img'], expected, mode='predict')
+    for sample, other in zip(samples, expected, strict=True):
+        assert torch.equal(sample.pred_panoptic_seg.sem_seg, other.pred_panoptic_seg.sem_seg)
+
+
+def test_hints_are_logged_where_loading_is_not_strict(tmp_path, caplog):
+    golden = Golden('knet_instance_trained')
+    torch.save(golden.state, tmp_path / 'official.pth')
+    model = build(detector_config(Golden('knet_panoptic_trained').config))
+    logger = MMLogger.get_instance('convert-test')
+    logger.addHandler(caplog.handler)
+    load_checkpoint(model, str(tmp_path / 'official.pth'), map_location='cpu')
+    assert 'the file has 6 classes, the model 10' in caplog.text
+
+
+def changed(**changes):
+    """A small detector's config with changes along dotted paths."""
+    cfg = Config(detector_config(Golden('knet_instance_trained').config))
+    cfg.merge_from_dict(changes)
+    return build(cfg)
+
+
+@pytest.mark.parametrize('changes, hint', [
+    ({'panoptic_head.num_things_classes': 7, 'panoptic_head.kernel_update_head.classifier.num_classes': 7},
+     'the file has 6 classes, the model 7'),
+    ({'panoptic_head.kernel_head.num_kernels': 20}, 'the file has 12 instance kernels, the model 20'),
+    ({'backbone.depth': 34}, r'the backbones differ \(blocks by stage: \[2, 2, 2, 2\] in the file, \[3, 4, 6, 3\]'),
+    ({'backbone.base_channels': 16, 'neck.in_channels': [16, 32, 64, 128]}, 'check its type, its width'),
+])
+def test_hints(changes, hint):
+    golden = Golden('knet_instance_trained')
+    with pytest.raises(ValueError, match=hint):
+        convert_weights(golden.state, changed(**changes))
+
+
+def test_stages_hint():
+    golden = Golden('knet_instance_trained')
+    fewer = {key: value for key, value in golden.state.items() if not key.startswith('roi_head.mask_head.2.')}
+    with pytest.raises(ValueError, match='the file has 2 update stages, the model 3'):
+        convert_weights(fewer, detector(golden))
+
+
+def test_own_weights_pass_unchanged():
+    model = detector(Golden('knet_instance_trained'))
+    weights, report = convert_weights(model.state_dict(), model)
+    assert all(weights[key] is value or torch.equal(weights[key], value) for key, value in model.state_dict().items())
+    assert not report.dropped
+
+
+def original_swin(modern):
+    """The layout before mmdet's: what ``modern_swin`` undoes, written the other way round."""
+    result = {}
+    for key, value in modern.items():
+        if key.endswith('relative_position_index'):
+            key = key.replace('attn.w_msa.', 'attn.')
+        if 'downsample.reduction' in key:
+            out, channels = value.shape
+            value = value.reshape(out, channels // 4, 4).transpose(1, 2)[:, [0, 2, 1, 3]].reshape(out, channels)
+        elif 'downsample.norm' in key:
+            value = value.reshape(-1, 4).transpose(0, 1)[[0, 2, 1, 3]].reshape(-1)
+        for new, old in (('backbone.stages', 'backbone.layers'), ('attn.w_msa.', 'attn.'),
+                         ('ffn.layers.0.0.', 'mlp.fc1.'), ('ffn.layers.1.', 'mlp.fc2.'),
+                         ('patch_embed.projection', 'patch_embed.proj')):
+            key = key.replace(new, old) if key.startswith('backbone.') else key
+        result[key] = value
+    return result
+
+
+def test_original_swin_layout():
+    weights = {key: torch.rand(value.shape) for key, value in official_weights(
+        'knet_s3_upernet_swin-t_80k_adamw_ade20k').items() if key.startswith('backbone.')}
+    modern = modern_swin(original_swin(weights))
+    assert modern.keys() == weights.keys()
+    assert all(torch.equal(modern[key], weights[key]) for key in weights)
+
+
+def test_target_is_written_whole_or_not_at_all(tmp_path):
+    model = detector(Golden('knet_instance_trained'))
+    target = tmp_path / 'out.pth'
+    target.write_bytes(b'precious')
+    bad = tmp_path / 'bad.pth'
+    bad.write_bytes(b'<html>')
+    torch.save({'state_dict': {'a': torch.rand(1)}}, tmp_path / 'other.pth')
+    for source in ('bad.pth', 'other.pth', 'nowhere.pth'):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            convert_checkpoint(tmp_path / source, target, model)
+    assert target.read_bytes() == b'precious'
+    assert {path.name for path in tmp_path.iterdir()} == {'out.pth', 'bad.pth', 'other.pth'}
+
+
+def run(folder, *arguments):
+    return subprocess.run([sys.executable, str(resolve_tool('convert_checkpoint')), *map(str, arguments)], cwd=folder,
+                          capture_output=True, text=True)
+
+
+def test_tool(tmp_path):
+    golden = Golden('knet_panoptic_trained')
+    cfg = dict(detector_config(golden.config))
+    Config(dict(model=cfg, default_scope='mmdet')).dump(tmp_path / 'config.py')
+    torch.save(dict(state_dict=golden.state), tmp_path / 'official.pth')
+    done = run(tmp_path, 'official.pth', 'ours.pth', '--config', 'config.py')
+    assert done.returncode == 0, done.stderr
+    assert f'{len(golden.state)} weights' in done.stdout and 'without a difference' in done.stdout
+    content = torch.load(tmp_path / 'ours.pth', weights_only=True)
+    assert content['meta']['config'] == 'config.py' and content['meta']['source'] == 'official.pth'
+    refused = run(tmp_path, 'official.pth', 'ours.pth', '--config', 'config.py')
+    assert refused.returncode and '--overwrite' in refused.stderr
+    back = run(tmp_path, 'ours.pth', 'back.pth', '--config', 'config.py', '--to', 'official')
+    assert back.returncode == 0, back.stderr
+    again = torch.load(tmp_path / 'back.pth', weights_only=True)['state_dict']
+    assert all(torch.equal(again[key], value) for key, value in golden.state.items())
+    wrong = run(tmp_path, 'config.py', 'no.pth', '--config', 'config.py')
+    assert wrong.returncode and 'error: config.py is no checkpoint' in wrong.stderr
+    assert 'Traceback' not in wrong.stderr
+
+
+MEASURE = """
+import json, resource, sys, time
+import torch
+from knet_plugin.checkpoint import convert_checkpoint
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+cfg = Config.fromfile(sys.argv[1])
+init_default_scope(cfg.default_scope)
+model = MODELS.build(cfg.model)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.monotonic()
+convert_checkpoint(sys.argv[2], sys.argv[3], model)
+print(json.dumps([time.monotonic() - start, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)]))
+"""
+
+
+@pytest.mark.slow
+def test_swin_l_in_a_minute_and_twice_its_size(tmp_path):
+    name = 'knet-s3_swin-l-p4-w7_fpn_16xb2-ms-3x_coco-panoptic'
+    torch.save(dict(state_dict=random_weights(PUBLISHED[name])), tmp_path / 'in.pth')
+    done = subprocess.run([sys.executable, '-c', MEASURE, resolve_config(name), tmp_path / 'in.pth',
+                           tmp_path / 'out.pth'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seconds, memory = json.loads(done.stdout.splitlines()[-1])
+    print(f'{seconds:.1f} s, {memory / 2**20:.0f} MiB for a file of {(tmp_path / "in.pth").stat().st_size / 2**20:.0f}')
+    assert seconds < 60 and memory < 2 * (tmp_path / 'in.pth').stat().st_size

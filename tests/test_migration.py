@@ -1,0 +1,332 @@
+"""Configs of mmseg's K-Net and of the official release become ours, and the models stay what they were."""
+
+import copy
+import runpy
+import sys
+from pathlib import Path
+
+import mmseg
+import pytest
+import torch
+from golden import FOLDERS, Golden, build
+from mmengine.config import Config
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope, init_default_scope
+from mmseg.registry import MODELS as MMSEG_MODELS
+from official_configs import DETECTORS, SEGMENTORS, official_config
+from test_configs import DETECTION, SEMANTIC, build_model, learning_rate_drops, official_weights
+
+from knet_plugin.checkpoint import from_official
+from knet_plugin.cli import resolve_config, resolve_tool
+from knet_plugin.migration import MigrationError, Report, load_source, migrate_config
+
+STOCK = sorted(path.stem for path in (Path(mmseg.__file__).parent / '.mim/configs/knet').glob('*.py'))
+PUBLISHED = {official: name for name, (official, *_) in (SEMANTIC | DETECTION).items()}
+HEAVY = [name for name in (*SEGMENTORS, *DETECTORS) if 'swin-l' in name]
+
+
+def slow(names, heavy):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in heavy else name for name in names]
+
+
+def shapes(model):
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def described(model):
+    """Every module with its numbers and switches, and every weight's shape."""
+    modules = {name: (type(module).__name__, {
+        key: plain(value) for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple | list | None) and not key.startswith('_')})
+        for name, module in model.named_modules()}
+    return modules, shapes(model)
+
+
+def without_pretrained(cfg):
+    """A model's config without the weights that it starts from, which would be downloaded."""
+    model = copy.deepcopy(cfg.model)
+    model.pop('pretrained', None)
+    model.backbone.pop('init_cfg', None)
+    return Config(dict(model=model, default_scope=cfg.default_scope))
+
+
+def test_there_are_seven_stock_configs():
+    assert len(STOCK) == 7
+
+
+@pytest.mark.parametrize('name', slow(STOCK, [name for name in STOCK if 'swin-l' in name]))
+def test_a_stock_config_keeps_its_weights(name):
+    source = load_source(f'mmseg::knet/{name}.py')
+    before = copy.deepcopy(source.to_dict())
+    cfg = migrate_config(source)
+    assert source.to_dict() == before
+    # Only the decode head is another.
+    assert cfg.model.decode_head.type == 'knet_plugin.IterativeDecodeHead'
+    assert {key: value for key, value in cfg.to_dict().items() if key != 'model'} == {
+        key: value for key, value in before.items() if key != 'model'}
+    for key, value in before['model'].items():
+        assert key == 'decode_head' or cfg.model.to_dict()[key] == value
+    ours, stock = build_model(without_pretrained(cfg)), build_model(without_pretrained(source))
+    renamed = from_official(stock.state_dict(), ours)
+    assert {key: tuple(value.shape) for key, value in renamed.items()} == shapes(ours)
+
+
+SMALL = [name for name in STOCK if 'r50-d8_fcn' in name or 'r50-d8_upernet' in name]
+
+
+@pytest.mark.parametrize('name', slow(STOCK, set(STOCK) - set(SMALL)))
+def test_a_stock_config_gives_the_same_outputs(name):
+    source = load_source(f'mmseg::knet/{name}.py')
+    models = []
+    for cfg in (source, migrate_config(source)):
+        head = without_pretrained(cfg).model.decode_head
+        head.kernel_generate_head.norm_cfg = dict(type='BN')
+        torch.manual_seed(0)
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            models.append(MMSEG_MODELS.build(head).double().eval())
+    stock, ours = models
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in stock.parameters():
+            parameter += 0.01 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    ours.load_state_dict(from_official(stock.state_dict(), ours))
+    widths = ours.kernel_generate_head.in_channels
+    widths = [4, 4, 4, widths] if isinstance(widths, int) else widths
+    features = [torch.randn(2, width, 8 >> i, 8 >> i, generator=generator, dtype=torch.float64)
+                for i, width in enumerate(widths)]
+    with torch.no_grad():
+        expected = stock([feature.clone() for feature in features])
+        expected = expected[-1] if isinstance(expected, list) else expected
+        torch.testing.assert_close(ours(features), expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize('name', slow([*SEGMENTORS, *DETECTORS], HEAVY))
+def test_an_official_config_becomes_the_published_model(name):
+    official = official_config(name)
+    before = copy.deepcopy(official)
+    report = Report()
+    cfg = migrate_config(official, report)
+    assert official == before
+    model = build_model(without_pretrained(cfg))
+    from_official(official_weights(name), model)
+    published = Config.fromfile(resolve_config(PUBLISHED[name]))
+    assert described(model) == described(build_model(without_pretrained(published)))
+    for key in ('type', 'data_preprocessor', 'neck', 'auxiliary_head', 'test_cfg'):
+        expected, actual = (plain(config.model.get(key)) for config in (published, cfg))
+        if key == 'neck' and expected:  # what FPN has by default, and what four levels do not need
+            actual = {option: actual[option] for option in expected}
+        elif key == 'test_cfg' and name in DETECTORS:
+            actual = {option: actual.get(option) for option in expected}
+        elif key == 'auxiliary_head':
+            expected = {option: expected[option] for option in actual or {}} or None
+        assert actual == expected, key
+    check_run(cfg, published, name)
+    assert not hasattr(cfg, 'custom_imports')
+    expected = {'model.pretrained'} if name in SEGMENTORS and 'swin' in name else {
+        'val_evaluator[1].ann_file'} if name.endswith('panoptic') else set()
+    assert {remark.path for remark in report.remarks if remark.by_hand} == expected
+
+
+def plain(value):
+    """Lists for tuples, as the goldens' JSON has them, and without the scope that mmengine notes in a host's bases."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key != '_scope_'}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def check_run(cfg, published, name):
+    """Data and schedule are those of the published config."""
+    for key in ('optim_wrapper', 'train_cfg', 'val_cfg', 'test_cfg', 'default_scope', 'custom_hooks'):
+        actual, expected = plain(cfg.get(key)), plain(published.get(key))
+        if key == 'optim_wrapper':
+            actual['optimizer'].pop('betas', None)
+            expected['optimizer'].pop('betas', None)
+        assert actual == expected, key
+    if name in SEGMENTORS:
+        assert set(learning_rate_drops(cfg)) == {60_000, 72_000}
+    else:
+        assert cfg.param_scheduler == published.param_scheduler
+    for split in ('train', 'val', 'test'):
+        actual, expected = (plain(config[f'{split}_dataloader']) for config in (cfg, published))
+        for loader in (actual, expected):
+            dataset = loader['dataset'].get('dataset', loader['dataset'])
+            dataset.pop('backend_args', None)
+            for transform in dataset['pipeline']:
+                transform.pop('backend_args', None)
+                if transform['type'] == 'knet_plugin.LoadPanopticAnnotations':
+                    for option in ('with_bbox', 'with_mask', 'with_seg'):  # the defaults
+                        assert transform.pop(option, True)
+            if split != 'train':
+                loader.pop('drop_last', None)
+                loader.pop('num_workers')
+        assert actual == expected, split
+    actual, expected = plain(cfg.val_evaluator), plain(published.val_evaluator)
+    if name in DETECTORS:
+        for metric in actual if isinstance(actual, list) else [actual]:
+            metric.pop('metric', None)
+        for metric in expected if isinstance(expected, list) else [expected]:
+            for option in ('metric', 'backend_args', 'format_only'):
+                metric.pop(option, None)
+    assert actual == expected
+
+
+@pytest.mark.parametrize('name', ['knet_s3_r50_fpn_ms-3x_coco', 'knet_s3_r50_fpn_1x_coco-panoptic',
+                                  'knet_s3_fcn_r50-d8_80k_adamw_ade20k'])
+def test_a_migrated_file_is_a_config(name, tmp_path):
+    """Written and read again, it is the same, and its pipelines are built."""
+    cfg = migrate_config(official_config(name))
+    cfg.dump(tmp_path / 'migrated.py')
+    read = Config.fromfile(tmp_path / 'migrated.py')
+    assert read.to_dict() == cfg.to_dict()
+    init_default_scope(read.default_scope)
+    with DefaultScope.overwrite_default_scope(read.default_scope):
+        for split in ('train', 'val'):
+            dataset = read[f'{split}_dataloader'].dataset
+            dataset = dataset.get('dataset', dataset)
+            assert DATASETS.get(f'{read.default_scope}.{dataset.type}') is not None
+            for transform in dataset.pipeline:
+                TRANSFORMS.build(transform)
+
+
+def changed(path, value, name='knet_s3_r50_fpn_1x_coco-panoptic'):
+    """An official config with one option set, and the option's full path."""
+    cfg = official_config(name)
+    part = cfg
+    *folders, last = path.split('.')
+    for folder in folders:
+        key, _, index = folder.partition('[')
+        part = part[key] if not index else part[key][int(index[:-1])]
+    part[last] = value
+    return cfg
+
+
+@pytest.mark.parametrize('path', [
+    'model.foo', 'model.rpn_head.foo', 'model.rpn_head.localization_fpn.foo', 'model.roi_head.foo',
+    'model.roi_head.mask_head[0].foo', 'model.roi_head.mask_head[2].kernel_updator_cfg.foo',
+    'model.roi_head.mask_head[1].feat_transform_cfg.foo', 'model.rpn_head.loss_seg.foo', 'model.train_cfg.foo',
+    'model.train_cfg.rcnn[1].assigner.dice_cost.foo', 'model.test_cfg.rcnn.foo',
+    'model.test_cfg.rcnn.merge_stuff_thing.foo'
+])
+def test_unknown_options_are_errors(path):
+    with pytest.raises(MigrationError) as error:
+        migrate_config(changed(path, 7))
+    assert f'{path}=7: unknown option' in str(error.value)
+
+
+@pytest.mark.parametrize('path, value', [
+    ('model.rpn_head.hard_target', True), ('model.roi_head.hard_target', True), ('model.roi_head.recursive', True),
+    ('model.roi_head.post_assign', True), ('model.roi_head.assign_stages', 1), ('model.roi_head.num_proposals', 50),
+    ('model.roi_head.do_panoptic', False), ('model.rpn_head.num_seg_convs', 2), ('model.rpn_head.semantic_fpn', False),
+    ('model.rpn_head.num_classes', 80), ('model.rpn_head.localization_fpn.num_aux_convs', 0),
+    ('model.rpn_head.localization_fpn.upsample_times', 1), ('model.rpn_head.localization_fpn.start_level', 1),
+    ('model.roi_head.mask_head[0].num_classes', 80), ('model.roi_head.mask_head[0].out_channels', 128),
+    ('model.roi_head.mask_head[0].feat_gather_stride', 2), ('model.roi_head.mask_head[0].act_cfg', dict(type='GELU')),
+    ('model.roi_head.mask_head[0].kernel_updator_cfg.norm_cfg', dict(type='BN')),
+    ('model.roi_head.mask_head[0].kernel_updator_cfg.feat_channels', 64),
+    ('model.roi_head.mask_head[0].feat_transform_cfg.kernel_size', 3),
+    ('model.roi_head.mask_head[0].feat_transform_cfg.act_cfg', dict(type='ReLU')),
+    ('model.roi_head.mask_head[1].loss_dice.loss_weight', 3.0), ('model.roi_head.mask_head[1].loss_rank', None),
+    ('model.roi_head.mask_head[0].loss_mask.use_mask', True), ('model.roi_head.mask_head[2].kernel_init', True),
+    ('model.roi_head.stage_loss_weights', [1, 1]), ('model.train_cfg.rcnn[0].pos_weight', 3),
+    ('model.train_cfg.rcnn[0].assigner.topk', 3), ('model.train_cfg.rpn.assigner.boundary_cost', dict(type='X')),
+    ('model.neck.num_outs', 5), ('model.mask_assign_stride', 8), ('model.num_thing_classes', 70)
+])
+def test_unsupported_values_are_errors(path, value):
+    with pytest.raises(MigrationError) as error:
+        migrate_config(changed(path, value))
+    assert path.rpartition('.')[0] in str(error.value) and 'unknown option' not in str(error.value)
+    assert path.rpartition('.')[2] in str(error.value)
+
+
+def test_larger_kernels_have_no_channel_groups():
+    cfg = changed('model.roi_head.mask_head[0].conv_kernel_size', 3)
+    cfg['model']['roi_head']['mask_head'][0]['kernel_updator_cfg'].update(in_channels=128, feat_channels=128)
+    with pytest.raises(MigrationError, match=r'mask_head\[0\]\.conv_kernel_size=3: channel groups .* 1 x 1 kernels'):
+        migrate_config(cfg)
+
+
+@pytest.mark.parametrize('path', [
+    'model.test_cfg.rcnn.merge_stuff_thing.iou_thr', 'model.test_cfg.rcnn.merge_stuff_thing.stuff_max_area',
+    'model.test_cfg.rcnn.stuff_score_thr', 'model.roi_head.merge_cls_scores', 'model.roi_head.thing_label_in_seg',
+    'model.roi_head.mask_head[0].mask_out_stride', 'model.rpn_head.mask_out_stride',
+    'model.train_cfg.rpn.pos_weight'])
+def test_options_without_effect_are_reported(path):
+    report = Report()
+    migrate_config(changed(path, 7), report)
+    assert [remark for remark in report.remarks if remark.path == path and remark.value == 7 and not remark.by_hand]
+    assert any(line.startswith(f'dropped  {path.replace("[0]", "[*]")}=7: ') for line in report.lines())
+
+
+def test_what_needs_a_human_is_reported_and_the_rest_goes_on():
+    cfg = changed('lr_config.policy', 'CosineAnnealing')
+    cfg['data']['train']['pipeline'].insert(2, dict(type='Albu', transforms=[]))
+    cfg['data']['train']['pipeline'][0]['file_client_args'] = dict(backend='memcached')
+    cfg['custom_hooks'] = [dict(type='NumClassCheckHook'), dict(type='Mine')]
+    cfg['custom_imports']['imports'].append('mine')
+    report = Report()
+    ours = migrate_config(cfg, report)
+    assert {remark.path for remark in report.remarks if remark.by_hand} == {
+        'lr_config', 'data.train.pipeline[2]', 'data.train.pipeline[0].file_client_args', 'custom_hooks[1]',
+        'val_evaluator[1].ann_file'}
+    assert ours.custom_imports.imports == ['mine']
+    assert [scheduler.type for scheduler in ours.param_scheduler] == ['LinearLR']
+    assert ours.train_dataloader.dataset.pipeline[2].type == 'Albu'
+
+
+def test_names_of_parameters_follow():
+    cfg = changed('optimizer.paramwise_cfg', dict(custom_keys={
+        'roi_head.mask_head': dict(lr_mult=2.), 'rpn_head': dict(lr_mult=3.), 'backbone': dict(lr_mult=0.1)}))
+    assert migrate_config(cfg).optim_wrapper.paramwise_cfg.custom_keys.to_dict() == {
+        'panoptic_head.kernel_update_head': dict(lr_mult=2.), 'panoptic_head.kernel_head': dict(lr_mult=3.),
+        'backbone': dict(lr_mult=0.1)}
+
+
+@pytest.mark.parametrize('options', [dict(kernel_init_std=0.01), dict(xavier_init_kernel=True),
+                                     dict(conv_normal_init=False)])
+def test_other_initialisations(options):
+    cfg = copy.deepcopy(Golden('knet_instance_trained').config)
+    cfg['rpn_head'].update(options)
+    ours = migrate_config(dict(model=cfg)).model.panoptic_head
+    torch.manual_seed(0)
+    head = build(ours)
+    head.init_weights()
+    kernels, convs = head.kernel_head.init_kernels.weight, head.kernel_head.loc_convs[0].conv.weight
+    bound = (6 / (32 + 12)) ** 0.5
+    expected = options.get('kernel_init_std', bound / 3**0.5 if 'xavier_init_kernel' in options else 1)
+    assert kernels.std().item() == pytest.approx(expected, rel=0.2)
+    assert (convs.std().item() < 0.02) is options.get('conv_normal_init', True)
+    torch.testing.assert_close(head.kernel_head.conv_seg.bias, torch.full((6, ), -4.59512))
+
+
+@pytest.mark.parametrize('model, message', [
+    (dict(type='MaskRCNN', backbone=dict()), 'there is no K-Net to migrate.*MaskRCNN'),
+    (dict(type='EncoderDecoder', decode_head=dict(type='knet_plugin.IterativeDecodeHead')), 'no K-Net to migrate'),
+    (None, 'model must be a dict')
+])
+def test_other_models_are_refused(model, message):
+    with pytest.raises(MigrationError, match=message):
+        migrate_config(dict(model=model))
+
+
+def test_tool(tmp_path, monkeypatch, capsys):
+    def run(source, out):
+        monkeypatch.setattr(sys, 'argv', ['migrate_config', str(source), '-o', str(out)])
+        runpy.run_path(str(resolve_tool('migrate_config')), run_name='__main__')
+
+    source, out = tmp_path / 'official.py', tmp_path / 'new/ours.py'
+    Config(official_config('knet_s3_r50_fpn_1x_coco-panoptic')).dump(source)
+    run(source, out)
+    assert 'dropped  model.test_cfg.rcnn.merge_stuff_thing.iou_thr=0.5: never read' in capsys.readouterr().out
+    assert Config.fromfile(out).model.type == 'knet_plugin.KNet'
+    run('mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512', tmp_path / 'stock.py')
+    assert Config.fromfile(tmp_path / 'stock.py').model.decode_head.type == 'knet_plugin.IterativeDecodeHead'
+    with pytest.raises(SystemExit, match='exists already'):
+        run(source, out)
+    with pytest.raises(SystemExit, match='there is no config'):
+        run(tmp_path / 'other.py', tmp_path / 'more.py')
+    with pytest.raises(SystemExit, match='there is no K-Net to migrate'):
+        run(out, tmp_path / 'more.py')
+
+
+def test_official_keys_are_complete():
+    names = {path.stem for folder in FOLDERS for path in (folder / 'official_keys').glob('*.json')}
+    assert names == {*SEGMENTORS, *DETECTORS}

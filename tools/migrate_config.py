@@ -1,0 +1,40 @@
+"""Turn a K-Net config of mmseg, or of the official release (mmdet 2, mmseg 0.x), into one of this package."""
+
+import argparse
+from pathlib import Path
+
+from knet_plugin.migration import MigrationError, Report, load_source, migrate_config
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0], epilog='Weights need no migration: they '
+                                     'are renamed while a model loads them.')
+    parser.add_argument('source', help='path of a config, or a name such as mmseg::knet/NAME.py')
+    parser.add_argument('-o', '--out', type=Path, required=True, help='where to write the result; a new file')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Migrate one config, write it, and print what became of the options that are not in it.
+
+    Raises:
+        SystemExit: The source cannot be read or migrated, or the output exists already.
+    """
+    args = parse_arguments()
+    if args.out.exists():
+        raise SystemExit(f'error: {args.out} exists already')
+    report = Report()
+    try:
+        cfg = migrate_config(load_source(args.source), report)
+    except (MigrationError, FileNotFoundError) as error:
+        raise SystemExit(f'error: {error}') from error
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    cfg.dump(args.out)
+    for line in report.lines():
+        print(line)
+    print(f'written to {args.out}')
+
+
+if __name__ == '__main__':
+    main()
