@@ -20,7 +20,9 @@ PUBLISHED = {name: row[0] for name, row in (SEMANTIC | DETECTION).items() if row
 
 def random_weights(official):
     generator = torch.Generator().manual_seed(0)
-    return {key: torch.rand(value.shape, generator=generator) for key, value in official_weights(official).items()}
+    counts = ('num_batches_tracked', 'relative_position_index')  # integers
+    return {key: torch.randint(100, value.shape, generator=generator) if key.endswith(counts) else
+            torch.rand(value.shape, generator=generator) for key, value in official_weights(official).items()}
 
 
 @pytest.mark.slow
