@@ -117,8 +117,9 @@ def overfit_panoptic(root, work_dir, iterations, options):
     def run(command, *arguments):
         return mim(command, *arguments, cwd=work_dir.parent, config=PANOPTIC, REAL_IMAGES=str(root))
 
-    common = ['--work-dir', work_dir, '--cfg-options', 'randomness.seed=0', f'param_scheduler.1.end={iterations}',
-              *options]
+    warmup = iterations // 10
+    common = ['--work-dir', work_dir, '--cfg-options', 'randomness.seed=0', f'param_scheduler.0.end={warmup}',
+              f'param_scheduler.1.begin={warmup}', f'param_scheduler.1.end={iterations}', *options]
     schedule = [f'train_cfg.max_iters={iterations}', f'train_cfg.val_interval={iterations}',
                 f'default_hooks.checkpoint.interval={iterations}']
     trained = panoptic_figures(run('train', *common, *schedule))
@@ -133,7 +134,7 @@ def overfit_panoptic(root, work_dir, iterations, options):
 
 def test_coco_panoptic(tmp_path):
     """Two images with 40 objects and 133 classes: panoptic, instance and semantic segmentation in one run."""
-    figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 400, [])
+    figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 600, [])
     print('PQ, AP, mIoU', figures)
     assert figures[0] > 80 and figures[1] > 70
 

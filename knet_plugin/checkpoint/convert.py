@@ -11,14 +11,12 @@ import torch
 from mmdet.models.backbones.swin import swin_converter
 from torch import Tensor, nn
 
+from knet_plugin.checkpoint.hints import COMPUTED
 from knet_plugin.checkpoint.key_map import from_official, to_official
 from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
 from knet_plugin.version import __version__
 
 __all__ = ['Report', 'convert_checkpoint', 'convert_weights', 'modern_swin']
-
-# Buffers that a host may compute instead of keeping them.
-_COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
 
 
 @dataclass
@@ -75,14 +73,16 @@ def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple
         ValueError: If a weight is unknown, missing or of another shape; the message lists every one, with a hint.
     """
     own = model.state_dict()
-    if state_dict.keys() == own.keys():
-        return dict(state_dict), Report(mapped={key: key for key in state_dict})
     report = Report()
     weights = {}
     for key, value in modern_swin(state_dict).items():
-        if key not in own and key.endswith(_COMPUTED):
+        if key not in own and key.endswith(COMPUTED):
             report.dropped[key] = 'computed when the model is built'
         else:
+            weights[key] = value
+    modules = {key.rpartition('.')[0] for key in weights}
+    for key, value in own.items():  # older hosts did not keep these
+        if key not in weights and key.endswith(COMPUTED) and key.rpartition('.')[0] in modules:
             weights[key] = value
     converted = from_official(weights, model)
     report.mapped = dict(zip(weights, converted, strict=True))
@@ -118,10 +118,14 @@ def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module,
         report.mapped = dict(zip(report.mapped, weights, strict=True))
     written = dict(meta or {}, source=Path(source).name, knet_plugin=__version__)
     if dataset_meta := _dataset_meta(content.get('meta')):
-        written['dataset_meta'] = dataset_meta
+        given = written.get('dataset_meta', {})
+        agree = tuple(given.get('classes', ())) == tuple(dataset_meta.get('classes') or ())
+        written['dataset_meta'] = {**given, **dataset_meta} if agree else dataset_meta
     result = dict(meta=written, state_dict=weights)
     target = Path(target)
     draft = target.with_name(f'.{target.name}.{uuid.uuid4().hex}')
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f'there is no folder {target.parent}')
     try:
         torch.save(result, draft)
         os.replace(draft, target)

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ['hints']
+__all__ = ['COMPUTED', 'hints']
+
+COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
+"""Ends of the names of buffers that a host may compute instead of keeping them."""
 
 
 def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
@@ -18,13 +21,15 @@ def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
     Returns:
         Sentences, the likeliest first; none where nothing typical is wrong.
     """
+    if not any(key in own for key in weights):
+        return ['none of the weights has a name of the model: is it another model\'s file?']
     found = []
     shapes = {key: (tuple(weights[key].shape), tuple(own[key].shape)) for key in weights.keys() & own.keys()
               if weights[key].shape != own[key].shape}
 
     def differing(suffix: str, axis: int) -> tuple[int, int] | None:
         return next(((theirs[axis], ours[axis]) for key, (theirs, ours) in sorted(shapes.items())
-                     if key.endswith(suffix) and theirs[axis] != ours[axis]), None)
+                     if key.endswith(suffix) and len(theirs) == len(ours) and theirs[axis] != ours[axis]), None)
 
     for suffix in ('fc_cls.weight', 'conv_seg.weight'):
         if numbers := differing(suffix, 0):
@@ -43,7 +48,8 @@ def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
     if blocks[0] != blocks[1]:
         found.append(f'the backbones differ (blocks by stage: {blocks[0]} in the file, {blocks[1]} in the model): '
                      'check backbone.type and depth')
-    elif any(key.startswith('backbone.') for key in (weights.keys() ^ own.keys()) | shapes.keys()):
+    elif any(key.startswith('backbone.') and not key.endswith(COMPUTED)
+             for key in (weights.keys() ^ own.keys()) | shapes.keys()):
         found.append('the backbones differ: check its type, its width and whether it has deformable convolutions')
     return found
 

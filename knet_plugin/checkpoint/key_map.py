@@ -58,7 +58,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
 
     Args:
         state_dict: Weights of the official module of the same kind: an updater, an update head, a decode head, or a
-            whole segmentor or detector.
+            whole segmentor or detector. Weights that have our names already keep them.
         model: Our module that is to load them. It is not changed.
 
     Returns:
@@ -70,13 +70,13 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     parts = _parts(model)
     renamed: dict[str, Tensor] = {}
     unknown = []
+    own = model.state_dict()
     for key, value in state_dict.items():
-        ours = _rename(key, parts)
+        ours = key if key in own else _rename(key, parts)
         if ours is None:
             unknown.append(key)
         else:
             renamed[ours] = value
-    own = model.state_dict()
     back = _inverse(parts)
     unknown += sorted(_rename(key, back) or key for key in renamed.keys() - own.keys())
     missing = sorted(_rename(key, back) or key for key in own.keys() - renamed.keys())

@@ -1,6 +1,5 @@
 """Reading checkpoint files that come from elsewhere: safely, and with errors that say what the file is instead."""
 
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -46,18 +45,22 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         raise CheckpointError(f'{path} is empty')
     if head[:1] == b'<':
         raise CheckpointError(f'{path} is a web page, not a checkpoint: the download brought an error page instead')
-    if head[:2] == b'PK' and not zipfile.is_zipfile(path):
-        raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes, without the end of the '
-                              'archive')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=not trust, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if asked := re.search(r'Unsupported global: GLOBAL (\S+)', str(error)):
+        archive = zipfile.is_zipfile(path)
+        if head[:2] == b'PK' and not archive:
+            raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes, without the end of '
+                                  'the archive')
+        content = torch.load(path, map_location='cpu', weights_only=not trust, mmap=archive)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere in the reader
+        reason = str(error).split('Weights only load failed')[0].strip() or type(error).__name__
+        if asked := re.search(r'(?i)unsupported (?:global: )?GLOBAL (\S+)', str(error)):
             raise CheckpointError(f'{path} asks for code to be executed while it is read ({asked[1]}), which any file '
                                   'could abuse. If you know who made it, say --trust (trust=True)') from error
-        raise CheckpointError(f'{path} is no checkpoint, or damaged: {error}') from error
-    except (EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f'{path} is no checkpoint, or damaged: {error}') from error
+        if trust and isinstance(error, ImportError | AttributeError):
+            raise CheckpointError(f'{path} needs classes that are not installed: {error}') from error
+        raise CheckpointError(f'{path} is no checkpoint, or damaged: {reason}') from error
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} holds a {type(content).__name__}, not a dict of weights')
     return content
@@ -76,20 +79,22 @@ def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> dict[str, 
     Raises:
         CheckpointError: There are no weights, or no averaged ones.
     """
-    names = _AVERAGED + _WEIGHTS if averaged else _WEIGHTS
+    # mmengine's EMA hook swaps the two when it saves: the average is where the weights are otherwise.
+    swapped = isinstance(checkpoint.get('ema_state_dict'), dict) and 'steps' in checkpoint['ema_state_dict']
+    names = (_AVERAGED if averaged != swapped else ()) + _WEIGHTS
     found = next((name for name in names if isinstance(checkpoint.get(name), dict)), None)
     content = checkpoint if found is None else checkpoint[found]
-    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor) and key != 'steps'}
     # mmcv's EMA hook keeps the average as buffers of the model, with the dots of the names replaced.
     buffers = {'ema_' + key.replace('.', '_'): key for key in weights}
     buffers = {ema: key for ema, key in buffers.items() if ema in weights}
     if averaged:
-        if not buffers and found not in _AVERAGED:
+        if not (buffers or swapped or found in _AVERAGED):
             raise CheckpointError('the checkpoint has no averaged weights')
         weights |= {key: weights[ema] for ema, key in buffers.items()}
     weights = {key: value for key, value in weights.items() if key not in buffers}
     if not weights:
         raise CheckpointError(f'the checkpoint holds no weights, only {sorted(map(str, content))[:10]}')
-    if all(key.startswith('module.') for key in weights):
+    while all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
-    return {key: value for key, value in weights.items() if key != 'steps'}  # a counter of mmengine's averaged model
+    return weights

@@ -82,9 +82,11 @@ class KNet(MaskFormer):
         A caller that is not strict (mmengine's is not, by default) goes on without weights that do not fit; what that
         probably means is said.
         """
-        weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        for key, value in modern_swin(weights).items():
-            state_dict[prefix + key] = value
+        swin = prefix + 'backbone.'
+        if any(key.startswith(f'{swin}layers.') for key in state_dict):  # the layout of the original Swin
+            backbone = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(swin)}
+            modern = modern_swin({key.removeprefix(prefix): value for key, value in backbone.items()})
+            state_dict.update({prefix + key: value for key, value in modern.items() if not key.endswith('attn_mask')})
         rename_official_keys(state_dict, self, prefix)
         weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         for guess in hints(weights, self.state_dict()):

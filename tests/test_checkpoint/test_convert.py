@@ -97,6 +97,24 @@ def test_stages_hint():
         convert_weights(fewer, detector(golden))
 
 
+def test_old_files_without_counters():
+    """What a host computes is filled in where an older one did not keep it."""
+    golden = Golden('knet_instance_trained')
+    model = detector(golden)
+    fewer = {key: value for key, value in golden.state.items() if not key.endswith('num_batches_tracked')}
+    assert len(fewer) < len(golden.state)
+    assert convert_weights(fewer, model)[0].keys() == model.state_dict().keys()
+
+
+def test_own_weights_are_checked_too():
+    model = detector(Golden('knet_instance_trained'))
+    weights = dict(model.state_dict())
+    key = 'panoptic_head.kernel_update_head.0.classifier.fc_cls.weight'
+    weights[key] = weights[key][:3]
+    with pytest.raises(ValueError, match='the file has 3 classes, the model 6'):
+        convert_weights(weights, model)
+
+
 def test_own_weights_pass_unchanged():
     model = detector(Golden('knet_instance_trained'))
     weights, report = convert_weights(model.state_dict(), model)

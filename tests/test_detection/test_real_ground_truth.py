@@ -53,7 +53,7 @@ def as_logits(sample):
     return classes[None], masks[None]
 
 
-@pytest.mark.parametrize('name', ['coco', 'coco_train100'])
+@pytest.mark.parametrize('name', ['coco', pytest.param('coco_train100', marks=pytest.mark.slow)])
 def test_ground_truth_scores_100(name):
     folder = SAMPLES / name
     with DefaultScope.overwrite_default_scope('mmdet'):
