@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from knet_plugin.checkpoint import convert_checkpoint, read_checkpoint
-from knet_plugin.cli import ResourceError, resolve_config
+from knet_plugin.cli import resolve_config
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +37,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def classes_of(cfg: Config) -> dict[str, Any]:
     """Classes and palette of the config's test data, without reading the data."""
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    loader = cfg.get('test_dataloader') or {}
+    loader = loader[0] if isinstance(loader, list) else loader  # of several data sets
+    dataset = loader.get('dataset', {})
     while 'dataset' in dataset:  # wrapped, for instance repeated
         dataset = dataset['dataset']
     if not dataset:
@@ -52,17 +54,23 @@ def main() -> None:
     args = parse_arguments()
     if args.target.exists() and not args.overwrite:
         raise SystemExit(f'error: {args.target} is there already; say --overwrite to replace it')
+    if not args.target.parent.is_dir():
+        raise SystemExit(f'error: there is no folder {args.target.parent}')
     try:
         config = resolve_config(args.config)
         cfg = Config.fromfile(config)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         model = MODELS.build(cfg.model)
+    except Exception as error:  # a config is code, and can fail as such
+        reason = f'{type(error).__name__}: {error}'
+        raise SystemExit(f'error: the model of {args.config} cannot be built: {reason}') from None
+    try:
         meta = dict(config=Path(config).name)
         if classes := classes_of(cfg):
             meta['dataset_meta'] = classes
         report = convert_checkpoint(args.source, args.target, model, to=args.to, averaged=args.averaged,
                                     trust=args.trust, meta=meta)
-    except (OSError, ValueError, ResourceError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f'error: {error}') from None
     print(report)
     if args.to == 'ours':

@@ -184,6 +184,12 @@ def test_tool(tmp_path):
     assert back.returncode == 0, back.stderr
     again = torch.load(tmp_path / 'back.pth', weights_only=True)['state_dict']
     assert all(torch.equal(again[key], value) for key, value in golden.state.items())
+    (tmp_path / 'empty.py').write_text('a = 1')
+    for arguments, message in ((('official.pth', 'no.pth', '--config', 'empty.py'), 'the model of empty.py cannot'),
+                               (('official.pth', 'no.pth', '--config', 'nowhere.py'), 'nowhere.py'),
+                               (('official.pth', 'nowhere/no.pth', '--config', 'config.py'), 'no folder nowhere')):
+        failed = run(tmp_path, *arguments)
+        assert failed.returncode and message in failed.stderr and 'Traceback' not in failed.stderr
     wrong = run(tmp_path, 'config.py', 'no.pth', '--config', 'config.py')
     assert wrong.returncode and 'error: config.py is no checkpoint' in wrong.stderr
     assert 'Traceback' not in wrong.stderr
