@@ -1,23 +1,29 @@
-"""Lets ``torch.load`` read training checkpoints of the host packages without executing code from the file.
+"""Lets the hosts read checkpoints without executing code from the file, and still resume their trainings.
 
 Since torch 2.6 ``torch.load`` refuses every class that is not known to be harmless. A training checkpoint of mmengine
 holds a few such: the history of the logged values, and numpy arrays and scalars. The original mmengine knows nothing
-of this and cannot resume; instead of switching the protection off, exactly these are allowed.
+of this and cannot resume; its fork, when refused, reads the file again without protection. Here exactly these classes
+are allowed, and files that need more are refused.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
 
+from knet_plugin.checkpoint.reading import load_file
 from knet_plugin.hosts import release
 
-__all__ = ['allow_host_checkpoints']
+__all__ = ['allow_host_checkpoints', 'check_files_of_hosts', 'load_from_http', 'load_from_local']
 
 # The numbers that training scripts log and keep: their dtype objects are restored through these classes.
 _DTYPES = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'float16', 'float32',
@@ -32,6 +38,42 @@ def allow_host_checkpoints() -> None:
     if release(torch.__version__) < (2, 6):
         return
     torch.serialization.add_safe_globals(_safe_globals())
+
+
+def check_files_of_hosts() -> None:
+    """Make mmengine read local files and downloads through ``load_file``; calling it again changes nothing.
+
+    Everything of the hosts that loads or resumes goes that way: ``load_from``, ``init_detector``, the inferencers. With
+    torch below 2.6, which could not read training checkpoints safely, nothing is done.
+    """
+    if release(torch.__version__) < (2, 6):
+        return
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Read a local file for mmengine; see ``load_file``."""
+    return load_file(Path(filename).expanduser(), map_location=map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    """Download a file to where torch keeps such, unless it is there, and read it; see ``load_file``.
+
+    In a distributed run the first process downloads, and the others wait.
+    """
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
+    if get_rank() == 0:
+        _download(filename, path)
+    barrier()
+    _download(filename, path)  # on other machines
+    return load_file(path, map_location=map_location)
+
+
+def _download(url: str, path: Path) -> None:
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
 
 
 def _safe_globals() -> list[Callable | tuple[Callable, str]]:

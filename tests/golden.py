@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from knet_plugin.checkpoint import to_official
-from knet_plugin.migration import Report, detection, semantic, update_head
+from knet_plugin.migration import Report, detection, semantic, supervision, update_head
 from knet_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,14 +130,14 @@ def kernel_head_config(official: dict) -> dict:
 
 def loss_config(*official: dict) -> dict:
     """Our config of the losses that official heads have, which must agree where several have one."""
-    cfg = migrated(detection.loss_config, {str(i): head for i, head in enumerate(official)})
+    cfg = migrated(supervision.loss_config, {str(i): head for i, head in enumerate(official)})
     # The goldens' semantic maps have unlabelled pixels, which the official code makes background.
     return dict(cfg, ignore_void=False)
 
 
 def assigner_config(official: dict) -> dict:
     """Our config of an official ``MaskHungarianAssigner``."""
-    return migrated(detection.assigner_config, official)
+    return migrated(supervision.assigner_config, official)
 
 
 def detector_config(official: dict, **test_cfg: Any) -> dict:

@@ -70,33 +70,25 @@ def test_a_stock_config_keeps_its_weights(name):
     assert {key: tuple(value.shape) for key, value in renamed.items()} == shapes(ours)
 
 
-SMALL = [name for name in STOCK if 'r50-d8_fcn' in name or 'r50-d8_upernet' in name]
-
-
-@pytest.mark.parametrize('name', slow(STOCK, set(STOCK) - set(SMALL)))
+@pytest.mark.parametrize('name', slow(STOCK, [name for name in STOCK if 'fcn' not in name]))
 def test_a_stock_config_gives_the_same_outputs(name):
+    """The whole segmentor; mmseg's weights are renamed by themselves."""
     source = load_source(f'mmseg::knet/{name}.py')
+    generator = torch.Generator().manual_seed(0)
     models = []
     for cfg in (source, migrate_config(source)):
-        head = without_pretrained(cfg).model.decode_head
-        head.kernel_generate_head.norm_cfg = dict(type='BN')
-        torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope('mmseg'):
-            models.append(MMSEG_MODELS.build(head).double().eval())
+            models.append(MMSEG_MODELS.build(without_pretrained(cfg).model).double().eval())
     stock, ours = models
-    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in stock.parameters():
             parameter += 0.01 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    ours.load_state_dict(from_official(stock.state_dict(), ours))
-    widths = ours.kernel_generate_head.in_channels
-    widths = [4, 4, 4, widths] if isinstance(widths, int) else widths
-    features = [torch.randn(2, width, 8 >> i, 8 >> i, generator=generator, dtype=torch.float64)
-                for i, width in enumerate(widths)]
+    ours.load_state_dict(stock.state_dict())
+    images = torch.randn(2, 3, 64, 96, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        expected = stock([feature.clone() for feature in features])
+        expected = stock(images)
         expected = expected[-1] if isinstance(expected, list) else expected
-        torch.testing.assert_close(ours(features), expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
+        torch.testing.assert_close(ours(images), expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize('name', slow([*SEGMENTORS, *DETECTORS], HEAVY))

@@ -26,8 +26,12 @@ def main() -> None:
         raise SystemExit(f'error: {args.out} exists already')
     report = Report()
     try:
-        cfg = migrate_config(load_source(args.source), report)
-    except (MigrationError, FileNotFoundError) as error:
+        source = load_source(args.source)
+    except Exception as error:  # a config is code, and can fail as such
+        raise SystemExit(f'error: {args.source} cannot be read: {type(error).__name__}: {error}') from None
+    try:
+        cfg = migrate_config(source, report)
+    except MigrationError as error:
         raise SystemExit(f'error: {error}') from error
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(args.out)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.models.backbones.swin import swin_converter
 from torch import Tensor, nn
 
 from knet_plugin.checkpoint.hints import COMPUTED
-from knet_plugin.checkpoint.key_map import from_official, to_official
+from knet_plugin.checkpoint.key_map import from_official, modern_swin, to_official
 from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
 from knet_plugin.version import __version__
 
-__all__ = ['Report', 'convert_checkpoint', 'convert_weights', 'modern_swin']
+__all__ = ['Report', 'convert_checkpoint', 'convert_weights']
 
 
 @dataclass
@@ -40,25 +39,6 @@ class Report:
         return '\n'.join(lines)
 
 
-def modern_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring the backbone of the original Swin code to the hosts' layout, by mmdet's own converter.
-
-    Names change, and the downsampling layers' input channels change their order. Other backbones stay as they are.
-
-    Args:
-        state_dict: Weights of a whole model.
-
-    Returns:
-        The same weights, the backbone in the layout of mmdet's and mmseg's ``SwinTransformer``.
-    """
-    if not any(key.startswith('backbone.layers.') for key in state_dict):
-        return dict(state_dict)
-    prefix = 'backbone.'
-    others = {key: value for key, value in state_dict.items() if not key.startswith(prefix)}
-    swin = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    return {**swin_converter(swin), **others}
-
-
 def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], Report]:
     """Bring weights to the names and the layout of a model of ours.
 
@@ -74,23 +54,26 @@ def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple
     """
     own = model.state_dict()
     report = Report()
-    weights = {}
-    for key, value in modern_swin(state_dict).items():
+    weights: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}  # name in ``weights`` -> name in the source
+    for source, value in state_dict.items():
+        (key, value), = modern_swin({source: value}).items()
         if key not in own and key.endswith(COMPUTED):
-            report.dropped[key] = 'computed when the model is built'
+            report.dropped[source] = 'computed when the model is built'
         else:
-            weights[key] = value
+            weights[key], sources[key] = value, source
     modules = {key.rpartition('.')[0] for key in weights}
     for key, value in own.items():  # older hosts did not keep these
         if key not in weights and key.endswith(COMPUTED) and key.rpartition('.')[0] in modules:
             weights[key] = value
     converted = from_official(weights, model)
-    report.mapped = dict(zip(weights, converted, strict=True))
+    report.mapped = {sources.get(key, key): target for key, target in zip(weights, converted, strict=True)}
     return converted, report
 
 
 def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module, *, to: str = 'ours',
-                       averaged: bool = False, trust: bool = False, meta: Mapping[str, Any] | None = None) -> Report:
+                       averaged: bool = False, trust: bool | None = None,
+                       meta: Mapping[str, Any] | None = None) -> Report:
     """Convert a file. The target appears complete or not at all; one that is there is replaced only then.
 
     Args:
@@ -99,20 +82,26 @@ def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module,
         model: Our model that the weights are for. It is not changed.
         to: ``'ours'``, or ``'official'`` for the names of the official release and of mmseg.
         averaged: Whether to take the running average (EMA) of the weights.
-        trust: Whether the source may execute code while it is read.
+        trust: Whether the source may execute code while it is read; see ``read_checkpoint``.
         meta: Written beside the weights. Its ``dataset_meta`` counts where the source says no classes.
 
     Returns:
         What became of every weight.
 
     Raises:
-        FileNotFoundError: There is no such source.
+        FileNotFoundError: There is no such source, or no such folder to write to.
+        OSError: The target cannot be written.
         ValueError: If the source is no checkpoint, or does not fit the model.
     """
     if to not in ('ours', 'official'):
         raise ValueError(f"to must be 'ours' or 'official', got to={to!r}")
+    target = Path(target)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f'there is no folder {target.parent}')
     content = read_checkpoint(source, trust)
-    weights, report = convert_weights(weights_of(content, averaged), model)
+    state_dict, dropped = weights_of(content, averaged)
+    weights, report = convert_weights(state_dict, model)
+    report.dropped |= dropped
     if to == 'official':
         weights = to_official(weights, model)
         report.mapped = dict(zip(report.mapped, weights, strict=True))
@@ -121,14 +110,16 @@ def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module,
         given = written.get('dataset_meta', {})
         agree = tuple(given.get('classes', ())) == tuple(dataset_meta.get('classes') or ())
         written['dataset_meta'] = {**given, **dataset_meta} if agree else dataset_meta
+    if to == 'official':  # where mmdet 2 and mmseg 0.x look
+        written |= {name.upper(): value for name, value in written.get('dataset_meta', {}).items()
+                    if name in ('classes', 'palette')}
     result = dict(meta=written, state_dict=weights)
-    target = Path(target)
     draft = target.with_name(f'.{target.name}.{uuid.uuid4().hex}')
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f'there is no folder {target.parent}')
     try:
         torch.save(result, draft)
         os.replace(draft, target)
+    except RuntimeError as error:  # torch's writer: the disk is full, for instance
+        raise OSError(f'{target} cannot be written: {error}') from error
     finally:
         draft.unlink(missing_ok=True)
     return report

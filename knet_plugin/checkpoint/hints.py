@@ -1,11 +1,14 @@
 """What is probably meant where weights do not fit a model."""
 
+import logging
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
-__all__ = ['COMPUTED', 'hints']
+__all__ = ['COMPUTED', 'hints', 'log_hints']
 
 COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
 """Ends of the names of buffers that a host may compute instead of keeping them."""
@@ -52,6 +55,20 @@ def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
              for key in (weights.keys() ^ own.keys()) | shapes.keys()):
         found.append('the backbones differ: check its type, its width and whether it has deformable convolutions')
     return found
+
+
+def log_hints(state_dict: Mapping[str, Any], model: nn.Module, prefix: str = '') -> None:
+    """Say in the log why weights that are being loaded do not fit, where that can be guessed.
+
+    Args:
+        state_dict: What is being loaded, under our names as far as they are known.
+        model: The module that it is for.
+        prefix: Where the module sits in ``state_dict``, with a trailing dot.
+    """
+    weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    for guess in hints(weights, model.state_dict()):
+        print_log(f'the weights of {prefix.rstrip(".") or "the model"} do not fit: {guess}', logger='current',
+                  level=logging.WARNING)
 
 
 def _stages(keys: Mapping[str, Tensor]) -> int:

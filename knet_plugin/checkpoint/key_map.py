@@ -3,16 +3,18 @@
 Only the parts that are ours are named anew; backbones, necks and stock decode heads keep their hosts' names.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mmdet.models.backbones.swin import swin_converter
 from torch import Tensor, nn
 
 from knet_plugin.checkpoint.hints import hints
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
 __all__ = ['CONTAINER_KEYS', 'KERNEL_HEAD_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official',
-           'rename_official_keys', 'to_official']
+           'modern_swin', 'rename_official_keys', 'to_official']
 
 # Official module inside ``KernelUpdator`` -> module inside our ``KernelUpdater``; the symbols are those of Eq. 4 and 5.
 UPDATER_KEYS = {
@@ -53,6 +55,10 @@ CONTAINER_KEYS = {
 }
 
 
+# What only the original Swin has inside a backbone.
+_ORIGINAL_SWIN = re.compile(r'layers\.\d+\.(blocks|downsample)\.|patch_embed\.proj\.')
+
+
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Rename official weights for a model of ours.
 
@@ -69,12 +75,14 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     """
     parts = _parts(model)
     renamed: dict[str, Tensor] = {}
-    unknown = []
+    unknown, repeated = [], []
     own = model.state_dict()
     for key, value in state_dict.items():
         ours = key if key in own else _rename(key, parts)
         if ours is None:
             unknown.append(key)
+        elif ours in renamed:
+            repeated.append(f'{key}: the same weight as {ours}')
         else:
             renamed[ours] = value
     back = _inverse(parts)
@@ -82,7 +90,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     missing = sorted(_rename(key, back) or key for key in own.keys() - renamed.keys())
     misshapen = [f'{_rename(key, back) or key}: {tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model'
                  for key, value in renamed.items() if key in own and value.shape != own[key].shape]
-    problems = {'unknown': unknown, 'missing': missing, 'of another shape': misshapen}
+    problems = {'unknown': unknown, 'given twice': repeated, 'missing': missing, 'of another shape': misshapen}
     if any(problems.values()):
         guesses = [f'  {guess}\n' for guess in hints(renamed, own)]
         raise ValueError(f'the weights do not fit {type(model).__name__}:\n' + ''.join(guesses) + '\n'.join(
@@ -107,15 +115,43 @@ def to_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 def rename_official_keys(state_dict: dict[str, Any], model: nn.Module, prefix: str = '') -> None:
     """Rename what is official below a prefix, in place; our own names and unknown ones stay.
 
+    A backbone in the layout of the original Swin is brought to the hosts'.
+
     Args:
         state_dict: Weights that are being loaded.
         model: Our module that they are meant for.
         prefix: Where the module sits in ``state_dict``, with a trailing dot.
     """
+    modern = modern_swin(state_dict, prefix)
+    state_dict.clear()
+    state_dict.update(modern)
     parts = [part._replace(source=prefix + part.source, target=prefix + part.target) for part in _parts(model)]
     for key in list(state_dict):
         if (ours := _rename(key, parts)) not in (None, key):
             state_dict[ours] = state_dict.pop(key)
+
+
+def modern_swin(state_dict: Mapping[str, Tensor], prefix: str = '') -> dict[str, Tensor]:
+    """Bring a backbone of the original Swin code to the hosts' layout, by mmdet's own converter.
+
+    Names change, and the downsampling layers' input channels change their order. Everything else stays as it is, other
+    backbones that have ``layers`` (ViT, PVT) among it.
+
+    Args:
+        state_dict: Weights of a whole model.
+        prefix: Where the model sits in ``state_dict``, with a trailing dot.
+
+    Returns:
+        The weights, the backbone in the layout of mmdet's and mmseg's ``SwinTransformer``.
+    """
+    backbone = f'{prefix}backbone.'
+    modern: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        if key.startswith(backbone) and _ORIGINAL_SWIN.match(key, len(backbone)):
+            (name, value), = swin_converter({key.removeprefix(backbone): value}).items()
+            key = prefix + name
+        modern[key] = value
+    return modern
 
 
 class _Part(NamedTuple):

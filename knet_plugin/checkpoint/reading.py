@@ -1,5 +1,6 @@
 """Reading checkpoint files that come from elsewhere: safely, and with errors that say what the file is instead."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['CheckpointError', 'read_checkpoint', 'weights_of']
+__all__ = ['CheckpointError', 'load_file', 'read_checkpoint', 'weights_of']
+
+TRUST = 'KNET_TRUST_CHECKPOINTS'
+"""Environment variable that allows files to execute code while they are read."""
 
 # Names under which training scripts keep the weights, the first that is there counts. Averaged weights come last: who
 # wants those asks for them.
@@ -20,23 +24,27 @@ class CheckpointError(ValueError):
     """A file cannot be used as a checkpoint; the message names the file and says why."""
 
 
-def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
-    """Read a checkpoint without executing code from the file.
-
-    Tensors are mapped from the file where its format allows, so that a large file is not read into memory twice.
+def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any = 'cpu', mmap: bool = False) -> Any:
+    """Do what ``torch.load`` does, without executing code from the file, and say what is wrong with the file.
 
     Args:
         path: A file that ``torch.save`` wrote.
-        trust: Whether the file may execute whatever it holds. Only for files that you made yourself.
+        trust: Whether the file may execute whatever it holds. Only for files that you made yourself. Unless said, the
+            environment variable ``KNET_TRUST_CHECKPOINTS=1`` says it.
+        map_location: As in ``torch.load``.
+        mmap: Whether tensors are mapped from the file where its format allows, so that a large file is not copied into
+            memory. Such a file must not be overwritten while its tensors are in use.
 
     Returns:
         What the file holds.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file is empty, a web page, damaged, needs code to be executed, or holds no dict.
+        CheckpointError: The file is empty, a web page, damaged, or needs code to be executed.
     """
     path = Path(path)
+    if trust is None:
+        trust = os.environ.get(TRUST) == '1'
     if not path.is_file():
         raise FileNotFoundError(f'there is no checkpoint {path}')
     with path.open('rb') as file:
@@ -45,28 +53,46 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         raise CheckpointError(f'{path} is empty')
     if head[:1] == b'<':
         raise CheckpointError(f'{path} is a web page, not a checkpoint: the download brought an error page instead')
+    archive = zipfile.is_zipfile(path)
+    if head[:2] == b'PK' and not archive:
+        raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes, without the end of the '
+                              'archive')
     try:
-        archive = zipfile.is_zipfile(path)
-        if head[:2] == b'PK' and not archive:
-            raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes, without the end of '
-                                  'the archive')
-        content = torch.load(path, map_location='cpu', weights_only=not trust, mmap=archive)
-    except CheckpointError:
+        return torch.load(path, map_location=map_location, weights_only=not trust, mmap=mmap and archive)
+    except MemoryError:
         raise
     except Exception as error:  # a damaged file can fail anywhere in the reader
         reason = str(error).split('Weights only load failed')[0].strip() or type(error).__name__
         if asked := re.search(r'(?i)unsupported (?:global: )?GLOBAL (\S+)', str(error)):
             raise CheckpointError(f'{path} asks for code to be executed while it is read ({asked[1]}), which any file '
-                                  'could abuse. If you know who made it, say --trust (trust=True)') from error
+                                  f'could abuse. If you know who made it, allow it with {TRUST}=1 in the environment, '
+                                  'or --trust of tools/convert_checkpoint.py') from error
         if trust and isinstance(error, ImportError | AttributeError):
             raise CheckpointError(f'{path} needs classes that are not installed: {error}') from error
         raise CheckpointError(f'{path} is no checkpoint, or damaged: {reason}') from error
+
+
+def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, Any]:
+    """Read a checkpoint for a while: its tensors may stay in the file, see ``mmap`` of ``load_file``.
+
+    Args:
+        path: See ``load_file``.
+        trust: See ``load_file``.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: As ``load_file``; or the file holds no dict.
+    """
+    content = load_file(path, trust=trust, mmap=True)
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} holds a {type(content).__name__}, not a dict of weights')
     return content
 
 
-def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> dict[str, Tensor]:
+def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Take the weights out of what training scripts wrap around them.
 
     Args:
@@ -74,7 +100,8 @@ def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> dict[str, 
         averaged: Whether to take the running average (EMA) of the weights.
 
     Returns:
-        Weights by name, without ``module.`` (of data parallel models) in front, and of averages without ``ema_``.
+        Weights by name, without ``module.`` (of data parallel models) in front, and of averages without ``ema_``; and
+        what else the file has, by name, with the reason why it is left out.
 
     Raises:
         CheckpointError: There are no weights, or no averaged ones.
@@ -85,6 +112,11 @@ def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> dict[str, 
     found = next((name for name in names if isinstance(checkpoint.get(name), dict)), None)
     content = checkpoint if found is None else checkpoint[found]
     weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor) and key != 'steps'}
+    dropped = {str(key): 'no weight' for key in content if str(key) not in weights}
+    if found is not None:
+        other = 'the weights before averaging' if averaged else 'averaged weights'
+        dropped |= {str(key): other if key in _WEIGHTS + _AVERAGED else 'no weight' for key in checkpoint
+                    if key not in (found, 'meta')}
     # mmcv's EMA hook keeps the average as buffers of the model, with the dots of the names replaced.
     buffers = {'ema_' + key.replace('.', '_'): key for key in weights}
     buffers = {ema: key for ema, key in buffers.items() if ema in weights}
@@ -92,9 +124,11 @@ def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> dict[str, 
         if not (buffers or swapped or found in _AVERAGED):
             raise CheckpointError('the checkpoint has no averaged weights')
         weights |= {key: weights[ema] for ema, key in buffers.items()}
+    else:
+        dropped |= dict.fromkeys(buffers, 'averaged weights')
     weights = {key: value for key, value in weights.items() if key not in buffers}
     if not weights:
         raise CheckpointError(f'the checkpoint holds no weights, only {sorted(map(str, content))[:10]}')
     while all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
-    return weights
+    return weights, dropped

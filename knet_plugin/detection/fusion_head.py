@@ -129,7 +129,10 @@ class KNetFusionHead(BasePanopticFusionHead):
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """Tight boxes (x1, y1, x2, y2) around (n, H, W) masks, in pixels, x2 and y2 exclusive; zeros around empty ones."""
+    """Tight boxes (x1, y1, x2, y2) around (n, H, W) masks, in pixels, x2 and y2 exclusive; zeros around empty ones.
+
+    The same as mmdet's ``mask2bbox``, which loops over the masks and waits for the device at each.
+    """
     boxes = []
     for axis in (-2, -1):
         used = masks.any(dim=axis)  # n, W and then n, H

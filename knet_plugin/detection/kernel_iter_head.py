@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmdet.structures import SampleList
 from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from knet_plugin.core import KernelUpdate
+from knet_plugin.core.mask_ops import resize
 from knet_plugin.core.stage_config import stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, segment_targets, stuff_owners
@@ -197,9 +197,8 @@ class KernelIterHead(BaseModule):
 
     def _upsample(self, logits: Tensor) -> Tensor:
         """(B, N, H, W) to the size of loss and result."""
-        if self.mask_upsample == 1:
-            return logits
-        return F.interpolate(logits, scale_factor=self.mask_upsample, mode='bilinear', align_corners=False)
+        height, width = logits.shape[-2:]
+        return resize(logits, (self.mask_upsample * height, self.mask_upsample * width))
 
     @torch.no_grad()
     def _match(self, mask_logits: Tensor, class_logits: Tensor | None, targets: SegmentTargets,

@@ -1,17 +1,15 @@
 """K-Net as an mmdet detector, for instance and for panoptic segmentation."""
 
-import logging
 from typing import Any
 
 from mmdet.models.detectors import MaskFormer
 from mmdet.structures import SampleList
 from mmengine.config import ConfigDict
-from mmengine.logging import print_log
 from mmengine.structures import InstanceData, PixelData
 
-from knet_plugin.checkpoint.convert import modern_swin
-from knet_plugin.checkpoint.hints import hints
+from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
+from knet_plugin.checkpoint.reading import CheckpointError
 from knet_plugin.registry import MODELS
 
 __all__ = ['KNet']
@@ -81,14 +79,14 @@ class KNet(MaskFormer):
 
         A caller that is not strict (mmengine's is not, by default) goes on without weights that do not fit; what that
         probably means is said.
+
+        Raises:
+            CheckpointError: If not one of the weights has a name of the model.
         """
-        swin = prefix + 'backbone.'
-        if any(key.startswith(f'{swin}layers.') for key in state_dict):  # the layout of the original Swin
-            backbone = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(swin)}
-            modern = modern_swin({key.removeprefix(prefix): value for key, value in backbone.items()})
-            state_dict.update({prefix + key: value for key, value in modern.items() if not key.endswith('attn_mask')})
         rename_official_keys(state_dict, self, prefix)
-        weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        for guess in hints(weights, self.state_dict()):
-            print_log(f'the weights do not fit: {guess}', logger='current', level=logging.WARNING)
+        if state_dict and not prefix and not state_dict.keys() & self.state_dict().keys():
+            raise CheckpointError(f'none of the weights has a name of the model: they begin with '
+                                  f'{sorted(state_dict)[:3]}, those of {type(self).__name__} with '
+                                  f'{sorted(self.state_dict())[:3]}')
+        log_hints(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

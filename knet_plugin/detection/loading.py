@@ -9,15 +9,11 @@ import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as StockLoadImageFromFile
 from mmdet.datasets.transforms import LoadPanopticAnnotations as StockLoadPanopticAnnotations
-from mmdet.structures.mask import BitmapMasks
 from mmengine.fileio import get
 
 from knet_plugin.registry import TRANSFORMS
 
 __all__ = ['LoadImageFromFile', 'LoadPanopticAnnotations', 'png_damage']
-
-VOID = 255
-"""Class of unlabelled pixels in the semantic map."""
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
@@ -82,22 +78,11 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
                              (_annotated_size(results), 'the annotation file says')):
             _check_size('seg_map_path', path, segment_ids.shape, size, source)
 
-        masks, missing = [], []
-        semantic = np.full_like(segment_ids, VOID)
-        for segment in results['segments_info']:
-            mask = segment_ids == segment['id']
-            if not mask.any():
-                missing.append(segment['id'])
-            semantic[mask] = segment['category']
-            if segment.get('is_thing'):
-                masks.append(mask.astype(np.uint8))
-        if missing:
+        listed = [segment['id'] for segment in results['segments_info']]
+        if missing := np.setdiff1d(listed, segment_ids).tolist():
             raise ValueError(f'seg_map_path {path}: no pixel has the segment ids {missing}, which the annotation '
                              'file lists for this image in segments_info')
-        if self.with_mask:
-            results['gt_masks'] = BitmapMasks(masks, *segment_ids.shape)
-        if self.with_seg:
-            results['gt_seg_map'] = semantic
+        super()._load_masks_and_semantic_segs(results)
 
     def _read_segment_ids(self, path: str) -> np.ndarray:
         """Segment of each pixel, (H, W) int32."""

@@ -11,6 +11,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
+from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.registry import MODELS, SCOPE
@@ -230,6 +231,7 @@ class IterativeDecodeHead(BaseModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants."""
         rename_official_keys(state_dict, self, prefix)
+        log_hints(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from detection_cases import detector, golden_samples
+from detection_cases import detector
 from golden import Golden, build, detector_config
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from test_configs import DETECTION, SEMANTIC, build_model, official_weights
 
 from knet_plugin.checkpoint import convert_checkpoint, convert_weights, to_official
-from knet_plugin.checkpoint.convert import modern_swin
+from knet_plugin.checkpoint.key_map import modern_swin
 from knet_plugin.cli import resolve_config, resolve_tool
 
 PUBLISHED = {name: row[0] for name, row in (SEMANTIC | DETECTION).items() if row[0]}
@@ -43,21 +43,6 @@ def test_published_weights_load_and_go_back(name, official, tmp_path):
     assert all(torch.equal(state[target], weights[source]) for source, target in report.mapped.items())
     back = to_official(state, model)
     assert back.keys() == weights.keys() and all(torch.equal(back[key], weights[key]) for key in weights)
-
-
-def test_official_file_by_itself(tmp_path):
-    """``load_checkpoint`` of mmengine, which everything of the hosts uses, on an official file."""
-    golden = Golden('knet_panoptic_trained')
-    torch.save(dict(meta=dict(epoch=12), state_dict=golden.state), tmp_path / 'official.pth')
-    model = build(detector_config(golden.config)).eval()
-    load_checkpoint(model, str(tmp_path / 'official.pth'), map_location='cpu')
-    samples = golden_samples(golden)
-    expected = golden_samples(golden)
-    with torch.no_grad():
-        model(golden['in/img'], samples, mode='predict')
-        detector(golden).eval()(golden['in/img'], expected, mode='predict')
-    for sample, other in zip(samples, expected, strict=True):
-        assert torch.equal(sample.pred_panoptic_seg.sem_seg, other.pred_panoptic_seg.sem_seg)
 
 
 def test_hints_are_logged_where_loading_is_not_strict(tmp_path, caplog):
@@ -106,6 +91,13 @@ def test_old_files_without_counters():
     assert convert_weights(fewer, model)[0].keys() == model.state_dict().keys()
 
 
+def test_one_weight_under_two_names():
+    golden = Golden('knet_instance_trained')
+    model = detector(golden)
+    with pytest.raises(ValueError, match='given twice:\n.*: the same weight as panoptic_head'):
+        convert_weights({**model.state_dict(), **golden.state}, model)
+
+
 def test_own_weights_are_checked_too():
     model = detector(Golden('knet_instance_trained'))
     weights = dict(model.state_dict())
@@ -149,6 +141,27 @@ def test_original_swin_layout():
     assert all(torch.equal(modern[key], weights[key]) for key in weights)
 
 
+def test_other_backbones_with_layers_are_left_alone():
+    others = {key: torch.rand(2) for key in ('backbone.layers.0.ln1.weight', 'backbone.layers.0.1.0.norm1.weight',
+                                             'backbone.patch_embed.projection.weight')}
+    assert modern_swin(others) == others
+
+
+def test_detector_loads_the_original_swin_by_itself():
+    cfg = detector_config(Golden('knet_panoptic_trained').config)
+    cfg['backbone'] = dict(type='mmdet.SwinTransformer', embed_dims=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2),
+                           window_size=4)
+    cfg['neck'] = dict(cfg['neck'], in_channels=[8, 16, 32, 64])
+    modern, fresh = build(cfg), build(cfg)
+    official = original_swin(to_official(modern.state_dict(), modern))
+    assert any(key.startswith('backbone.layers.') for key in official)
+    fresh.load_state_dict(dict(official, **{'backbone.layers.0.blocks.0.attn_mask': torch.zeros(1)}), strict=False)
+    assert all(torch.equal(value, modern.state_dict()[key]) for key, value in fresh.state_dict().items())
+    fresh.load_state_dict(official)  # strictly
+    weights, report = convert_weights(official, fresh)
+    assert set(report.mapped) == set(official) and weights.keys() == fresh.state_dict().keys()
+
+
 def test_target_is_written_whole_or_not_at_all(tmp_path):
     model = detector(Golden('knet_instance_trained'))
     target = tmp_path / 'out.pth'
@@ -172,18 +185,20 @@ def test_tool(tmp_path):
     golden = Golden('knet_panoptic_trained')
     cfg = dict(detector_config(golden.config))
     Config(dict(model=cfg, default_scope='mmdet')).dump(tmp_path / 'config.py')
-    torch.save(dict(state_dict=golden.state), tmp_path / 'official.pth')
+    torch.save(dict(meta=dict(CLASSES=('a', 'b')), state_dict=golden.state, optimizer={}), tmp_path / 'official.pth')
     done = run(tmp_path, 'official.pth', 'ours.pth', '--config', 'config.py')
     assert done.returncode == 0, done.stderr
     assert f'{len(golden.state)} weights' in done.stdout and 'without a difference' in done.stdout
+    assert 'dropped, no weight: optimizer' in done.stdout
     content = torch.load(tmp_path / 'ours.pth', weights_only=True)
     assert content['meta']['config'] == 'config.py' and content['meta']['source'] == 'official.pth'
     refused = run(tmp_path, 'official.pth', 'ours.pth', '--config', 'config.py')
     assert refused.returncode and '--overwrite' in refused.stderr
     back = run(tmp_path, 'ours.pth', 'back.pth', '--config', 'config.py', '--to', 'official')
     assert back.returncode == 0, back.stderr
-    again = torch.load(tmp_path / 'back.pth', weights_only=True)['state_dict']
-    assert all(torch.equal(again[key], value) for key, value in golden.state.items())
+    content = torch.load(tmp_path / 'back.pth', weights_only=True)
+    assert all(torch.equal(content['state_dict'][key], value) for key, value in golden.state.items())
+    assert content['meta']['CLASSES'] == ('a', 'b')  # where mmdet 2 looks
     (tmp_path / 'empty.py').write_text('a = 1')
     for arguments, message in ((('official.pth', 'no.pth', '--config', 'empty.py'), 'the model of empty.py cannot'),
                                (('official.pth', 'no.pth', '--config', 'nowhere.py'), 'nowhere.py'),

@@ -60,11 +60,15 @@ def test_no_dict(tmp_path):
         read_checkpoint(saved(tmp_path / 'file.pth', torch.rand(3)))
 
 
-def test_code_is_executed_only_on_trust(tmp_path):
+def test_code_is_executed_only_on_trust(tmp_path, monkeypatch):
     path = saved(tmp_path / 'file.pth', dict(state_dict={'a': torch.rand(1)}, extra=Harmless()))
-    with pytest.raises(CheckpointError, match=r'asks for code to be executed .*\.Harmless.*--trust'):
+    with pytest.raises(CheckpointError, match=r'asks for code .*\.Harmless.*KNET_TRUST_CHECKPOINTS=1.*--trust'):
         read_checkpoint(path)
     assert isinstance(read_checkpoint(path, trust=True)['extra'], Harmless)
+    monkeypatch.setenv('KNET_TRUST_CHECKPOINTS', '1')
+    assert isinstance(read_checkpoint(path)['extra'], Harmless)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path, trust=False)
 
 
 A, B = torch.rand(2), torch.rand(3)
@@ -81,7 +85,8 @@ A, B = torch.rand(2), torch.rand(3)
                                                                   'module.module.y': B}},
 ])
 def test_wrappers(content):
-    weights = weights_of(content)
+    weights, dropped = weights_of(content)
+    assert dropped.keys() <= {'optimizer', 'ema_state_dict', 'ema_x_a', 'ema_y', 'state_dict', 'steps'}
     assert weights.keys() == {'x.a', 'y'} and weights['x.a'] is A and weights['y'] is B
 
 
@@ -93,8 +98,15 @@ def test_wrappers(content):
                                                                   'module.y': B}},
 ])
 def test_averages(content):
-    weights = weights_of(content, averaged=True)
+    weights, _ = weights_of(content, averaged=True)
     assert torch.equal(weights['x.a'], A + 1) and torch.equal(weights['y'], B + 1) and len(weights) == 2
+
+
+def test_what_is_no_weight_is_named():
+    _, dropped = weights_of({'meta': {}, 'optimizer': {}, 'state_dict': {'x.a': A, 'y': B, 'ema_x_a': A, 'n': 3},
+                             'ema_state_dict': {'x.a': A}})
+    assert dropped == {'optimizer': 'no weight', 'n': 'no weight', 'ema_x_a': 'averaged weights',
+                       'ema_state_dict': 'averaged weights'}
 
 
 def test_no_averages():

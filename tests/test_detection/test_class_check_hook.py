@@ -1,8 +1,7 @@
 """A run stops before its first iteration if model, data set and annotation file do not mean the same classes."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +10,10 @@ import torch
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel, BaseTTAModel, MMDistributedDataParallel
-from mmengine.registry import DATASETS, METRICS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 
-from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES, make_shapes
+from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES
 from knet_plugin.detection import ClassCheckHook, class_check_hook
 from knet_plugin.detection.class_check_hook import read_categories
 
@@ -23,23 +22,7 @@ PANOPTIC = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUF
 PANOPTIC_FILE, INSTANCE_FILE = 'annotations/panoptic_train.json', 'annotations/instances_train.json'
 
 
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp('shapes') / 'data'
-    make_shapes(root, 4, 2, workers=0)
-    return root
-
-
-@pytest.fixture
-def root(shapes, tmp_path) -> Path:
-    """A copy to spoil."""
-    return shutil.copytree(shapes, tmp_path / 'data')
-
-
-@pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        yield
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
 @MODELS.register_module()

@@ -1,8 +1,6 @@
 """Bad files stop the loading with their name and what is wrong; good ones give what mmdet's own transforms give."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -10,32 +8,15 @@ import mmcv
 import numpy as np
 import pytest
 from mmdet.datasets import CocoPanopticDataset
-from mmengine.registry import DefaultScope
 
-from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES, make_shapes
+from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES
 from knet_plugin.detection.loading import png_damage
 
 METAINFO = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
 IMAGE, PNG, JSON = 'train/000000.jpg', 'annotations/panoptic_train/000000.png', 'annotations/panoptic_train.json'
 
 
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp('shapes') / 'data'
-    make_shapes(root, 12, 1, workers=0)
-    return root
-
-
-@pytest.fixture
-def root(shapes, tmp_path) -> Path:
-    """A copy to spoil."""
-    return shutil.copytree(shapes, tmp_path / 'data')
-
-
-@pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        yield
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
 def dataset(root: Path, scope: str = 'knet_plugin.', **prefix: str) -> CocoPanopticDataset:

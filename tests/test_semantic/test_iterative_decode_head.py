@@ -8,10 +8,9 @@ from golden import Golden, assert_close, build, cases, decode_head_config
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_state_dict
-from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS as MMSEG_MODELS
-from mmseg.structures import SegDataSample
+from segmentation_cases import check_segmentation, labelled, segmentation_samples, segmentor_config
 from torch.utils.checkpoint import checkpoint
 
 from knet_plugin.checkpoint import from_official, to_official
@@ -50,8 +49,7 @@ def samples(batch=2, size=64, labels=None):
     if labels is None:
         labels = torch.randint(0, CLASSES, (batch, 1, size, size), generator=generator)
         labels[:, :, :7] = 255
-    return [SegDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size), seg_map_path=f'{i}.png'),
-                          gt_sem_seg=PixelData(data=label)) for i, label in enumerate(labels)]
+    return labelled(labels, img_shape=(size, size), ori_shape=(size, size))
 
 
 def knet(name, stages=3, update=None, **changes):
@@ -118,31 +116,13 @@ def check_losses(losses, golden, total, pixels):
 @pytest.mark.parametrize('name', cases('seg_encoder_decoder_*'))
 def test_golden_segmentor(name):
     golden = Golden(name)
-    cfg = {key: value for key, value in golden.config.items() if key != 'pretrained'}
-    cfg['decode_head'] = decode_head_config(cfg['decode_head'])
     with DefaultScope.overwrite_default_scope('mmseg'):
-        model = MMSEG_MODELS.build(ConfigDict(cfg))
-    model.load_state_dict(from_official(golden.state, model))
-    images = golden['in/img']
-    size, original = tuple(images.shape[-2:]), tuple(golden.info['img_metas'][0]['ori_shape'][:2])
-    labels = samples(labels=golden['in/gt_semantic_seg'].long())
-    for sample in labels:
-        sample.set_metainfo(dict(img_shape=size, pad_shape=size, ori_shape=original))
-
-    model.eval()
-    with torch.no_grad():
-        logits = model.decode_head(model.extract_feat(images))
-        assert_close({'logits': logits}, {'logits': golden['out/eval/decode_logits']}, 1e-4)
-        results = model(images, copy.deepcopy(labels), mode='predict')
-    probabilities = results[0].seg_logits.data.softmax(0)
-    # Stored in half precision
-    assert (probabilities - golden['out/eval/prob_img0']).abs().max() <= 1e-3
-    wrong = sum((result.pred_sem_seg.data[0] != expected).sum().item()
-                for result, expected in zip(results, golden['out/eval/pred'], strict=True))
-    assert wrong <= 5  # argmax ties
+        model = MMSEG_MODELS.build(ConfigDict(segmentor_config(golden.config)))
+    model.load_state_dict(golden.state)
+    check_segmentation(model.eval(), golden)
 
     model.train()
-    losses = model(images, labels, mode='loss')
+    losses = model(golden['in/img'], segmentation_samples(golden), mode='loss')
     total = sum(value for key, value in losses.items() if 'loss' in key)
     total.backward()
     check_losses(losses, golden, total, pixels=golden['in/gt_semantic_seg'].numel())
