@@ -5,6 +5,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 JOBS ?= $(shell nproc)
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 VENV := .venv
 VENV2 := .venv-openmmlab
@@ -24,23 +25,27 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## List the targets
 	@echo 'K-Net for mmdet 3 and mmseg 1. Start with `make demo` or `make test`; both set up .venv first.'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 22
-	@echo 'Settings: PYTHON=python3.11 (3.10 to 3.12), JOBS=2 (compilers at once), PYTEST_ARGS="-k name"'
+	@echo 'Settings: PYTHON=python3.11 (3.10 to 3.12), JOBS=2 (compilers at once), PYTEST_ARGS="-k name",'
+	@echo '          WORKERS=2 (tests at once; 0 to debug them)'
 
 .PHONY: demo
 demo: setup  ## Set up, then train a small model on made-up images and show what it finds
 	$(VENV)/bin/python tools/demo.py
 
+# Of each worker: with more threads than cores, torch is several times slower.
+test test-slow test-openmmlab: export OMP_NUM_THREADS = 1
+
 .PHONY: test
 test: setup  ## Set up, then run the tests (without the slow ones)
-	$(VENV)/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: setup  ## Run the slow tests: builds and trainings
-	$(VENV)/bin/python -m pytest -m slow $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
 
 .PHONY: test-openmmlab
 test-openmmlab: setup-openmmlab  ## Run the tests with the original OpenMMLab packages
-	$(VENV2)/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(VENV2)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: setup  ## Check the code's style

@@ -9,6 +9,7 @@ are allowed, and files that need more are refused.
 from __future__ import annotations
 
 import pickle
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from knet_plugin.checkpoint.reading import load_file
+from knet_plugin.checkpoint.reading import CheckpointError, check_header, load_file
 from knet_plugin.hosts import release
 
 __all__ = ['allow_host_checkpoints', 'check_files_of_hosts', 'load_from_http', 'load_from_local']
@@ -63,23 +64,40 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     In a distributed run the first process downloads, and the others wait.
     """
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
-    if get_rank() == 0:
-        _download(filename, path)
-    barrier()
+    try:
+        if get_rank() == 0:
+            _download(filename, path)
+    finally:
+        barrier()
     _download(filename, path)  # on other machines
     return load_file(path, map_location=map_location)
 
 
 def _download(url: str, path: Path) -> None:
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path))
+    """Fetch a file; what is no checkpoint, or not the one that the hash in its name promises, is not kept.
+
+    Raises:
+        CheckpointError: It cannot be fetched, or is no checkpoint.
+    """
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f'{path.name}.{uuid.uuid4().hex}')
+    promised = torch.hub.HASH_REGEX.search(path.name)
+    try:
+        torch.hub.download_url_to_file(url, str(draft), promised[1] if promised else None)
+        check_header(draft)
+        draft.replace(path)
+    except (OSError, RuntimeError, CheckpointError) as error:
+        raise CheckpointError(f'{url}: {str(error).replace(str(draft), path.name)}') from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _safe_globals() -> list[Callable | tuple[Callable, str]]:
     reconstruct: Any = np.empty(0).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
-    allowed: list[Callable | tuple[Callable, str]] = [HistoryBuffer, np.ndarray, np.dtype]
+    allowed: list[Callable | tuple[Callable, str]] = [HistoryBuffer, np.ndarray, np.dtype, slice]
     allowed += list(dict.fromkeys(type(np.dtype(name)) for name in _DTYPES))
     # numpy 2 moved this module; a file written under either name must load under either version.
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):

@@ -61,8 +61,9 @@ def test_a_stock_config_keeps_its_weights(name):
     assert source.to_dict() == before
     # Only the decode head is another.
     assert cfg.model.decode_head.type == 'knet_plugin.IterativeDecodeHead'
-    assert {key: value for key, value in cfg.to_dict().items() if key != 'model'} == {
+    assert {key: value for key, value in cfg.to_dict().items() if key not in ('model', 'custom_imports')} == {
         key: value for key, value in before.items() if key != 'model'}
+    assert cfg.custom_imports == dict(imports=['knet_plugin'], allow_failed_imports=False)
     for key, value in before['model'].items():
         assert key == 'decode_head' or cfg.model.to_dict()[key] == value
     ours, stock = build_model(without_pretrained(cfg)), build_model(without_pretrained(source))
@@ -112,7 +113,7 @@ def test_an_official_config_becomes_the_published_model(name):
             expected = {option: expected[option] for option in actual or {}} or None
         assert actual == expected, key
     check_run(cfg, published, name)
-    assert not hasattr(cfg, 'custom_imports')
+    assert cfg.custom_imports.imports == ['knet_plugin']
     expected = {'model.pretrained'} if name in SEGMENTORS and 'swin' in name else {
         'val_evaluator[1].ann_file'} if name.endswith('panoptic') else set()
     assert {remark.path for remark in report.remarks if remark.by_hand} == expected
@@ -259,7 +260,7 @@ def test_what_needs_a_human_is_reported_and_the_rest_goes_on():
     assert {remark.path for remark in report.remarks if remark.by_hand} == {
         'lr_config', 'data.train.pipeline[2]', 'data.train.pipeline[0].file_client_args', 'custom_hooks[1]',
         'val_evaluator[1].ann_file'}
-    assert ours.custom_imports.imports == ['mine']
+    assert ours.custom_imports.imports == ['knet_plugin', 'mine']
     assert [scheduler.type for scheduler in ours.param_scheduler] == ['LinearLR']
     assert ours.train_dataloader.dataset.pipeline[2].type == 'Albu'
 
@@ -299,6 +300,22 @@ def test_other_models_are_refused(model, message):
         migrate_config(dict(model=model))
 
 
+@pytest.mark.parametrize('given, expected', [
+    (None, ['knet_plugin']), (dict(imports='mine'), ['knet_plugin', 'mine']), (dict(imports=None), ['knet_plugin']),
+    (dict(imports=['mine', 'knet_plugin']), ['knet_plugin', 'mine'])])
+def test_imports_of_a_stock_config(given, expected):
+    source = load_source(f'mmseg::knet/{STOCK[0]}.py')
+    source.custom_imports = given
+    assert migrate_config(source).custom_imports.imports == expected
+
+
+def test_imports_of_another_form():
+    source = load_source(f'mmseg::knet/{STOCK[0]}.py')
+    source.custom_imports = 'mine'
+    with pytest.raises(ValueError, match="custom_imports='mine'"):
+        migrate_config(source)
+
+
 def test_tool(tmp_path, monkeypatch, capsys):
     def run(source, out):
         monkeypatch.setattr(sys, 'argv', ['migrate_config', str(source), '-o', str(out)])
@@ -317,6 +334,13 @@ def test_tool(tmp_path, monkeypatch, capsys):
         run(tmp_path / 'other.py', tmp_path / 'more.py')
     with pytest.raises(SystemExit, match='there is no K-Net to migrate'):
         run(out, tmp_path / 'more.py')
+    (tmp_path / 'broken.py').write_text('model = (')
+    with pytest.raises(SystemExit, match='broken.py cannot be read: SyntaxError'):
+        run(tmp_path / 'broken.py', tmp_path / 'more.py')
+    with pytest.raises(SystemExit, match='must end in .py'):
+        run(source, tmp_path / 'more.json')
+    with pytest.raises(SystemExit, match='cannot be written'):
+        run(source, source / 'more.py')
 
 
 def test_official_keys_are_complete():

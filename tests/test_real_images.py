@@ -11,6 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from official_configs import official_config
+
+from knet_plugin.migration import load_source, migrate_config
 
 SAMPLES = Path(__file__).resolve().parents[2] / 'shared/real_samples'
 CONFIG = Path(__file__).parent / 'configs/overfit_real.py'
@@ -132,13 +135,18 @@ def overfit_panoptic(root, work_dir, iterations, options):
     return trained
 
 
+def resized(width, height):
+    """Options for images of another size."""
+    return [f'{resize}.scale=({width},{height})' for resize in (
+        'train_dataloader.dataset.pipeline.2', 'val_dataloader.dataset.pipeline.1',
+        'test_dataloader.dataset.pipeline.1')]
+
+
 def test_coco_panoptic(tmp_path):
     """Two images with 40 objects and 133 classes: panoptic, instance and semantic segmentation in one run."""
-    figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 600, [])
+    figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 400, [])
     print('PQ, AP, mIoU', figures)
-    # Four thing classes share half of PQ, and one of them has a single object of 175 pixels: found or not, it moves PQ
-    # by ten points from run to run.
-    assert figures[0] > 65 and figures[1] > 70
+    assert figures[0] > 80 and figures[1] > 70
 
 
 def first_images(root, number):
@@ -160,10 +168,53 @@ def test_coco_panoptic_twenty(tmp_path):
     """Twenty images: smaller, with fewer kernels and masks at stride 4, because there is ten times more to learn."""
     first_images(tmp_path / 'data', 20)
     options = ['train_dataloader.batch_size=4', 'optim_wrapper.optimizer.lr=0.0015',
-               'model.panoptic_head.mask_upsample=1', 'model.panoptic_head.kernel_head.num_kernels=40']
-    options += [f'{resize}.scale=(256,192)' for resize in ('train_dataloader.dataset.pipeline.2',
-                                                           'val_dataloader.dataset.pipeline.1',
-                                                           'test_dataloader.dataset.pipeline.1')]
-    figures = overfit_panoptic(tmp_path / 'data', tmp_path / 'work', 1600, options)
+               'model.panoptic_head.mask_upsample=1', 'model.panoptic_head.kernel_head.num_kernels=40',
+               *resized(256, 192)]
+    figures = overfit_panoptic(tmp_path / 'data', tmp_path / 'work', 1200, options)
     print('PQ, AP, mIoU', figures)
     assert figures[0] > 50
+
+
+def migrated_run(cfg, folder, *options):
+    """``mim train`` on a migrated config, from a file."""
+    cfg.dump(folder / 'migrated.py')
+    options = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+               'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False', *options]
+    return mim('train', '--work-dir', folder / 'work', '--cfg-options', *options, cwd=folder,
+               config=folder / 'migrated.py')
+
+
+def test_a_migrated_official_detector_trains_and_tests(tmp_path):
+    root = SAMPLES / 'coco'
+    cfg = migrate_config(official_config('knet_s3_r50_fpn_1x_coco-panoptic'))
+    del cfg.model.backbone.init_cfg
+    options = ['train_cfg.max_epochs=1']
+    for loader in ('train_dataloader', 'val_dataloader'):
+        options += [f'{loader}.dataset.{key}={value}' for key, value in {
+            'data_root': root, 'ann_file': 'annotations/panoptic.json', 'data_prefix.img': 'images/',
+            'data_prefix.seg': 'annotations/panoptic/'}.items()]
+    options += [*resized(192, 128), f'val_evaluator.0.ann_file={root}/annotations/panoptic.json',
+                f'val_evaluator.0.seg_prefix={root}/annotations/panoptic/',
+                f'val_evaluator.1.ann_file={root}/annotations/instances.json']
+    output = migrated_run(cfg, tmp_path, *options)
+    assert len(panoptic_figures(output)) == 3
+    losses = re.findall(r' loss: ([\d.naif]+)', output)
+    assert losses and all(np.isfinite(float(loss)) for loss in losses)
+
+
+def test_a_migrated_mmseg_config_trains_and_tests(tmp_path):
+    cfg = migrate_config(load_source('mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py'))
+    for norm_cfg in (cfg.model.backbone, cfg.model.auxiliary_head, cfg.model.decode_head.kernel_generate_head):
+        norm_cfg.norm_cfg.type = 'BN'
+    cfg.model.pretrained = None
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1',
+               'train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'model.data_preprocessor.size=(64,64)',
+               *resized(256, 128)]
+    for loader in ('train_dataloader', 'val_dataloader'):
+        options += [f'{loader}.dataset.{key}={value}' for key, value in {
+            'data_root': SAMPLES / 'ade20k', 'data_prefix.img_path': 'images',
+            'data_prefix.seg_map_path': 'annotations'}.items()]
+    output = migrated_run(cfg, tmp_path, *options)
+    assert mean_iou(output) >= 0
+    losses = re.findall(r' loss: ([\d.naif]+)', output)
+    assert len(losses) == 2 and all(np.isfinite(float(loss)) for loss in losses)

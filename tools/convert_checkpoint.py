@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--config', required=True, help='path or name of the config whose model it is for')
     parser.add_argument('--to', choices=('ours', 'official'), default='ours',
                         help='names to write: ours, or those of the official release and of mmseg')
-    parser.add_argument('--averaged', action='store_true', help='take the running average (EMA) of the weights')
+    parser.add_argument('--averaged', action='store_true', help='take the running average (EMA) that lies beside the weights')
     parser.add_argument('--trust', action='store_true', default=None,
                         help='let the file execute code while it is read; only for files whose maker you know')
     parser.add_argument('--overwrite', action='store_true', help='replace the target if it is there')
@@ -57,12 +57,13 @@ def main() -> None:
         cfg = Config.fromfile(config)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         model = MODELS.build(cfg.model)
+        classes = classes_of(cfg)
     except Exception as error:  # a config is code, and can fail as such
         reason = f'{type(error).__name__}: {error}'
         raise SystemExit(f'error: the model of {args.config} cannot be built: {reason}') from None
     try:
         meta = dict(config=Path(config).name)
-        if classes := classes_of(cfg):
+        if classes:
             meta['dataset_meta'] = classes
         report = convert_checkpoint(args.source, args.target, model, to=args.to, averaged=args.averaged,
                                     trust=args.trust, meta=meta)
@@ -71,7 +72,7 @@ def main() -> None:
     print(report)
     if args.to == 'ours':
         model.load_state_dict(read_checkpoint(args.target)['state_dict'])  # strictly
-        print(f'{args.target}: loaded into the model of {meta["config"]} without a difference')
+        print(f'{args.target}: loads strictly into the model of {meta["config"]}')
     else:
         print(args.target)
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from knet_plugin.migration import MigrationError, Report, load_source, migrate_config
+from knet_plugin.migration import Report, load_source, migrate_config
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,6 +24,8 @@ def main() -> None:
     args = parse_arguments()
     if args.out.exists():
         raise SystemExit(f'error: {args.out} exists already')
+    if args.out.suffix != '.py':
+        raise SystemExit(f'error: {args.out} must end in .py')
     report = Report()
     try:
         source = load_source(args.source)
@@ -31,10 +33,13 @@ def main() -> None:
         raise SystemExit(f'error: {args.source} cannot be read: {type(error).__name__}: {error}') from None
     try:
         cfg = migrate_config(source, report)
-    except MigrationError as error:
+    except ValueError as error:
         raise SystemExit(f'error: {error}') from error
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    cfg.dump(args.out)
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(cfg.pretty_text)
+    except OSError as error:
+        raise SystemExit(f'error: {args.out} cannot be written: {error}') from None
     for line in report.lines():
         print(line)
     print(f'written to {args.out}')

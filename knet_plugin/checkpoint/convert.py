@@ -56,8 +56,8 @@ def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple
     report = Report()
     weights: dict[str, Tensor] = {}
     sources: dict[str, str] = {}  # name in ``weights`` -> name in the source
-    for source, value in state_dict.items():
-        (key, value), = modern_swin({source: value}).items()
+    # Name by name, so that the report can say what became of each.
+    for source, (key, value) in zip(state_dict, modern_swin(state_dict, model).items(), strict=True):
         if key not in own and key.endswith(COMPUTED):
             report.dropped[source] = 'computed when the model is built'
         else:
@@ -108,7 +108,7 @@ def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module,
     written = dict(meta or {}, source=Path(source).name, knet_plugin=__version__)
     if dataset_meta := _dataset_meta(content.get('meta')):
         given = written.get('dataset_meta', {})
-        agree = tuple(given.get('classes', ())) == tuple(dataset_meta.get('classes') or ())
+        agree = tuple(given.get('classes', ())) == dataset_meta.get('classes')
         written['dataset_meta'] = {**given, **dataset_meta} if agree else dataset_meta
     if to == 'official':  # where mmdet 2 and mmseg 0.x look
         written |= {name.upper(): value for name, value in written.get('dataset_meta', {}).items()
@@ -117,6 +117,9 @@ def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module,
     draft = target.with_name(f'.{target.name}.{uuid.uuid4().hex}')
     try:
         torch.save(result, draft)
+        # Nothing is replaced by a file that cannot be read, or has other numbers.
+        torch.testing.assert_close(read_checkpoint(draft, trust=False)['state_dict'], weights, rtol=0, atol=0,
+                                   equal_nan=True)
         os.replace(draft, target)
     except RuntimeError as error:  # torch's writer: the disk is full, for instance
         raise OSError(f'{target} cannot be written: {error}') from error
@@ -129,6 +132,11 @@ def _dataset_meta(meta: Any) -> dict[str, Any]:
     """Classes and palette as mmdet 3 and mmseg 1 look for them."""
     if not isinstance(meta, Mapping):
         return {}
-    if isinstance(meta.get('dataset_meta'), Mapping):
-        return dict(meta['dataset_meta'])
-    return {name.lower(): meta[name] for name in ('CLASSES', 'PALETTE') if meta.get(name) is not None}
+    given = meta['dataset_meta'] if isinstance(meta.get('dataset_meta'), Mapping) else {
+        name.lower(): meta[name] for name in ('CLASSES', 'PALETTE') if meta.get(name) is not None}
+    # As plain values: arrays and numpy's strings could not be read without trust.
+    result: dict[str, Any] = {name: tuple(map(str, given[name])) for name in ('classes', 'thing_classes',
+                                                                              'stuff_classes') if name in given}
+    if given.get('palette') is not None:
+        result['palette'] = [tuple(int(value) for value in color) for color in given['palette']]
+    return result

@@ -28,7 +28,7 @@ def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
         return ['none of the weights has a name of the model: is it another model\'s file?']
     found = []
     shapes = {key: (tuple(weights[key].shape), tuple(own[key].shape)) for key in weights.keys() & own.keys()
-              if weights[key].shape != own[key].shape}
+              if isinstance(weights[key], Tensor) and weights[key].shape != own[key].shape}
 
     def differing(suffix: str, axis: int) -> tuple[int, int] | None:
         return next(((theirs[axis], ours[axis]) for key, (theirs, ours) in sorted(shapes.items())
@@ -45,7 +45,7 @@ def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
         found.append(f'the kernels of the file are {numbers[0]} wide, those of the model {numbers[1]}: check '
                      'kernel_size')
     stages = [_stages(keys) for keys in (weights, own)]
-    if stages[0] != stages[1]:
+    if stages[0] not in (0, stages[1]):
         found.append(f'the file has {stages[0]} update stages, the model {stages[1]}: check num_stages')
     blocks = [_blocks(keys) for keys in (weights, own)]
     if blocks[0] != blocks[1]:

@@ -122,7 +122,7 @@ def rename_official_keys(state_dict: dict[str, Any], model: nn.Module, prefix: s
         model: Our module that they are meant for.
         prefix: Where the module sits in ``state_dict``, with a trailing dot.
     """
-    modern = modern_swin(state_dict, prefix)
+    modern = modern_swin(state_dict, model, prefix)
     state_dict.clear()
     state_dict.update(modern)
     parts = [part._replace(source=prefix + part.source, target=prefix + part.target) for part in _parts(model)]
@@ -131,7 +131,7 @@ def rename_official_keys(state_dict: dict[str, Any], model: nn.Module, prefix: s
             state_dict[ours] = state_dict.pop(key)
 
 
-def modern_swin(state_dict: Mapping[str, Tensor], prefix: str = '') -> dict[str, Tensor]:
+def modern_swin(state_dict: Mapping[str, Tensor], model: nn.Module, prefix: str = '') -> dict[str, Tensor]:
     """Bring a backbone of the original Swin code to the hosts' layout, by mmdet's own converter.
 
     Names change, and the downsampling layers' input channels change their order. Everything else stays as it is, other
@@ -139,15 +139,18 @@ def modern_swin(state_dict: Mapping[str, Tensor], prefix: str = '') -> dict[str,
 
     Args:
         state_dict: Weights of a whole model.
+        model: The model that is to have them; what it has under the same name is not the original Swin's.
         prefix: Where the model sits in ``state_dict``, with a trailing dot.
 
     Returns:
         The weights, the backbone in the layout of mmdet's and mmseg's ``SwinTransformer``.
     """
     backbone = f'{prefix}backbone.'
+    own = model.state_dict(keep_vars=True).keys()
     modern: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        if key.startswith(backbone) and _ORIGINAL_SWIN.match(key, len(backbone)):
+        if (key.startswith(backbone) and _ORIGINAL_SWIN.match(key, len(backbone))
+                and key.removeprefix(prefix) not in own):
             (name, value), = swin_converter({key.removeprefix(backbone): value}).items()
             key = prefix + name
         modern[key] = value

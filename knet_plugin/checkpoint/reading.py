@@ -1,6 +1,7 @@
 """Reading checkpoint files that come from elsewhere: safely, and with errors that say what the file is instead."""
 
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['CheckpointError', 'load_file', 'read_checkpoint', 'weights_of']
+__all__ = ['CheckpointError', 'check_header', 'load_file', 'read_checkpoint', 'weights_of']
 
 TRUST = 'KNET_TRUST_CHECKPOINTS'
 """Environment variable that allows files to execute code while they are read."""
@@ -22,6 +23,36 @@ _AVERAGED = ('ema_state_dict', 'state_dict_ema', 'model_ema', 'ema')
 
 class CheckpointError(ValueError):
     """A file cannot be used as a checkpoint; the message names the file and says why."""
+
+
+def check_header(path: str | Path) -> bool:
+    """Look at the beginning and the end of a file, without reading it.
+
+    Args:
+        path: A file that should be one of ``torch.save``.
+
+    Returns:
+        Whether it is an archive, torch's format since version 1.6.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is empty, a web page, or an archive without its end.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no checkpoint {path}' if not path.exists() else f'{path} is a folder, not a '
+                                'checkpoint')
+    with path.open('rb') as file:
+        head = file.read(4096).removeprefix(b'\xef\xbb\xbf').lstrip()
+    if not head:
+        raise CheckpointError(f'{path} is empty')
+    if head[:1] == b'<':
+        raise CheckpointError(f'{path} is a web page, not a checkpoint: the download brought an error page instead')
+    archive = zipfile.is_zipfile(path)
+    if head[:2] == b'PK' and not archive:
+        raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes, without the end of the '
+                              'archive')
+    return archive
 
 
 def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any = 'cpu', mmap: bool = False) -> Any:
@@ -45,31 +76,31 @@ def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any 
     path = Path(path)
     if trust is None:
         trust = os.environ.get(TRUST) == '1'
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no checkpoint {path}')
-    with path.open('rb') as file:
-        head = file.read(512).lstrip()
-    if not head:
-        raise CheckpointError(f'{path} is empty')
-    if head[:1] == b'<':
-        raise CheckpointError(f'{path} is a web page, not a checkpoint: the download brought an error page instead')
-    archive = zipfile.is_zipfile(path)
-    if head[:2] == b'PK' and not archive:
-        raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes, without the end of the '
-                              'archive')
+    archive = check_header(path)
     try:
         return torch.load(path, map_location=map_location, weights_only=not trust, mmap=mmap and archive)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file can fail anywhere in the reader
-        reason = str(error).split('Weights only load failed')[0].strip() or type(error).__name__
-        if asked := re.search(r'(?i)unsupported (?:global: )?GLOBAL (\S+)', str(error)):
-            raise CheckpointError(f'{path} asks for code to be executed while it is read ({asked[1]}), which any file '
-                                  f'could abuse. If you know who made it, allow it with {TRUST}=1 in the environment, '
-                                  'or --trust of tools/convert_checkpoint.py') from error
+        text = str(error)
         if trust and isinstance(error, ImportError | AttributeError):
             raise CheckpointError(f'{path} needs classes that are not installed: {error}') from error
+        if not trust and isinstance(error, pickle.UnpicklingError) and (archive or _is_pickle(path)):
+            if asked := re.search(r'(?i)unsupported (?:global: )?GLOBAL (\S+)', text):
+                reason = asked[1]
+            else:
+                found = re.search(r'WeightsUnpickler error:\s*(.+)', text)
+                reason = (found[1] if found else text).strip().splitlines()[0]
+            raise CheckpointError(f'{path} asks for code to be executed while it is read ({reason}), which any file '
+                                  f'could abuse. If you know who made it, allow it with {TRUST}=1 in the environment, '
+                                  'or --trust of tools/convert_checkpoint.py') from error
+        reason = text.split('Weights only load failed')[0].strip() or type(error).__name__
         raise CheckpointError(f'{path} is no checkpoint, or damaged: {reason}') from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(1) == b'\x80'
 
 
 def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, Any]:
@@ -97,36 +128,38 @@ def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> tuple[dict
 
     Args:
         checkpoint: What the file holds: the weights themselves, or a dict that has them under one of the usual names.
-        averaged: Whether to take the running average (EMA) of the weights.
+        averaged: Whether to take the running average (EMA) of the weights where it lies beside them. (mmengine keeps
+            the average where the weights are otherwise, so there it is taken in any case, as mmengine itself does.)
 
     Returns:
-        Weights by name, without ``module.`` (of data parallel models) in front, and of averages without ``ema_``; and
-        what else the file has, by name, with the reason why it is left out.
+        Weights by name, without ``module.`` (of data parallel models) in front; and what else the file has, by name,
+        with the reason why it is left out.
 
     Raises:
-        CheckpointError: There are no weights, or no averaged ones.
+        CheckpointError: There are no weights, or no averaged ones, or it cannot be told which these are.
     """
     # mmengine's EMA hook swaps the two when it saves: the average is where the weights are otherwise.
     swapped = isinstance(checkpoint.get('ema_state_dict'), dict) and 'steps' in checkpoint['ema_state_dict']
-    names = (_AVERAGED if averaged != swapped else ()) + _WEIGHTS
+    names = (_AVERAGED if averaged and not swapped else ()) + _WEIGHTS
     found = next((name for name in names if isinstance(checkpoint.get(name), dict)), None)
     content = checkpoint if found is None else checkpoint[found]
-    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor) and key != 'steps'}
+    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     dropped = {str(key): 'no weight' for key in content if str(key) not in weights}
     if found is not None:
-        other = 'the weights before averaging' if averaged else 'averaged weights'
-        dropped |= {str(key): other if key in _WEIGHTS + _AVERAGED else 'no weight' for key in checkpoint
-                    if key not in (found, 'meta')}
-    # mmcv's EMA hook keeps the average as buffers of the model, with the dots of the names replaced.
-    buffers = {'ema_' + key.replace('.', '_'): key for key in weights}
-    buffers = {ema: key for ema, key in buffers.items() if ema in weights}
+        dropped |= {str(key): 'another copy of the weights' if key in _WEIGHTS + _AVERAGED else 'no weight'
+                    for key in checkpoint if key not in (found, 'meta')}
+    # mmcv's EMA hook keeps a second copy as buffers of the model, with the dots of the names replaced. Which of the two
+    # is the average depends on when the file was saved.
+    copies = {'ema_' + key.replace('.', '_') for key in weights} & weights.keys()
+    if averaged and not (swapped or found in _AVERAGED):
+        raise CheckpointError('the checkpoint has no averaged weights' if not copies else
+                              'which of the two copies of the weights (NAME and ema_NAME) is the average cannot be '
+                              'told: after an epoch, mmcv\'s EMA hook has the average under the plain names; take it '
+                              'without asking for averages')
+    dropped |= dict.fromkeys(sorted(copies), 'another copy of the weights')
+    weights = {key: value for key, value in weights.items() if key not in copies}
     if averaged:
-        if not (buffers or swapped or found in _AVERAGED):
-            raise CheckpointError('the checkpoint has no averaged weights')
-        weights |= {key: weights[ema] for ema, key in buffers.items()}
-    else:
-        dropped |= dict.fromkeys(buffers, 'averaged weights')
-    weights = {key: value for key, value in weights.items() if key not in buffers}
+        weights.pop('steps', None)
     if not weights:
         raise CheckpointError(f'the checkpoint holds no weights, only {sorted(map(str, content))[:10]}')
     while all(key.startswith('module.') for key in weights):

@@ -84,9 +84,10 @@ class KNet(MaskFormer):
             CheckpointError: If not one of the weights has a name of the model.
         """
         rename_official_keys(state_dict, self, prefix)
-        if state_dict and not prefix and not state_dict.keys() & self.state_dict().keys():
+        if not prefix and not state_dict.keys() & self.state_dict().keys():
             raise CheckpointError(f'none of the weights has a name of the model: they begin with '
                                   f'{sorted(state_dict)[:3]}, those of {type(self).__name__} with '
-                                  f'{sorted(self.state_dict())[:3]}')
+                                  f'{sorted(self.state_dict())[:3]}. If they are wrapped in something unusual, '
+                                  'tools/convert_checkpoint.py may know it')
         log_hints(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -66,14 +66,29 @@ def migrate_config(cfg: Config | dict[str, Any], report: Report | None = None) -
     if bare_type(model.get('type')) == 'KNet' and 'rpn_head' in model:
         result = _old(source, 'mmdet', report)
     elif heads := _iterative_heads(model):
-        released = any(bare_type(head.get('kernel_generate_head', {}).get('type')) in GENERATORS for head in heads)
+        released = any(bare_type((head.get('kernel_generate_head') or {}).get('type')) in GENERATORS for head in heads)
         old = not any(name in source for name in _NEW) and (released or any(name in source for name in _OLD))
         result = _old(source, 'mmseg', report) if old else source | dict(model=segmentor_config(model, report))
     else:
         raise MigrationError('there is no K-Net to migrate: model.type must be the official KNet, or a decode head '
                              f'mmseg\'s or the official IterativeDecodeHead, got model.type={model.get("type")!r}')
     report.check()
-    return Config(result)
+    return Config(importing_plugin(result))
+
+
+def importing_plugin(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The same config with this package among its ``custom_imports``, so that the hosts' own tools can read it too.
+
+    Raises:
+        ValueError: If there are ``custom_imports`` of another form than mmengine's.
+    """
+    given = cfg.get('custom_imports') or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f'custom_imports must be a dict with imports, got custom_imports={given!r}')
+    names = given.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    imports = list(dict.fromkeys(['knet_plugin', *names]))
+    return {**cfg, 'custom_imports': {'allow_failed_imports': False, **given, 'imports': imports}}
 
 
 def _plain(value: Any) -> Any:

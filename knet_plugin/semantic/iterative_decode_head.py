@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
+from knet_plugin.checkpoint.reading import CheckpointError
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.registry import MODELS, SCOPE
 from knet_plugin.semantic.stage_config import resolve_stage_configs
@@ -229,7 +230,15 @@ class IterativeDecodeHead(BaseModule):
                          'reduce_zero_label?')
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants."""
+        """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants.
+
+        Raises:
+            CheckpointError: If not one of the weights is a decode head's, and none a backbone's beside it.
+        """
+        parent = prefix.rpartition('.')[0].rpartition('.')[0]
+        if not any(key.startswith((prefix, f'{parent}.backbone.'.lstrip('.'))) for key in state_dict):
+            raise CheckpointError(f'none of the weights is of {prefix}* or of a backbone: they begin with '
+                                  f'{sorted(state_dict)[:3]}')
         rename_official_keys(state_dict, self, prefix)
         log_hints(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,6 +1,7 @@
 """Files of the official release and of mmseg load by themselves, in every way that the hosts load files."""
 
 import json
+import shutil
 import subprocess
 import sys
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -113,6 +114,15 @@ def test_nothing_fits(tmp_path):
         mmdet.apis.init_detector(config, str(weights), device='cpu')
 
 
+@pytest.mark.parametrize('weights', [{}, {'foo': torch.zeros(1)}, {'rpn_head.conv.weight': torch.zeros(1)}])
+def test_nothing_fits_a_segmentor(tmp_path, weights):
+    golden = Golden('seg_encoder_decoder_fcn')
+    cfg = Config(dict(default_scope='mmseg', model=segmentor_config(golden.config)))
+    torch.save(dict(state_dict=weights), tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match=r'none of the weights is of decode_head\.\*'):
+        mmseg.apis.init_model(cfg, str(tmp_path / 'other.pth'), device='cpu')
+
+
 @checked
 @pytest.mark.parametrize('content, message', [(b'', 'is empty'), (b'<!DOCTYPE html>', 'is a web page'),
                                               (b'PK\x03\x04half', 'is truncated')])
@@ -173,6 +183,8 @@ def test_downloads_are_checked_too(tmp_path, monkeypatch):
         def log_message(self, *args):
             pass
 
+    (tmp_path / 'site/late.pth').write_bytes(b'<html>busy</html>')
+    (tmp_path / 'site/named-00000000.pth').write_bytes((tmp_path / 'site/good.pth').read_bytes())
     with ThreadingHTTPServer(('127.0.0.1', 0), Quiet) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f'http://127.0.0.1:{server.server_port}'
@@ -180,6 +192,14 @@ def test_downloads_are_checked_too(tmp_path, monkeypatch):
             assert CheckpointLoader.load_checkpoint(f'{address}/good.pth')['state_dict']['a'] == 1
         with pytest.raises(CheckpointError, match='bad.pth asks for code'):
             CheckpointLoader.load_checkpoint(f'{address}/bad.pth')
+        with pytest.raises(CheckpointError, match='late.pth: .*late.pth is a web page'):
+            CheckpointLoader.load_checkpoint(f'{address}/late.pth')
+        shutil.copy(tmp_path / 'site/good.pth', tmp_path / 'site/late.pth')
+        assert CheckpointLoader.load_checkpoint(f'{address}/late.pth')['state_dict']['a'] == 1
+        with pytest.raises(CheckpointError, match='named-00000000.pth: invalid hash value'):
+            CheckpointLoader.load_checkpoint(f'{address}/named-00000000.pth')
+        with pytest.raises(CheckpointError, match='nowhere.pth: .*404'):
+            CheckpointLoader.load_checkpoint(f'{address}/nowhere.pth')
         server.shutdown()
     assert not (tmp_path / 'touched').exists()
     assert CheckpointLoader.load_checkpoint(f'{address}/good.pth')['state_dict']['a'] == 1  # kept

@@ -71,7 +71,7 @@ def perturb(module):
 def test_golden(name):
     golden = Golden(name)
     head = build(decode_head_config(golden.config))
-    head.load_state_dict(from_official(golden.state, head))
+    head.load_state_dict(golden.state)
     inputs = golden.group('in/feat')
     levels = [inputs[str(i)].requires_grad_() if str(i) in inputs else torch.zeros(3, 1, 1, 1) for i in range(4)]
     labels = samples(labels=golden['in/gt_semantic_seg'].long())
