@@ -144,7 +144,7 @@ def resized(width, height):
 
 def test_coco_panoptic(tmp_path):
     """Two images with 40 objects and 133 classes: panoptic, instance and semantic segmentation in one run."""
-    figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 400, [])
+    figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 600, [])
     print('PQ, AP, mIoU', figures)
     assert figures[0] > 80 and figures[1] > 70
 
