@@ -13,10 +13,11 @@ with contextlib.redirect_stdout(sys.stderr):  # where the forks announce what th
 from knet_plugin.host_names import find_configs_of_forks  # noqa: E402
 from knet_plugin.registry import expose_unprefixed_names  # noqa: E402
 from knet_plugin.safe_loading import allow_host_checkpoints, check_files_of_hosts  # noqa: E402
+from knet_plugin.semantic.attach import attach  # noqa: E402
 
 find_configs_of_forks()
 allow_host_checkpoints()
 check_files_of_hosts()
 expose_unprefixed_names()
 
-__all__ = ['__version__', 'checkpoint', 'core', 'detection', 'semantic']
+__all__ = ['__version__', 'attach', 'checkpoint', 'core', 'detection', 'semantic']

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 
-__all__ = ['FAMILIES', 'HOSTS', 'Host', 'HostPackageError', 'HostVersionWarning', 'check_host_packages', 'release']
+__all__ = ['FAMILIES', 'HOSTS', 'Host', 'HostPackageError', 'HostVersionWarning', 'check_host_packages',
+           'installed_family', 'release']
 
 
 class HostPackageError(RuntimeError):
@@ -94,6 +95,12 @@ def release(version: str) -> tuple[int, ...]:
     while numbers and numbers[-1] == 0:
         numbers.pop()
     return tuple(numbers)
+
+
+def installed_family() -> str:
+    """Which of ``FAMILIES`` is installed, by the distribution that mmseg comes from."""
+    names = metadata.packages_distributions().get('mmseg', [])
+    return 'original OpenMMLab' if 'mmsegmentation' in names else 'maintained forks'
 
 
 def check_host_packages(hosts: Iterable[Host] = HOSTS) -> None:

@@ -26,7 +26,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--config', required=True, help='path or name of the config whose model it is for')
     parser.add_argument('--to', choices=('ours', 'official'), default='ours',
                         help='names to write: ours, or those of the official release and of mmseg')
-    parser.add_argument('--averaged', action='store_true', help='take the running average (EMA) that lies beside the weights')
+    parser.add_argument('--averaged', action='store_true',
+                        help='take the running average (EMA) that lies beside the weights')
     parser.add_argument('--trust', action='store_true', default=None,
                         help='let the file execute code while it is read; only for files whose maker you know')
     parser.add_argument('--overwrite', action='store_true', help='replace the target if it is there')

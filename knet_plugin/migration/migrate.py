@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hub import get_config
 
 from knet_plugin.migration.data import data_config
 from knet_plugin.migration.detection import detector_config
@@ -35,7 +35,13 @@ def load_source(name: str) -> Config:
         FileNotFoundError: If there is no such file.
     """
     if '::' in name:
-        return get_config(name if name.endswith('.py') else f'{name}.py')
+        package, _, path = name.partition('::')
+        name = f'{name.removesuffix(".py")}.py'
+        spec = importlib.util.find_spec(package)
+        stored = Path(spec.origin or '').parent / '.mim/configs' / f'{path.removesuffix(".py")}.py' if spec else None
+        if stored is None or not stored.is_file():
+            raise FileNotFoundError(f'there is no config {name}' + ('' if spec else f': {package} is not installed'))
+        name = str(stored)
     if not Path(name).is_file():
         raise FileNotFoundError(f'there is no config {name}')
     return Config.fromfile(name, import_custom_modules=False)

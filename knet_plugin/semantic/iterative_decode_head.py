@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
-from knet_plugin.checkpoint.reading import CheckpointError
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.registry import MODELS, SCOPE
+from knet_plugin.semantic.seams import PLAIN, Seam, classifier_of, exchange, seam_of
 from knet_plugin.semantic.stage_config import resolve_stage_configs
 
 __all__ = ['IterativeDecodeHead']
@@ -28,10 +29,12 @@ class IterativeDecodeHead(BaseModule):
     Every decode head with a linear classifier sends its last feature through ``BaseDecodeHead.cls_seg``. What enters
     there is F, the 1 x 1 weight of ``conv_seg`` is K_0, what leaves is M_0. This head owns the stock head, puts its
     own ``cls_seg`` and ``loss_by_feat`` in the stock ones' places and leaves all the rest (forward, loss, predict, the
-    handling of cascades) to it, so whatever the stock head does between its inputs and its classifier stays done. Heads
-    that train on more than what the classifier returns (several outputs) are refused at the first loss.
+    handling of cascades) to it, so whatever the stock head does between its inputs and its classifier stays done. What
+    else a head trains on (auxiliary maps, boundaries) keeps its losses. Heads that are special say so in the table
+    :data:`knet_plugin.semantic.seams.SEAMS`; one that trains on several outputs and is not there is refused at the
+    first loss.
 
-    Weights of the official release and of mmseg's own K-Net are renamed while they are loaded.
+    Weights of the official release, of mmseg's own K-Net and of the stock head alone are renamed while they are loaded.
 
     Args:
         kernel_generate_head: Config of the decode head that yields F, K_0 and M_0. It is built in mmseg's scope where
@@ -54,17 +57,25 @@ class IterativeDecodeHead(BaseModule):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.kernel_generate_head = _build_stock_head(kernel_generate_head)
-        classifier = self._classifier
-        stages = resolve_stage_configs(kernel_update_head, num_stages, classifier.in_channels,
-                                       self.kernel_generate_head.out_channels, self.kernel_generate_head.num_classes)
+        head = self.kernel_generate_head
+        channels = (head.get_submodule(self._seam.kernels).out_features if self._seam.kernels else
+                    classifier_of(head).in_channels)
+        stages = resolve_stage_configs(kernel_update_head, num_stages, channels, head.out_channels, head.num_classes)
         self.kernel_update_head = ModuleList([self._build_stage(i, cfg) for i, cfg in enumerate(stages)])
         self._recording = False
         self._stage_logits: list[Tensor] = []
         self._recorded_with_grad = False
-        self._seam_used = False
-        # Bound methods, not closures or hooks: they survive deepcopy, pickle and torch.compile.
-        self.kernel_generate_head.cls_seg = self.cls_seg
-        self.kernel_generate_head.loss_by_feat = self.loss_by_feat
+        self._calls = 0
+        self._keeping = False
+        self._kept: dict[nn.Module, Tensor] = {}
+        # Bound methods, not closures: they survive deepcopy, pickle and torch.compile.
+        head.loss_by_feat = self.loss_by_feat
+        if self._seam.kernels:
+            head.forward = self._refine_forward
+            for name in (self._seam.features, self._seam.kernels):
+                head.get_submodule(name).register_forward_hook(self._keep)
+        else:
+            head.cls_seg = self.cls_seg
 
     @staticmethod
     def _build_stage(index: int, cfg: dict) -> KernelUpdateHead:
@@ -73,16 +84,6 @@ class IterativeDecodeHead(BaseModule):
             raise ValueError(f'kernel_update_head[{index}] has a classifier, but a semantic kernel is tied to its '
                              f'class and nothing would train it: remove classifier={cfg.get("classifier")}')
         return stage
-
-    @property
-    def _classifier(self) -> nn.Conv2d:
-        """The stock head's ``conv_seg``, looked up at each use because users may replace it."""
-        head = self.kernel_generate_head
-        conv_seg = getattr(head, 'conv_seg', None)
-        if not (isinstance(conv_seg, nn.Conv2d) and conv_seg.kernel_size == (1, 1) and conv_seg.groups == 1):
-            raise TypeError(f'{type(head).__name__} has no linear classifier for K-Net to start from: conv_seg must be '
-                            f'a 1 x 1 convolution, got conv_seg={conv_seg}')
-        return conv_seg
 
     # What mmseg's segmentors, samplers and tools read from a decode head.
 
@@ -97,6 +98,11 @@ class IterativeDecodeHead(BaseModule):
     channels = property(lambda self: self.kernel_generate_head.channels)
     loss_decode = property(lambda self: self.kernel_generate_head.loss_decode)
     sampler = property(lambda self: self.kernel_generate_head.sampler)
+
+    @property
+    def _seam(self) -> Seam:
+        """What is special about the stock head."""
+        return seam_of(self.kernel_generate_head)
 
     @property
     def num_stages(self) -> int:
@@ -148,13 +154,13 @@ class IterativeDecodeHead(BaseModule):
             self._stage_logits = []
 
     def _delegate(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the stock head and make sure that it came by our seam."""
-        if self.kernel_generate_head.cls_seg.__self__ is not self:
+        """Call the stock head and make sure that it came by our seam, once."""
+        if self.kernel_generate_head.loss_by_feat.__self__ is not self:
             raise RuntimeError('the stock head inside this copy of IterativeDecodeHead still reports to the original. '
                                'nn.DataParallel makes such copies: use DistributedDataParallel (or copy.deepcopy)')
-        self._seam_used = False
+        self._calls = 0
         result = function(*args, **kwargs)
-        if not self._seam_used:
+        if not self._calls:
             raise TypeError(f'{type(self.kernel_generate_head).__name__} classifies without calling its cls_seg, so '
                             'K-Net cannot get at its features')
         return result
@@ -170,35 +176,64 @@ class IterativeDecodeHead(BaseModule):
         """
         head = self.kernel_generate_head
         mask_logits = type(head).cls_seg(head, feats)  # M_0
+        kernels = classifier_of(head).weight.expand(feats.shape[0], -1, -1, -1, -1)  # K_0: B, N, C, 1, 1
+        return self._refine(feats, kernels, mask_logits)
+
+    def _refine_forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """In the place of the forward of a stock head without classifier, whose parts yield F and K_0."""
+        head, seam = self.kernel_generate_head, self._seam
+        self._keeping = True
+        try:
+            mask_logits = type(head).forward(head, *args, **kwargs)  # M_0
+            if len(self._kept) < 2:
+                raise RuntimeError(f'{type(head).__name__} did not call its {seam.features} and {seam.kernels}, or '
+                                   'they were replaced after K-Net was built on them')
+            feats = self._kept[head.get_submodule(seam.features)]
+            kernels = self._kept[head.get_submodule(seam.kernels)]
+        finally:
+            self._keeping, self._kept = False, {}
+        feats = feats.transpose(1, 2).unflatten(2, mask_logits.shape[-2:])
+        return self._refine(feats, kernels[..., None, None], mask_logits)
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Forward hook of the parts that yield F and K_0."""
+        if self._keeping:
+            self._kept[module] = output
+
+    def _refine(self, feats: Tensor, kernels: Tensor, mask_logits: Tensor) -> Tensor:
+        """M_S from F (B, C, H, W), K_0 (B, N, C, 1, 1) and M_0 (B, N, H, W)."""
         stage_logits = [mask_logits]
-        kernels = self._classifier.weight.expand(feats.shape[0], -1, -1, -1, -1)  # K_0: B, N, C, 1, 1
         for stage in self.kernel_update_head:
             kernels, mask_logits, _ = stage(feats, kernels, mask_logits)
             stage_logits.append(mask_logits)
-        self._seam_used = True
+        self._calls += 1
         if self._recording:
             self._stage_logits = stage_logits
             self._recorded_with_grad = torch.is_grad_enabled()
         return mask_logits
 
-    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list, *args: Any,
-                     **kwargs: Any) -> dict[str, Tensor]:
+    def loss_by_feat(self, seg_logits: Any, batch_data_samples: list, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """In the stock ``loss_by_feat``'s place: the same loss once for each of M_0 .. M_S.
 
         Args:
-            seg_logits: What the stock head's forward returned, M_S.
+            seg_logits: What the stock head's forward returned: M_S, or M_S among other outputs.
             batch_data_samples: mmseg's data samples.
 
         Returns:
-            The stock losses and metrics of stage i under ``<name>.s<i>``.
+            The stock losses and metrics of stage i under ``<name>.s<i>``; those of other outputs under their own names.
         """
         head = self.kernel_generate_head
         self._check_labels(batch_data_samples)
         self._check_stages(seg_logits)
         losses = {}
         for i, logits in enumerate(self._stage_logits):
-            for name, value in type(head).loss_by_feat(head, logits, batch_data_samples, *args, **kwargs).items():
-                losses[f'{name}.s{i}'] = value
+            outputs, _ = exchange(seg_logits, self._stage_logits[-1], logits)
+            for name, value in type(head).loss_by_feat(head, outputs, batch_data_samples, *args, **kwargs).items():
+                losses[name if self._seam.counts_once(name) else f'{name}.s{i}'] = value
+        unused = [pattern for pattern in self._seam.once if not any(fnmatchcase(name, pattern) for name in losses)]
+        if unused and not isinstance(seg_logits, Tensor):
+            raise ValueError(f'the entry of {type(head).__name__} in knet_plugin.semantic.SEAMS has once={unused}, but '
+                             f'its losses are {sorted(losses)}')
         return losses
 
     def _check_stages(self, seg_logits: Any) -> None:
@@ -207,10 +242,17 @@ class IterativeDecodeHead(BaseModule):
         if not self._stage_logits:
             raise TypeError(f'loss_by_feat was called outside IterativeDecodeHead.loss, so the stages of {head} are '
                             'not known: call loss(inputs, batch_data_samples, train_cfg)')
-        if seg_logits is not self._stage_logits[-1]:
-            found = 'other logits than' if isinstance(seg_logits, Tensor) else f'a {type(seg_logits).__name__}, not on'
-            raise TypeError(f'{head} trains on {found} the single map that its classifier returned last; K-Net cannot '
-                            'tell what of it to supervise at each stage')
+        _, found = exchange(seg_logits, self._stage_logits[-1], self._stage_logits[-1])
+        if not found:
+            raise TypeError(f'{head} trains on other logits than those that its classifier returned last; K-Net cannot '
+                            'tell what to supervise at each stage')
+        if self._calls > 1:
+            raise TypeError(f'{head} calls its classifier {self._calls} times in one forward; K-Net cannot tell which '
+                            'of the maps to supervise at each stage')
+        if not isinstance(seg_logits, Tensor) and self._seam is PLAIN:
+            raise TypeError(f'{head} trains on a {type(seg_logits).__name__}, not on a single map; say which of its '
+                            f'losses do not read the map, as in knet_plugin.semantic.SEAMS[{head}] = Seam(once=('
+                            '\'loss_aux\', ))')
         if torch.is_grad_enabled() and not self._recorded_with_grad:
             raise RuntimeError(f'the stages of {head} have no gradients: reentrant activation checkpointing runs them '
                                'without; use torch.utils.checkpoint with use_reentrant=False')
@@ -230,16 +272,12 @@ class IterativeDecodeHead(BaseModule):
                          'reduce_zero_label?')
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants.
-
-        Raises:
-            CheckpointError: If not one of the weights is a decode head's, and none a backbone's beside it.
-        """
-        parent = prefix.rpartition('.')[0].rpartition('.')[0]
-        if not any(key.startswith((prefix, f'{parent}.backbone.'.lstrip('.'))) for key in state_dict):
-            raise CheckpointError(f'none of the weights is of {prefix}* or of a backbone: they begin with '
-                                  f'{sorted(state_dict)[:3]}')
+        """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants."""
         rename_official_keys(state_dict, self, prefix)
+        own = self.state_dict(keep_vars=True).keys()
+        for name in self.kernel_generate_head.state_dict(keep_vars=True):  # of a model without K-Net
+            if prefix + name in state_dict and name not in own:
+                state_dict[f'{prefix}kernel_generate_head.{name}'] = state_dict.pop(prefix + name)
         log_hints(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

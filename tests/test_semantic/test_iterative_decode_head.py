@@ -14,6 +14,7 @@ from segmentation_cases import check_segmentation, labelled, segmentation_sample
 from torch.utils.checkpoint import checkpoint
 
 from knet_plugin.checkpoint import from_official, to_official
+from knet_plugin.semantic import SEAMS, Seam
 
 CLASSES = 7
 WIDTHS = (8, 12, 16, 20)  # of the four feature levels
@@ -303,16 +304,109 @@ def test_stages_train_on_a_frozen_stock_head():
     assert all(parameter.grad is None for parameter in head.kernel_generate_head.parameters())
 
 
-@pytest.mark.parametrize(('name', 'options', 'message'), [
-    ('DAHead', dict(**ONE_LEVEL, pam_channels=4), 'DAHead trains on a tuple'),
-    ('EncHead', dict(COMMON, in_channels=list(WIDTHS), in_index=[0, 1, 2, 3], channels=16, num_codes=4),
-     'EncHead trains on a tuple'),
-])
-def test_heads_that_train_on_several_outputs(name, options, message):
-    head = build(dict(type='knet_plugin.IterativeDecodeHead',
-                      kernel_generate_head=dict(type=f'mmseg.{name}', _scope_='mmseg', **options))).train()
-    with pytest.raises(TypeError, match=message):
+# Heads that train on more than M; PID and DDR want one more feature map or boundaries, see test_decode_heads.py.
+SEVERAL = dict(DAHead=dict(**ONE_LEVEL, pam_channels=4),
+               EncHead=dict(COMMON, in_channels=list(WIDTHS), in_index=[0, 1, 2, 3], channels=16, num_codes=4))
+
+
+@pytest.mark.parametrize('name', SEVERAL)
+def test_other_outputs_keep_their_losses(name):
+    head = perturb(build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=f'mmseg.{name}', _scope_='mmseg', **SEVERAL[name])))).train()
+    plain = copy.deepcopy(head.kernel_generate_head)
+    del plain.cls_seg, plain.loss_by_feat
+    losses, expected = head.loss(features(), samples(), None), plain.loss(features(), samples(), None)
+    main = {'DAHead': 'pam_cam.', 'EncHead': ''}[name]
+    stages = {f'{main}{key}.s{i}' for key in ('loss_ce', 'acc_seg') for i in range(4)}
+    assert stages <= losses.keys()
+    others = losses.keys() - stages
+    assert others == expected.keys() - {f'{main}loss_ce', f'{main}acc_seg'} and others
+    for key in others:
+        torch.testing.assert_close(losses[key], expected[key])
+    torch.testing.assert_close(losses[f'{main}loss_ce.s0'], expected[f'{main}loss_ce'])
+
+
+class TwoOutputs(FCNHead):
+    """A third party's head with an auxiliary map."""
+
+    def forward(self, inputs):
+        feats = self._forward_feature(inputs)
+        return dict(main=[self.cls_seg(feats)], other=feats.mean())
+
+    def loss_by_feat(self, seg_logits, batch_data_samples):
+        losses = super().loss_by_feat(seg_logits['main'][0], batch_data_samples)
+        return dict(losses, loss_other=seg_logits['other'].square())
+
+
+def test_a_third_partys_head_is_registered_in_one_line(monkeypatch):
+    head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead']))).train()
+    with pytest.raises(TypeError, match=r'TwoOutputs trains on a dict, .*SEAMS\[TwoOutputs\] = Seam\(once='):
         head.loss(features(), samples(), None)
+    monkeypatch.setitem(SEAMS, TwoOutputs, Seam(once=('loss_other', )))
+    head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead']))).train()
+    losses = head.loss(features(), samples(), None)
+    assert {'loss_other', 'loss_ce.s0', 'loss_ce.s3'} <= losses.keys() and 'loss_other.s0' not in losses
+    monkeypatch.setitem(SEAMS, TwoOutputs, Seam(once=('loss_othr', )))
+    with pytest.raises(ValueError, match=r"once=\['loss_othr'\], but its losses are"):
+        head.loss(features(), samples(), None)
+    with pytest.raises(TypeError, match="once='loss_other'"):
+        Seam(once='loss_other')
+
+
+def test_copies_refuse_too():
+    head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead']))).train()
+    for clone in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        with pytest.raises(TypeError, match='TwoOutputs trains on a dict'):
+            clone.loss(features(), samples(), None)
+
+
+class TwoMaps(FCNHead):
+    """Classifies twice."""
+
+    def forward(self, inputs):
+        feats = self._forward_feature(inputs)
+        return self.cls_seg(feats.flip(-1)), self.cls_seg(feats)
+
+
+def test_a_classifier_that_is_called_twice(monkeypatch):
+    monkeypatch.setitem(SEAMS, TwoMaps, Seam())
+    head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=TwoMaps, _scope_='mmseg', **HEADS['FCNHead']))).train()
+    with pytest.raises(TypeError, match='TwoMaps calls its classifier 2 times'):
+        head.loss(features(), samples(), None)
+
+
+def segmenter():
+    torch.manual_seed(0)
+    return perturb(build(dict(type='knet_plugin.IterativeDecodeHead', num_stages=2, kernel_generate_head=dict(
+        type='mmseg.SegmenterMaskTransformerHead', _scope_='mmseg', in_channels=20, in_index=3, channels=16,
+        embed_dims=16, num_layers=1, num_heads=2, num_classes=CLASSES, dropout_ratio=0.))))
+
+
+def test_copies_of_a_head_whose_forward_is_replaced():
+    head = segmenter().eval()
+    expected = head(features())
+    for clone in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        torch.testing.assert_close(clone(features()), expected)
+        with torch.no_grad():
+            clone.kernel_update_head[1].fc_mask.weight.zero_()
+        assert not torch.allclose(clone(features()), expected)
+        torch.testing.assert_close(head(features()), expected)
+    head.kernel_generate_head.patch_proj(torch.rand(1, 4, 16))
+    copy.deepcopy(head)  # nothing was kept
+    head.kernel_generate_head.patch_proj = torch.nn.Linear(16, 16, bias=False)
+    with pytest.raises(RuntimeError, match='did not call its patch_proj and classes_proj, or they were replaced'):
+        head(features())
+
+
+@pytest.mark.parametrize('keys', ['backbone.conv.weight', 'auxiliary_head.conv_seg.weight'])
+def test_files_without_this_head_are_left_to_the_caller(keys):
+    model = torch.nn.ModuleDict(dict(decode_head=knet('FCNHead')))
+    missing, unexpected = model.load_state_dict({keys: torch.zeros(1)}, strict=False)
+    assert unexpected == [keys] and set(missing) >= dict(model.named_parameters()).keys()
 
 
 class BypassingHead(FCNHead):

@@ -1,0 +1,8 @@
+# BiSeNetV2, with K-Net.
+_base_ = ['../../_base_/plugin.py', 'mmseg::bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024.py']
+
+model = dict(
+    decode_head=dict(
+        _delete_=True, type='knet_plugin.IterativeDecodeHead',
+        num_stages=3,
+        kernel_generate_head=_base_.model.decode_head))

@@ -1,0 +1,8 @@
+# ERFNet, with K-Net.
+_base_ = ['../../_base_/plugin.py', 'mmseg::erfnet/erfnet_fcn_4xb4-160k_cityscapes-512x1024.py']
+
+model = dict(
+    decode_head=dict(
+        _delete_=True, type='knet_plugin.IterativeDecodeHead',
+        num_stages=3,
+        kernel_generate_head=_base_.model.decode_head))

@@ -1,0 +1,8 @@
+# SegNeXt, with K-Net.
+_base_ = ['../../_base_/plugin.py', 'mmseg::segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512.py']
+
+model = dict(
+    decode_head=dict(
+        _delete_=True, type='knet_plugin.IterativeDecodeHead',
+        num_stages=3,
+        kernel_generate_head=_base_.model.decode_head))

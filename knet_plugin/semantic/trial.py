@@ -1,0 +1,137 @@
+"""Build a segmentor on the CPU and run it once on random images, to see that it works and what it costs."""
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ['Cost', 'build_segmentor', 'dummy_batch', 'input_size', 'measure', 'train_step']
+
+
+@dataclass
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        parameters: Weights, all of them.
+        flops: Multiply-adds of the convolutions, products and attentions of one image. (One each, as mmengine's count,
+            where torch's has two.)
+        seconds: The shortest time of one image, on the CPU.
+    """
+
+    parameters: int
+    flops: float
+    seconds: float
+
+
+def input_size(cfg: Config) -> tuple[int, int]:
+    """Height and width that a config trains on; 512 x 512 where it does not say."""
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    size = preprocessor.get('size') or cfg.get('crop_size') or (512, 512)
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def build_segmentor(cfg: Config, size: tuple[int, int]) -> BaseSegmentor:
+    """Build a config's model on the CPU, with random weights: nothing is downloaded or synchronised.
+
+    Args:
+        cfg: A config of mmseg.
+        size: Height and width that images are padded or cropped to in training.
+    """
+    model = copy.deepcopy(cfg.model)
+    if 'size' in (model.get('data_preprocessor') or {}):
+        model.data_preprocessor.size = size
+    model.pop('pretrained', None)
+    for name in ('init_cfg', 'pretrained'):
+        (model.get('backbone') or {}).pop(name, None)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        segmentor = revert_sync_batchnorm(MODELS.build(model))
+    return segmentor
+
+
+def dummy_batch(model: BaseSegmentor, size: tuple[int, int], images: int = 2) -> dict[str, list]:
+    """Random images with blocks of random classes, and the edge maps that boundary losses want.
+
+    Args:
+        model: A segmentor; its decode head says the number of classes.
+        size: Height and width.
+        images: How many.
+
+    Returns:
+        ``inputs`` and ``data_samples`` as mmseg's data loaders yield them.
+    """
+    classes: Any = model.num_classes  # of the last head
+    generator = torch.Generator().manual_seed(0)
+    inputs = list(torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=generator))
+    samples = []
+    for i in range(images):
+        blocks = torch.randint(0, classes, (4, 4), generator=generator)
+        labels = blocks.repeat_interleave(-(-size[0] // 4), 0).repeat_interleave(-(-size[1] // 4), 1)
+        labels = labels[None, :size[0], :size[1]]
+        edges = torch.zeros_like(labels)
+        edges[:, ::max(size[0] // 4, 1)] = 1
+        metainfo = dict(img_shape=size, ori_shape=size, pad_shape=size, img_path=f'{i}.jpg', seg_map_path=f'{i}.png')
+        samples.append(SegDataSample(metainfo=metainfo, gt_sem_seg=PixelData(data=labels),
+                                     gt_edge_map=PixelData(data=edges)))
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def train_step(model: BaseSegmentor, size: tuple[int, int], images: int = 2) -> dict[str, float]:
+    """One step of SGD on random images, with a rate of 0: weights stay, statistics and gradients do not.
+
+    Args:
+        model: A segmentor.
+        size: Height and width of the images.
+        images: How many.
+
+    Returns:
+        The losses and metrics.
+
+    Raises:
+        FloatingPointError: If a loss is not finite.
+    """
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        losses = {key: value.item() for key, value in
+                  model.train().train_step(dummy_batch(model, size, images), optimizer).items()}
+    if wrong := [key for key, value in losses.items() if not torch.tensor(value).isfinite()]:
+        raise FloatingPointError(f'these losses are not finite: {", ".join(wrong)}')
+    return losses
+
+
+def measure(model: BaseSegmentor, size: tuple[int, int], repetitions: int = 3) -> Cost:
+    """Predict one dummy image several times.
+
+    Args:
+        model: A segmentor.
+        size: Height and width of the image.
+        repetitions: How often time is taken, after one prediction in which operations are counted.
+    """
+    model.eval()
+    batch = dummy_batch(model, size, 1)
+    seconds = []
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        # With gradients and by plain products, since attention in one piece is not counted.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            result, = model.test_step(batch)
+        with torch.no_grad():
+            for _ in range(repetitions):
+                start = time.perf_counter()
+                model.test_step(batch)
+                seconds.append(time.perf_counter() - start)
+    if result.pred_sem_seg.data.shape[-2:] != torch.Size(size):
+        raise ValueError(f'the prediction has the shape {tuple(result.pred_sem_seg.data.shape)}, not {size}')
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(parameters, counter.get_total_flops() / 2, min(seconds))
