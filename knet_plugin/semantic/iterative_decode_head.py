@@ -154,7 +154,7 @@ class IterativeDecodeHead(BaseModule):
             self._stage_logits = []
 
     def _delegate(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the stock head and make sure that it came by our seam, once."""
+        """Call the stock head and make sure that it came by our seam."""
         if self.kernel_generate_head.loss_by_feat.__self__ is not self:
             raise RuntimeError('the stock head inside this copy of IterativeDecodeHead still reports to the original. '
                                'nn.DataParallel makes such copies: use DistributedDataParallel (or copy.deepcopy)')
