@@ -81,7 +81,7 @@ def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module,
         target: File to write: ``meta`` and ``state_dict``.
         model: Our model that the weights are for. It is not changed.
         to: ``'ours'``, or ``'official'`` for the names of the official release and of mmseg.
-        averaged: Whether to take the running average (EMA) of the weights.
+        averaged: Whether to take the running average (EMA) of the weights; see ``weights_of``.
         trust: Whether the source may execute code while it is read; see ``read_checkpoint``.
         meta: Written beside the weights. Its ``dataset_meta`` counts where the source says no classes.
 

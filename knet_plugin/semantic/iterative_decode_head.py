@@ -66,8 +66,7 @@ class IterativeDecodeHead(BaseModule):
         self._stage_logits: list[Tensor] = []
         self._recorded_with_grad = False
         self._calls = 0
-        self._keeping = False
-        self._kept: dict[nn.Module, Tensor] = {}
+        self._kept: dict[nn.Module, Tensor] | None = None  # a dict while the outputs of parts are wanted
         # Bound methods, not closures: they survive deepcopy, pickle and torch.compile.
         head.loss_by_feat = self.loss_by_feat
         if self._seam.kernels:
@@ -182,22 +181,21 @@ class IterativeDecodeHead(BaseModule):
     def _refine_forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """In the place of the forward of a stock head without classifier, whose parts yield F and K_0."""
         head, seam = self.kernel_generate_head, self._seam
-        self._keeping = True
+        kept = self._kept = {}
         try:
             mask_logits = type(head).forward(head, *args, **kwargs)  # M_0
-            if len(self._kept) < 2:
+            if len(kept) < 2:
                 raise RuntimeError(f'{type(head).__name__} did not call its {seam.features} and {seam.kernels}, or '
                                    'they were replaced after K-Net was built on them')
-            feats = self._kept[head.get_submodule(seam.features)]
-            kernels = self._kept[head.get_submodule(seam.kernels)]
+            feats, kernels = kept[head.get_submodule(seam.features)], kept[head.get_submodule(seam.kernels)]
         finally:
-            self._keeping, self._kept = False, {}
+            self._kept = None
         feats = feats.transpose(1, 2).unflatten(2, mask_logits.shape[-2:])
         return self._refine(feats, kernels[..., None, None], mask_logits)
 
     def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Forward hook of the parts that yield F and K_0."""
-        if self._keeping:
+        if self._kept is not None:
             self._kept[module] = output
 
     def _refine(self, feats: Tensor, kernels: Tensor, mask_logits: Tensor) -> Tensor:

@@ -166,6 +166,7 @@ def test_downloads_are_checked_too(tmp_path, monkeypatch):
     torch.save(dict(state_dict={'a': torch.ones(1)}), tmp_path / 'site/good.pth')
     torch.save(dict(extra=Touch(tmp_path / 'touched')), tmp_path / 'site/bad.pth')
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
 
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args):
