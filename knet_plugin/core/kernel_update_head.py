@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from knet_plugin.core.layers import fc_norm_act
 from knet_plugin.core.mask_ops import convolve, group_features, resize
+from knet_plugin.core.recompute import recompute
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelUpdate', 'KernelUpdateHead']
@@ -111,11 +112,11 @@ class KernelUpdateHead(BaseModule):
             features = self.feat_transform(features)
         taps = kernels.flatten(3).transpose(2, 3)  # K_{i-1} as B, N, T, C
         if self.updater is not None:
-            masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
-            grouped = self._group_features(masks, features)  # Eq. 3
+            # The weights of N x H x W and what is inside the updater are cheaper to make again than to keep.
+            grouped = recompute(self._group_features, mask_logits, features)  # Eq. 3
             # In full precision also under autocast: these are sums over all pixels, and only N x C of them.
             with torch.autocast(features.device.type, enabled=False):
-                taps = self.updater(grouped, taps.to(grouped.dtype))  # Eq. 4, 5
+                taps = recompute(self.updater, grouped, taps.to(grouped.dtype), parts=self.updater)  # Eq. 4, 5
         if self.interaction is not None:
             taps = self.interaction(taps)  # Eq. 6, K_i
 
@@ -135,8 +136,9 @@ class KernelUpdateHead(BaseModule):
             return None
         return self.feat_transform.weight.flatten(1), cast(Tensor, self.feat_transform.bias)
 
-    def _group_features(self, masks: Tensor, features: Tensor) -> Tensor:
+    def _group_features(self, mask_logits: Tensor, features: Tensor) -> Tensor:
         """Eq. 3 on the transformed features: ``sum M (W F + b) = W (sum M F) + b (sum M)``, (B, N, C)."""
+        masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
         dtype = self.fc_mask.weight.dtype
         grouped = group_features(masks, features).to(dtype)
         if (transform := self._folded_transform()) is None:
@@ -154,7 +156,7 @@ class KernelUpdateHead(BaseModule):
             mask_logits = convolve(self._to_kernels(taps), features)
         else:
             weight, bias = transform
-            mask_logits = convolve(self._to_kernels(taps @ weight), features) + (taps @ bias).unsqueeze(-1)
+            mask_logits = convolve(self._to_kernels(taps @ weight), features, (taps @ bias).squeeze(-1))
         return resize(mask_logits, size)
 
     def _to_kernels(self, taps: Tensor) -> Tensor:

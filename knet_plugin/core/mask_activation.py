@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from knet_plugin.registry import MODELS
@@ -56,4 +57,5 @@ class HardMask(nn.Module):
 
     def forward(self, mask_logits: Tensor) -> Tensor:
         """(B, N, H, W) logits to weights that are 0 or 1."""
-        return (mask_logits > self.logit_threshold).to(mask_logits.dtype)
+        logits = mask_logits.detach()
+        return torch.gt(logits, self.logit_threshold, out=torch.empty_like(logits))  # without a bool in between

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['convolve', 'group_features', 'resize']
+__all__ = ['autocasts', 'convolve', 'group_features', 'resize']
 
 _SCALE = 2.**-10
 
@@ -12,32 +12,46 @@ _SCALE = 2.**-10
 def group_features(masks: Tensor, features: Tensor) -> Tensor:
     """Eq. 3, ``F^K = sum_uv M(u, v) F(u, v)``: (B, N, H, W) weights and (B, C, H, W) features to (B, N, C).
 
-    The result is at least float32: a sum over a large map leaves the range of float16. Within a float16 product the
-    weights are scaled by a power of two, which is exact.
+    The result is at least float32: a sum over a large map leaves the range of float16. Within a product that may be in
+    float16 the weights are scaled by a power of two. (Of a soft mask, weights below 1 / 16 lose bits there.)
     """
-    grouped = torch.einsum('bnhw,bchw->bnc', masks * _SCALE, features)
-    return grouped.to(torch.promote_types(grouped.dtype, torch.float32)) / _SCALE
+    scale = _SCALE if features.dtype == torch.float16 or autocasts(features.device.type) else 1.
+    grouped = torch.einsum('bnhw,bchw->bnc', masks if scale == 1. else masks * scale, features)
+    grouped = grouped.to(torch.promote_types(grouped.dtype, torch.float32))
+    return grouped if scale == 1. else grouped / scale
 
 
-def convolve(kernels: Tensor, features: Tensor) -> Tensor:
+def convolve(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> Tensor:
     """Eq. 1, ``M = K * F``: every image is convolved with its own kernels, zero padded to keep its size.
 
     Args:
         kernels: (B, N, C, K, K), K odd.
         features: (B, C, H, W).
+        bias: Added to the masks, (B, N).
 
     Returns:
         Mask logits, (B, N, H, W).
     """
     batch, num_kernels, channels, size, _ = kernels.shape
     if size == 1:
-        return torch.einsum('bnc,bchw->bnhw', kernels.flatten(2), features)
+        flat = features.flatten(2)
+        masks = kernels.flatten(2) @ flat if bias is None else torch.baddbmm(bias[..., None], kernels.flatten(2), flat)
+        return masks.unflatten(2, features.shape[-2:])
     if batch == 0:
         return features.new_zeros(0, num_kernels, *features.shape[-2:])
     # One grouped convolution for the batch: image b is group b.
     masks = F.conv2d(features.reshape(1, batch * channels, *features.shape[-2:]),
-                     kernels.reshape(batch * num_kernels, channels, size, size), padding=size // 2, groups=batch)
+                     kernels.reshape(batch * num_kernels, channels, size, size),
+                     None if bias is None else bias.flatten(), padding=size // 2, groups=batch)
     return masks.reshape(batch, num_kernels, *features.shape[-2:])
+
+
+def autocasts(device_type: str) -> bool:
+    """Whether automatic mixed precision is on."""
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:  # torch < 2.4 asks for each device in another way
+        return torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -9,7 +9,7 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from knet_plugin.core.mask_ops import resize
+from knet_plugin.detection.resized_masks import ResizedMasks, above, owners
 from knet_plugin.registry import MODELS
 
 __all__ = ['KNetFusionHead']
@@ -75,27 +75,27 @@ class KNetFusionHead(BasePanopticFusionHead):
         results = []
         for class_logits, mask_logits, sample in zip(mask_cls_results, mask_pred_results, batch_data_samples,
                                                      strict=True):
-            scores = class_logits.float().sigmoid()
-            masks = self._to_image(mask_logits.float().sigmoid(), sample.metainfo, rescale)
-            result: dict[str, InstanceData | PixelData] = {}
-            if self.test_cfg['panoptic_on'] or self.test_cfg['semantic_on']:
-                kernel_scores, labels = self._candidates(scores)
-                owner = (kernel_scores[:, None, None] * masks).argmax(dim=0)  # H, W
-                if self.test_cfg['panoptic_on']:
-                    result['pan_results'] = self._panoptic(kernel_scores, labels, masks, owner)
-                if self.test_cfg['semantic_on']:
-                    result['sem_results'] = PixelData(sem_seg=labels[owner][None])
-            if self.test_cfg['instance_on']:
-                result['ins_results'] = self._instances(scores, masks)
-            results.append(result)
+            # Also under autocast: what is compared with a threshold must not be rounded to 8 or 11 bits.
+            with torch.autocast(mask_logits.device.type, enabled=False):
+                results.append(self._read_out(class_logits.float().sigmoid(), mask_logits.float().sigmoid(),
+                                              _sizes(sample.metainfo, rescale)))
         return results
 
-    @staticmethod
-    def _to_image(masks: Tensor, img_meta: dict, rescale: bool) -> Tensor:
-        """(N, h, w) probabilities of the padded image to (N, H, W) of the image itself."""
-        height, width = img_meta['img_shape'][:2]
-        masks = resize(masks[None], img_meta['batch_input_shape'])[..., :height, :width]
-        return (resize(masks, img_meta['ori_shape'][:2]) if rescale else masks)[0]
+    def _read_out(self, scores: Tensor, probabilities: Tensor,
+                  sizes: tuple[tuple[int, int], ...]) -> dict[str, InstanceData | PixelData]:
+        """All results of one image from (N, classes) scores and (N, h, w) masks."""
+        result: dict[str, InstanceData | PixelData] = {}
+        if self.test_cfg['panoptic_on'] or self.test_cfg['semantic_on']:
+            kernel_scores, labels = self._candidates(scores)
+            valued = (labels >= self.num_things_classes) | (kernel_scores >= self.test_cfg['instance_score_thr'])
+            owner, claimed = owners(ResizedMasks(probabilities, *sizes), kernel_scores, valued)
+            if self.test_cfg['panoptic_on']:
+                result['pan_results'] = self._panoptic(kernel_scores, labels, valued, owner, claimed)
+            if self.test_cfg['semantic_on']:
+                result['sem_results'] = PixelData(sem_seg=labels[owner][None])
+        if self.test_cfg['instance_on']:
+            result['ins_results'] = self._instances(scores, probabilities, sizes)
+        return result
 
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Score and class of every kernel: (N, classes) to (N,) and (N,)."""
@@ -105,27 +105,33 @@ class KNetFusionHead(BasePanopticFusionHead):
         stuff_labels = torch.arange(self.num_things_classes, self.num_classes, device=scores.device)
         return torch.cat([thing_scores, stuff_scores]), torch.cat([thing_labels, stuff_labels])
 
-    def _panoptic(self, scores: Tensor, labels: Tensor, masks: Tensor, owner: Tensor) -> PixelData:
+    def _panoptic(self, scores: Tensor, labels: Tensor, valued: Tensor, owner: Tensor, claimed: Tensor) -> PixelData:
         """Keep the segments that hold most of what they claim; number them by falling score, from 1.
 
         (Not from 0: segment 0 of class 0 would be 0, which is void to ``CocoPanopticMetric``.)
         """
         won = torch.bincount(owner.flatten(), minlength=len(scores))
-        claimed = (masks >= 0.5).sum(dim=(-2, -1))
-        kept = (won > 0) & (claimed > 0) & (won / claimed >= self.test_cfg['overlap_thr'])
-        kept &= (labels >= self.num_things_classes) | (scores >= self.test_cfg['instance_score_thr'])
+        kept = valued & (won > 0) & (claimed > 0) & (won / claimed >= self.test_cfg['overlap_thr'])
         order = scores.argsort(descending=True, stable=True)
         number = torch.empty_like(order)
         number[order] = kept[order].cumsum(dim=0)
         ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)  # of every kernel
         return PixelData(sem_seg=ids[owner][None])
 
-    def _instances(self, scores: Tensor, masks: Tensor) -> InstanceData:
+    def _instances(self, scores: Tensor, probabilities: Tensor, sizes: tuple[tuple[int, int], ...]) -> InstanceData:
         """The best pairs of an instance kernel and a thing class."""
         things = scores[:len(scores) - self.num_stuff_classes, :self.num_things_classes]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
-        binary = (masks > self.test_cfg['mask_thr'])[pairs // self.num_things_classes]
-        return InstanceData(bboxes=_boxes(binary), labels=pairs % self.num_things_classes, scores=best, masks=binary)
+        kernels, places = torch.unique(pairs // self.num_things_classes, return_inverse=True)
+        masks = above(ResizedMasks(probabilities[kernels], *sizes), self.test_cfg['mask_thr'])
+        return InstanceData(bboxes=_boxes(masks)[places], labels=pairs % self.num_things_classes, scores=best,
+                            masks=masks[places])
+
+
+def _sizes(img_meta: dict, rescale: bool) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Height and width of the padded input, of the image in it, and of the result."""
+    image = img_meta['img_shape'][:2]
+    return img_meta['batch_input_shape'], image, img_meta['ori_shape'][:2] if rescale else image
 
 
 def _boxes(masks: Tensor) -> Tensor:
@@ -135,7 +141,7 @@ def _boxes(masks: Tensor) -> Tensor:
     """
     boxes = []
     for axis in (-2, -1):
-        used = masks.any(dim=axis)  # n, W and then n, H
+        used = masks.view(torch.uint8).amax(dim=axis).bool()  # n, W and then n, H; any() is slower on bytes
         positions = torch.arange(used.shape[-1], device=masks.device)
         low = torch.where(used, positions, used.shape[-1]).amin(dim=-1)
         high = torch.where(used, positions + 1, 0).amax(dim=-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from knet_plugin.core import KernelUpdate
 from knet_plugin.core.mask_ops import resize
+from knet_plugin.core.recompute import has_statistics, recompute
 from knet_plugin.core.stage_config import stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, segment_targets, stuff_owners
@@ -43,6 +44,8 @@ class KernelIterHead(BaseModule):
         loss: Config of the ``KernelLoss``, which serves all stages and the kernel head.
         mask_upsample: Size of the masks of loss and result, in sizes of F.
         stage_loss_weights: Factors of the losses of stage 1 .. S. None: 1 each.
+        with_cp: Whether kernel head and localisation FPN are computed once more in the backward pass, instead of being
+            kept for it. Exact; they must not have batch norm.
         train_cfg: ``assigner``, the config of the ``MaskHungarianAssigner``; the default is the published one.
         test_cfg: Not read here, but by the fusion head.
         init_cfg: mmengine's initialisation config.
@@ -61,6 +64,7 @@ class KernelIterHead(BaseModule):
                  loss: dict | None = None,
                  mask_upsample: int = 2,
                  stage_loss_weights: Sequence[float] | None = None,
+                 with_cp: bool = False,
                  train_cfg: dict | None = None,
                  test_cfg: dict | None = None,
                  init_cfg: dict | None = None) -> None:
@@ -73,6 +77,10 @@ class KernelIterHead(BaseModule):
             raise ValueError(f'num_stages must be positive (the stages classify), got num_stages={num_stages}')
         classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
         self.kernel_head = _build('kernel_head', 'knet_plugin.KernelHead', kernel_head, classes)
+        self.with_cp = with_cp
+        if with_cp and has_statistics(self.kernel_head):
+            raise ValueError('with_cp=True computes the kernel head twice, and its batch norm would count every batch '
+                             'twice: use another norm_cfg')
         self.kernel_loss = _build('loss', 'knet_plugin.KernelLoss', loss, classes)
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
         self.stage_loss_weights = [1.] * num_stages if stage_loss_weights is None else list(stage_loss_weights)
@@ -116,7 +124,7 @@ class KernelIterHead(BaseModule):
         Returns:
             What the kernel head proposes, and what each stage makes of it: masks at F's size, H x W.
         """
-        proposals = self.kernel_head(feats)
+        proposals = recompute(self.kernel_head, feats) if self.with_cp else self.kernel_head(feats)
         kernels, mask_logits = proposals.kernels, proposals.mask_logits
         updates = []
         for stage in self.kernel_update_head:
@@ -168,18 +176,18 @@ class KernelIterHead(BaseModule):
         """
         things = self.kernel_head.num_kernels
         stuff = stuff_owners(targets, self.num_things_classes, things)
-        mask_logits = self._upsample(proposals.mask_logits[:, :things])
-        objects = self._match(mask_logits, None, targets, batch_img_metas, 'the kernel head')
+        mask_logits = proposals.mask_logits[:, :things]
+        objects = self._match(self._upsample(mask_logits.detach()), None, targets, batch_img_metas, 'the kernel head')
         losses = _named('s0', self.kernel_loss.masks(mask_logits, objects, targets) | self.kernel_loss.semantics(
-            self._upsample(proposals.semantic_logits), objects, targets))
+            proposals.semantic_logits, objects, targets))
         for i, (update, weight) in enumerate(zip(updates, self.stage_loss_weights, strict=False), start=1):
-            mask_logits = self._upsample(update.mask_logits)
             owned = objects + stuff
-            losses |= _named(f's{i}', self.kernel_loss.masks(mask_logits, owned, targets) | self.kernel_loss.classes(
-                update.class_logits, owned, targets), weight)
+            losses |= _named(f's{i}', self.kernel_loss.masks(update.mask_logits, owned, targets) |
+                             self.kernel_loss.classes(update.class_logits, owned, targets), weight)
             if i < self.num_stages:
                 class_logits = update.class_logits[:, :things, :self.num_things_classes]
-                objects = self._match(mask_logits[:, :things], class_logits, targets, batch_img_metas, f'stage {i}')
+                objects = self._match(self._upsample(update.mask_logits[:, :things].detach()), class_logits, targets,
+                                      batch_img_metas, f'stage {i}')
         return losses
 
     def predict(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[Tensor, Tensor]:

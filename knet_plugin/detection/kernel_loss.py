@@ -1,15 +1,22 @@
 """The losses of K-Net's detection side, for the kernel head and for every update stage."""
 
 import torch
+from mmcv.ops import point_sample
 from mmdet.models.losses import accuracy
+from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from knet_plugin.core.mask_ops import resize
+from knet_plugin.core.recompute import recompute
 from knet_plugin.detection.targets import IGNORED, OwnedSegments, SegmentTargets, rank_target, semantic_target
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelLoss']
+
+PIXELS = 8192
+"""Pixels whose semantic loss is computed at once."""
 
 
 @MODELS.register_module()
@@ -30,6 +37,12 @@ class KernelLoss(BaseModule):
         loss_rank: Config of the softmax loss over the kernels; the published panoptic models have it. None: none.
         ignore_void: Whether unlabelled pixels are left out of the semantic loss. The official code makes them
             background.
+        num_points: Mask and dice loss look at so many points of each owned mask, most of them where it is uncertain, as
+            in PointRend (arXiv 1912.08193) and Mask2Former; they are random, so losses differ from run to run. None:
+            at all pixels, as the published models.
+
+    Raises:
+        ValueError: If ``num_points`` is not positive.
     """
 
     def __init__(
@@ -43,8 +56,12 @@ class KernelLoss(BaseModule):
             loss_seg: dict = dict(  # noqa: B006
                 type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
             loss_rank: dict | None = None,
-            ignore_void: bool = True) -> None:
+            ignore_void: bool = True,
+            num_points: int | None = None) -> None:
         super().__init__()
+        if num_points is not None and num_points < 1:
+            raise ValueError(f'num_points must be positive or None, got num_points={num_points}')
+        self.num_points = num_points
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
@@ -56,10 +73,10 @@ class KernelLoss(BaseModule):
         self.loss_rank = None if loss_rank is None else MODELS.build(loss_rank)
 
     def masks(self, mask_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets) -> dict[str, Tensor]:
-        """Losses of one stage's masks.
+        """Losses of one stage's masks, which are brought to the size of the targets.
 
         Args:
-            mask_logits: (B, N, h, w).
+            mask_logits: (B, N, H, W).
             owned: Which of these kernels owns which segment.
             targets: The segments of the batch, at h x w.
 
@@ -67,16 +84,39 @@ class KernelLoss(BaseModule):
             ``loss_mask``, ``loss_dice`` and, if configured, ``loss_rank``: always the same keys. Zero (and connected to
             the logits) where no kernel of the whole batch owns a segment.
         """
-        logits = mask_logits[owned.images, owned.kernels].float()  # P, h, w
-        if not len(logits):
-            zero = logits.sum()
+        if not len(owned.segments):
+            zero = mask_logits[owned.images, owned.kernels].float().sum()
             losses = dict(loss_mask=zero, loss_dice=zero)
             return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
-        masks = targets.masks[owned.segments]
-        losses = dict(loss_mask=self.loss_mask(logits, masks), loss_dice=self.loss_dice(logits, masks))
+        losses = recompute(self._owned_masks, mask_logits, owned, targets)
         if self.loss_rank is not None:
-            losses['loss_rank'] = self.loss_rank(mask_logits.float(), rank_target(owned, targets), ignore_index=IGNORED)
+            # Image by image; the mean over all pixels is the mean of their means, as all have the same size.
+            ranks = [recompute(self._rank, logits, target, self.loss_rank) for logits, target in zip(
+                mask_logits.split(1), rank_target(owned, targets).split(1), strict=True)]
+            losses['loss_rank'] = torch.stack(ranks).mean()
         return losses
+
+    # What follows works at the size of the targets, where a stage's masks alone are as large as all that the stage
+    # itself keeps for the backward pass.
+
+    def _owned_masks(self, mask_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets) -> dict[str, Tensor]:
+        logits = mask_logits[owned.images, owned.kernels].float()  # P, H, W
+        masks = targets.masks[owned.segments]  # P, h, w
+        if self.num_points is None:
+            logits = resize(logits[None], masks.shape[-2:])[0]
+        else:
+            with torch.no_grad():
+                points = get_uncertain_point_coords_with_randomness(
+                    logits[:, None], None, self.num_points, oversample_ratio=3, importance_sample_ratio=0.75)
+            logits, masks = (point_sample(maps[:, None], points)[:, 0] for maps in (logits, masks))  # P, points
+        return dict(loss_mask=self.loss_mask(logits, masks), loss_dice=self.loss_dice(logits, masks))
+
+    @staticmethod
+    def _rank(mask_logits: Tensor, target: Tensor, loss: torch.nn.Module) -> Tensor:
+        return loss(resize(mask_logits.float(), target.shape[-2:]), target, ignore_index=IGNORED)
+
+    def _semantics(self, logits: Tensor, labels: Tensor, weights: Tensor | None, positives: Tensor) -> Tensor:
+        return self.loss_seg(logits.T, labels, weights, avg_factor=positives)
 
     def classes(self, class_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets) -> dict[str, Tensor]:
         """Loss of one stage's classes, averaged over the owning kernels of all processes.
@@ -111,17 +151,25 @@ class KernelLoss(BaseModule):
         """Loss of the kernel head's dense logits, averaged over the labelled foreground pixels.
 
         Args:
-            semantic_logits: (B, classes, h, w).
+            semantic_logits: (B, classes, H, W).
             owned: Which instance kernel owns which object: objects are painted in the order of their kernels.
             targets: The segments of the batch, at h x w.
 
         Returns:
             ``loss_seg``.
         """
-        labels = semantic_target(owned, targets, self.num_classes, self.ignore_void).flatten()
-        logits = semantic_logits.flatten(2).transpose(1, 2).flatten(0, 1).float()  # B h w, classes
+        labels = semantic_target(owned, targets, self.num_classes, self.ignore_void)
         valid = labels != IGNORED
         foreground = (valid & (labels < self.num_classes)).sum().clamp(min=1)
         weights = None if targets.void is None or not self.ignore_void else valid.float()
         labels = labels.masked_fill(~valid, self.num_classes)
-        return dict(loss_seg=self.loss_seg(logits, labels, weights, avg_factor=foreground))
+        # In parts: what a focal loss makes on the way is many times as large as the logits.
+        logits = resize(semantic_logits.float(), labels.shape[-2:]).flatten(2)  # B, classes, h w
+        labels = labels.flatten(1)
+        total = logits.new_zeros(())
+        for image in range(len(logits)):
+            for start in range(0, logits.shape[2], PIXELS):
+                part = image, ..., slice(start, start + PIXELS)
+                total = total + recompute(self._semantics, logits[part], labels[part],
+                                          None if weights is None else weights.flatten(1)[part], foreground)
+        return dict(loss_seg=total)

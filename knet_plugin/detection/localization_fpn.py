@@ -9,6 +9,8 @@ from mmengine.model import BaseModule, ModuleList, initialize
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import resize
+from knet_plugin.core.recompute import recompute
+from knet_plugin.detection.resized_conv import resize_and_convolve
 from knet_plugin.registry import MODELS
 
 __all__ = ['LocalizationFPN']
@@ -123,10 +125,12 @@ class LocalizationFPN(BaseModule):
         for level, (feat, convs) in enumerate(zip(feats, self.convs_all_levels, strict=True)):
             if level == self.position_level:
                 feat = self._add_position(feat)
-            for i, conv in enumerate(convs, start=1):
-                feat = conv(feat)
-                feat = resize(feat, sizes[max(level - i, self.output_level)])
-            levels.append(feat)
+            # A convolution's output is what is kept for the backward pass; norm, ReLU and resize are made again.
+            feat = convs[0].conv(feat)
+            for i, conv in enumerate(convs[1:], start=1):
+                size = sizes[max(level - i, self.output_level)]
+                feat = recompute(_advance, feat, convs[i - 1], size, conv.conv, parts=convs)
+            levels.append(recompute(_advance, feat, convs[-1], sizes[self.output_level], None, parts=convs))
         fused = torch.cat(levels, dim=1) if self.fuse == 'concat' else sum(levels[1:], start=levels[0])
         if self.conv_pred is None:
             return [fused]
@@ -141,3 +145,9 @@ class LocalizationFPN(BaseModule):
             coordinates = generate_coordinate((len(feat), 2, *feat.shape[-2:]), feat.device)
             feat = torch.cat([feat, coordinates.to(feat.dtype)], dim=1)
         return feat
+
+
+def _advance(feat: Tensor, done: ConvModule, size: torch.Size, conv: nn.Conv2d | None) -> Tensor:
+    """From the output of one convolution, which is ``done``'s, to that of the next one, at another size."""
+    feat = done.activate(done.norm(feat) if done.with_norm else feat)
+    return resize(feat, size) if conv is None else resize_and_convolve(conv, feat, size)

@@ -136,3 +136,14 @@ def test_switches(switches):
 def test_bad_options(stuff, test_cfg, message):
     with pytest.raises(ValueError, match=message):
         KNetFusionHead(THINGS, stuff, test_cfg)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_does_not_touch_the_read_out(dtype):
+    class_logits, mask_logits = logits(seed=3)
+    sample = image((30, 40), (61, 83))
+    plain, = head().predict(class_logits, mask_logits, [sample])
+    with torch.autocast('cpu', dtype):
+        cast, = head().predict(class_logits, mask_logits, [sample])
+    assert torch.equal(cast['pan_results'].sem_seg, plain['pan_results'].sem_seg)
+    assert torch.equal(cast['ins_results'].masks, plain['ins_results'].masks)

@@ -5,7 +5,7 @@ from detection_cases import golden_targets
 from golden import Golden, assert_close, assert_gradients_close, build, cases, loss_config, update_head_config
 
 from knet_plugin.checkpoint import from_official
-from knet_plugin.detection import KernelLoss
+from knet_plugin.detection import KernelLoss, kernel_loss
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, stuff_owners
 
 RANK = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)
@@ -144,3 +144,43 @@ def test_void_is_left_out_of_the_semantic_loss():
     logits.grad = None
     KernelLoss(3, 2, ignore_void=False).semantics(logits, things, targets)['loss_seg'].backward()
     assert logits.grad[1].all()
+
+
+def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
+    """With logits of one uncertainty, points are uniform: the mean of many of them is the mean of the pixels."""
+    masks = torch.zeros(2, 120, 160)
+    masks[0, :60], masks[1, :, :40] = 1, 1
+    targets = SegmentTargets(masks, torch.tensor([0, 1]), torch.zeros(2).long(), [2], None)
+    owned = OwnedSegments(torch.zeros(2).long(), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    logits = torch.full((1, 3, 60, 80), 2., requires_grad=True)
+    dense = KernelLoss(3).masks(logits, owned, targets)
+    torch.manual_seed(0)
+    sampled = KernelLoss(3, num_points=20000).masks(logits, owned, targets)
+    assert sampled.keys() == dense.keys()
+    for name, value in dense.items():
+        assert float(sampled[name]) == pytest.approx(float(value), rel=0.03), name
+    gradient, = torch.autograd.grad(sum(sampled.values()), logits)
+    assert gradient[0, :2].abs().sum() > 0 and not gradient[0, 2].any()
+    # The second pass, in the backward pass, must look at the points of the first.
+    monkeypatch.setattr(kernel_loss, 'recompute', lambda function, *args: function(*args))
+    torch.manual_seed(0)
+    kept, = torch.autograd.grad(sum(KernelLoss(3, num_points=20000).masks(logits, owned, targets).values()), logits)
+    assert torch.equal(gradient, kept)
+
+
+def test_semantic_loss_in_parts(monkeypatch):
+    _, _, owned, _, targets = random_stage()
+    logits = torch.randn(3, 5, 4, 5, requires_grad=True)
+    criterion = KernelLoss(3, 2)
+    results = []
+    for pixels in (8192, 7):
+        monkeypatch.setattr(kernel_loss, 'PIXELS', pixels)
+        loss = criterion.semantics(logits, owned, targets)['loss_seg']
+        results.append((loss, *torch.autograd.grad(loss, logits)))
+    for whole, parts in zip(*results, strict=True):
+        torch.testing.assert_close(parts, whole)
+
+
+def test_num_points_must_be_positive():
+    with pytest.raises(ValueError, match='num_points=0'):
+        KernelLoss(3, num_points=0)

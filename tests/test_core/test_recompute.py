@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+from knet_plugin.core.recompute import has_statistics, recompute
+
+
+def kept_by(function, *args):
+    """Result, and the sizes of what the backward pass keeps."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value.numel()) or value,
+                                                  lambda value: value):
+        return function(*args), kept
+
+
+def test_same_gradients_from_less():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 64), nn.Sigmoid(), nn.Linear(64, 64), nn.Sigmoid(), nn.Linear(64, 1))
+    inputs = torch.randn(100, 4, requires_grad=True)
+    plain, kept = kept_by(layers, inputs)
+    again, kept_again = kept_by(recompute, layers, inputs)
+    assert torch.equal(again, plain)
+    assert max(kept) >= 6400 and sum(kept_again) == inputs.numel()
+    values = (inputs, *layers.parameters())
+    for left, right in zip(torch.autograd.grad(plain.sum(), values), torch.autograd.grad(again.sum(), values),
+                           strict=True):
+        assert torch.equal(left, right)
+
+
+def test_random_numbers_are_drawn_once():
+    dropout, inputs = nn.Dropout(0.5), torch.ones(1000, requires_grad=True)
+    result = recompute(dropout, inputs)
+    result.sum().backward()
+    assert torch.equal(inputs.grad, result.detach())
+
+
+def test_the_second_call_ends_before_its_last_operation():
+    calls = []
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            calls.append('forward')
+            return value**2
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    inputs = torch.ones(3, requires_grad=True)
+    recompute(lambda value: Square.apply(value.exp()), inputs).sum().backward()
+    assert calls == ['forward'] and inputs.grad is not None
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_batch_norm_counts_a_batch_once(training):
+    norm = nn.BatchNorm1d(3).train(training)
+    assert has_statistics(norm) is training and not has_statistics(nn.LayerNorm(3))
+    recompute(norm, torch.randn(5, 3, requires_grad=True), parts=norm).sum().backward()
+    assert norm.num_batches_tracked == int(training)

@@ -1,0 +1,160 @@
+"""What the package computes in fewer steps equals the equations as they are written down, which the benchmark keeps."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detection_cases import sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knet_plugin.core import KernelUpdateHead
+from knet_plugin.detection import KernelHead, KernelIterHead, KNetFusionHead
+from knet_plugin.detection.targets import segment_targets
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
+import plain_knet
+
+THINGS, STUFF, KERNELS = 3, 2, 4
+NORM = dict(type='GN', num_groups=2)
+
+
+def assert_same(left, right, scale=1e-11):
+    for one, other in zip(left, right, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, rtol=scale, atol=scale * max(float(other.abs().max()), 1) if other.numel()
+                              else 0)
+
+
+@given(batch=st.integers(0, 3), number=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9),
+       size=st.sampled_from([1, 3]), semantic=st.booleans(), seed=st.integers(0, 10**6))
+@settings(max_examples=120, deadline=None)
+def test_update_stage(batch, number, height, width, size, semantic, seed):
+    torch.manual_seed(seed)
+    stage = KernelUpdateHead(
+        8, size, dict(type='knet_plugin.SoftmaxMask' if semantic else 'knet_plugin.HardMask'),
+        interaction=dict(type='knet_plugin.KernelInteraction', num_heads=2, feedforward_channels=16),
+        classifier=None if semantic else dict(type='knet_plugin.KernelClassifier', num_classes=5)).double()
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in (
+        (batch, 8, height, width), (batch, number, 8, size, size), (batch, number, height, width))]
+    if not batch:
+        inputs = [value.detach() for value in inputs]
+        kernels, masks, classes = stage(*inputs)
+        assert kernels.shape == inputs[1].shape and masks.shape == inputs[2].shape
+        assert semantic or classes.shape == (0, number, 5)
+        return
+    ours, plain = ([value for value in update if value is not None]
+                   for update in (stage(*inputs), plain_knet.update_stage(stage, *inputs)))
+    assert_same(ours, plain)
+    wanted = [*inputs[:2], *([inputs[2]] if semantic else []), *stage.parameters()]
+    gradients = [torch.autograd.grad(sum((value * value).sum() for value in values), wanted) for values in (
+        ours, plain)]
+    assert_same(*gradients, scale=1e-9)
+
+
+def kernel_head(norm_cfg=NORM, **options):
+    return KernelHead(THINGS, STUFF, KERNELS, 8, norm_cfg=norm_cfg, init_cfg=None, **options).double()
+
+
+@given(batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 10**6),
+       grad=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_kernel_head(batch, height, width, seed, grad):
+    torch.manual_seed(seed)
+    head = kernel_head()
+    feats = []
+    for _ in range(4):
+        feats.append(torch.randn(batch, 8, height, width, dtype=torch.float64))
+        height, width = -(-height // 2), -(-width // 2)
+    with torch.set_grad_enabled(grad):
+        ours, plain = head(feats), plain_knet.kernel_head(head, feats)
+    assert_same(ours, plain, scale=1e-9)
+    if grad:
+        weights = [parameter for parameter in head.parameters() if parameter.requires_grad]
+        gradients = [torch.autograd.grad(sum((value * value).sum() for value in values), weights) for values in (
+            ours, plain)]
+        assert_same(*gradients, scale=1e-7)
+
+
+def iter_head(**options):
+    torch.manual_seed(0)
+    return KernelIterHead(
+        THINGS, STUFF, 2, dict(num_kernels=KERNELS, channels=8, norm_cfg=NORM),
+        dict(interaction=dict(num_heads=2, feedforward_channels=16)),
+        dict(ignore_void=False,
+             loss_rank=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)), **options)
+
+
+@pytest.mark.parametrize('objects', [(2, 0), (1, 7), (0, 0)])
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_losses_and_gradients(objects, with_cp):
+    head = iter_head(with_cp=with_cp)
+    generator = torch.Generator().manual_seed(3)
+    samples = []
+    for count in objects:
+        semantic = torch.randint(THINGS, THINGS + STUFF, (64, 96), generator=generator)
+        masks = (torch.rand(count, 64, 96, generator=generator) > 0.7).long()
+        samples.append(sample(masks, torch.arange(count) % THINGS, (64, 96), semantic))
+    feats = [torch.randn(2, 8, 16 // 2**i, 24 // 2**i, generator=generator) for i in range(4)]
+    targets = segment_targets(samples, (16, 24), THINGS, STUFF)
+    metas = [one.metainfo for one in samples]
+
+    proposals = plain_knet.kernel_head(head.kernel_head, feats)
+    features, kernels, masks, _ = proposals
+    updates = []
+    for stage in head.kernel_update_head:
+        updates.append(plain_knet.update_stage(stage, features, kernels, masks))
+        kernels, masks, _ = updates[-1]
+    plain = plain_knet.dense_losses(head, proposals, updates, targets, metas)
+    ours = head.loss(feats, samples)
+    assert ours.keys() == plain.keys()
+    for name, value in plain.items():
+        assert float(ours[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-7), name
+    weights = list(head.parameters())
+    gradients = [torch.autograd.grad(sum(value for name, value in losses.items() if 'loss' in name), weights,
+                                     allow_unused=True) for losses in (ours, plain)]
+    for (name, _), left, right in zip(head.named_parameters(), *gradients, strict=True):
+        left, right = (torch.zeros(1) if value is None else value for value in (left, right))
+        assert float((left - right).abs().max()) <= 1e-4 * float(right.abs().max()) + 1e-6, name
+
+
+def test_with_cp_refuses_batch_norm():
+    with pytest.raises(ValueError, match='with_cp=True .* norm_cfg'):
+        KernelIterHead(THINGS, STUFF, 1, dict(num_kernels=KERNELS, channels=8, norm_cfg=dict(type='BN')), with_cp=True)
+
+
+def test_batch_norm_in_the_fpn_counts_a_batch_once():
+    head = kernel_head(dict(type='BN')).train()
+    feats = [torch.randn(2, 8, 16 // 2**i, 24 // 2**i, dtype=torch.float64) for i in range(4)]
+    sum(value.sum() for value in head(feats)).backward()
+    counts = [buffer for name, buffer in head.named_buffers() if name.endswith('num_batches_tracked')]
+    assert counts and all(count == 1 for count in counts)
+
+
+@given(seed=st.integers(0, 10**6), roughness=st.integers(1, 12), height=st.integers(1, 70), width=st.integers(1, 70))
+@settings(max_examples=60, deadline=None)
+def test_read_outs(seed, roughness, height, width):
+    """Equal but for pixels where two products, or a probability and the threshold, differ by rounding alone."""
+    torch.manual_seed(seed)
+    coarse = torch.randn(1, KERNELS + STUFF, roughness, roughness) * 5
+    logits = torch.nn.functional.interpolate(coarse, (12, 16), mode='bilinear')[0]
+    class_logits = torch.randn(KERNELS + STUFF, THINGS + STUFF)
+    sizes = ((48, 64), (45, 61), (height, width))
+    fusion = KNetFusionHead(THINGS, STUFF, dict(max_per_img=7))
+    meta = dict(batch_input_shape=sizes[0], img_shape=sizes[1], ori_shape=sizes[2])
+    dummy = sample(torch.zeros(0, 1, 1), torch.zeros(0).long(), sizes[0], **meta)
+    result, = fusion.predict(class_logits[None], logits[None], [dummy])
+
+    scores, full = class_logits.sigmoid(), plain_knet.full_masks(logits, *sizes)
+    best, labels, masks = plain_knet.instances(scores[:KERNELS, :THINGS], logits[:KERNELS], sizes, 7)
+    instances = result['ins_results']
+    assert torch.equal(instances.scores, best) and torch.equal(instances.labels, labels)
+    close = int(((full - 0.5).abs() < 1e-5).sum())
+    assert int((instances.masks != masks).sum()) <= 7 * close
+
+    kernel_scores, kernel_labels = fusion._candidates(scores)
+    products = (kernel_scores[:, None, None] * full).topk(2, dim=0).values
+    if not close and bool((products[0] - products[1] > 1e-5).all()):
+        panoptic = plain_knet.panoptic(kernel_scores, kernel_labels, full, THINGS, THINGS + STUFF)
+        assert torch.equal(result['pan_results'].sem_seg[0], panoptic)
