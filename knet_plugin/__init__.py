@@ -11,6 +11,7 @@ check_host_packages()  # before any of them is imported, so that its message is 
 with contextlib.redirect_stdout(sys.stderr):  # where the forks announce what they cannot import
     from knet_plugin import checkpoint, core, detection, semantic
 from knet_plugin.host_names import find_configs_of_forks  # noqa: E402
+from knet_plugin.inference import optimize_for_inference  # noqa: E402
 from knet_plugin.registry import expose_unprefixed_names  # noqa: E402
 from knet_plugin.safe_loading import allow_host_checkpoints, check_files_of_hosts  # noqa: E402
 from knet_plugin.semantic.attach import attach  # noqa: E402
@@ -20,4 +21,4 @@ allow_host_checkpoints()
 check_files_of_hosts()
 expose_unprefixed_names()
 
-__all__ = ['__version__', 'attach', 'checkpoint', 'core', 'detection', 'semantic']
+__all__ = ['__version__', 'attach', 'checkpoint', 'core', 'detection', 'optimize_for_inference', 'semantic']

@@ -1,0 +1,241 @@
+"""Preparing a trained model for inference."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from types import MethodType
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from knet_plugin.core import KernelUpdateHead
+from knet_plugin.detection.kernel_iter_head import KernelIterHead
+from knet_plugin.inference.deviation import Deviation, check_model, compare, random_inputs, raw_outputs
+from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
+from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
+
+__all__ = ['DTYPES', 'check_options', 'optimize_for_inference']
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the products of backbone, neck and head may be computed in."""
+
+_ROUNDING = 1e-3  # relative: more than float32 loses by another order of summation
+
+
+def optimize_for_inference(model: nn.Module,
+                           dtype: torch.dtype = torch.float32,
+                           compile: bool | Mapping[str, Any] = False,
+                           channels_last: bool = True,
+                           inputs: Tensor | None = None) -> nn.Module:
+    """Copy a model and make the copy fast.
+
+    The copy is in eval mode. Batch norms are fused with the convolutions before them, and images and weights of
+    convolutions lie in memory with their channels last. With a ``dtype`` of 16 bits, backbone, neck and head run under
+    autocast, which keeps the statistics of norms in float32; so does K-Net all that works on its kernels alone. The
+    head's logits are float32 again, and so is all of the read-out. Of heads, only K-Net's and mmseg's decode heads are
+    touched: other detectors get their features in float32.
+
+    How far the copy's numbers are from the model's is measured on ``inputs`` and logged.
+
+    The copy has its own weights (the model's, once more, in memory), and none of them can be trained or exchanged: the
+    batch norms are gone. The model itself is not changed.
+
+    Args:
+        model: A detector of mmdet or a segmentor of mmseg, with its weights loaded, on its device.
+        dtype: ``torch.float32``, ``torch.bfloat16`` or, on GPUs only, ``torch.float16``.
+        compile: Whether ``torch.compile`` compiles backbone, neck and head; or its options, such as
+            ``dict(mode='reduce-overhead')``. Images of another size may be compiled anew.
+        channels_last: Whether channels come last in memory.
+        inputs: Normalised images, (B, 3, H, W), to measure on: best some of those that are to come. None: one of
+            256 x 256 of normal noise.
+
+    Returns:
+        The copy. It serves wherever the model did: ``inferencer.model = optimize_for_inference(inferencer.model)``.
+
+    Raises:
+        TypeError: If the model is neither a detector nor a segmentor, or ``dtype`` or ``compile`` is of a wrong type.
+        ValueError: If ``dtype`` is none of the above or not for the model's device, if the model has been optimised
+            already, or if it has no ``backbone`` to be compiled or run in 16 bits.
+        RuntimeError: If the model does not run on ``inputs``, before or after, or within ``torch.inference_mode()``.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError('optimize_for_inference watches the model to see what to fuse, which torch.inference_mode() '
+                           'does not allow: call it outside')
+    device = _check(model, dtype, compile)
+    inputs = random_inputs(model) if inputs is None else inputs.to(device)
+    optimized = copy.deepcopy(model).requires_grad_(False).eval()
+    try:
+        expected, pairs = find_conv_bn_pairs(optimized, lambda: raw_outputs(optimized, inputs))
+    except Exception as error:
+        raise RuntimeError(f'{type(model).__name__} does not run on inputs of the shape {tuple(inputs.shape)} as it '
+                           f'is: {type(error).__name__}: {error}') from error
+    fuse_pairs(optimized, pairs)
+    _warn_of_more_than_rounding(compare(expected, raw_outputs(optimized, inputs)), model, 'fused batch norms')
+    _replace_forwards(optimized, dtype, compile, channels_last)
+    optimized.train = MethodType(_refuse_training, optimized)  # type: ignore[method-assign]
+    optimized._register_load_state_dict_pre_hook(_refuse_weights)
+    settings = f'dtype={dtype}, compile={compile}, channels_last={channels_last}'
+    try:
+        actual = raw_outputs(optimized, inputs)
+    except Exception as error:
+        raise RuntimeError(f'{type(model).__name__} does not run with {settings}, while it does without: '
+                           f'{type(error).__name__}: {error}') from error
+    deviations = compare(expected, actual)
+    found = ', '.join(f'{name} {deviation}' for name, deviation in deviations.items())
+    print_log(f'{type(model).__name__} optimised for inference ({settings}, {len(pairs)} batch norms fused). Largest '
+              f'deviation from the plain model on inputs of the shape {tuple(inputs.shape)}: {found}', logger='current')
+    if dtype == torch.float32:
+        _warn_of_more_than_rounding(deviations, model, f'channels_last={channels_last} or compile={compile}')
+    return optimized
+
+
+def _warn_of_more_than_rounding(deviations: Mapping[str, Deviation], model: nn.Module, cause: str) -> None:
+    found = ', '.join(f'{name} {deviation}' for name, deviation in deviations.items()
+                      if not deviation.relative <= _ROUNDING)
+    if found:
+        print_log(f'more than rounding: {type(model).__name__} may not be fit for {cause} ({found})', logger='current',
+                  level=logging.WARNING)
+
+
+def check_options(dtype: torch.dtype, compile: bool | Mapping[str, Any]) -> None:
+    """Check what can be checked without a model; see :func:`optimize_for_inference`."""
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f'dtype must be a torch.dtype, got dtype={dtype!r}')
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype must be one of {", ".join(map(str, DTYPES))}, got dtype={dtype}')
+    if not isinstance(compile, bool | Mapping):
+        raise TypeError(f'compile must be True, False or the options of torch.compile, got compile={compile!r}')
+
+
+def _check(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str, Any]) -> torch.device:
+    """Check everything before anything is copied; the model's device."""
+    check_options(dtype, compile)
+    check_model(model)
+    if getattr(model.train, '__func__', None) is _refuse_training:
+        raise ValueError(f'model must be a plain one, got a {type(model).__name__} that is optimised already')
+    if not isinstance(getattr(model, 'backbone', None), nn.Module) and (compile is not False or dtype != torch.float32):
+        raise ValueError(f'{type(model).__name__} has no backbone, so dtype={dtype} and compile={compile} do not apply')
+    device = next(model.parameters()).device
+    if dtype == torch.float16 and device.type == 'cpu':
+        raise ValueError('dtype=torch.float16 is for GPUs, but the model is on the CPU: take torch.bfloat16')
+    return device
+
+
+def _replace_forwards(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str, Any],
+                      channels_last: bool) -> None:
+    """Put faster functions in the place of the forwards of backbone, neck and head."""
+    host_operators = [module for module in model.modules() if _is_host_operator(module)]
+    for module in (*host_operators, *(_kernel_branches(model) if dtype != torch.float32 else ())):
+        module.forward = _Float32(module.forward)
+    parts = list(_parts(model))
+    if channels_last:
+        within = {id(module) for operator in host_operators for module in operator.modules()}
+        for part, _, _ in parts:
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d) and id(module) not in within:
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for part, name, last in parts:
+        function = getattr(part, name)
+        if compile is not False:
+            function = torch.compile(function, **({} if compile is True else compile))
+        setattr(part, name, _Part(function, dtype, channels_last, last))
+
+
+def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
+    """Modules that run faster, the methods by which they are called, and whether others read what they return."""
+    heads = getattr(model, 'decode_head', None)
+    found = [(_stock(head), 'forward') for head in (heads if isinstance(heads, nn.ModuleList) else [heads])
+             if isinstance(head, BaseDecodeHead | IterativeDecodeHead)]
+    head = getattr(model, 'panoptic_head', None)
+    if isinstance(head, KernelIterHead):
+        found.append((head, 'stages'))  # what both its forward and its predict begin with
+    features = [module for name in ('backbone', 'neck') if isinstance(module := getattr(model, name, None), nn.Module)]
+    for module in features:
+        yield module, 'forward', not found and module is features[-1]
+    for module, name in found:
+        yield module, name, True
+
+
+def _stock(head: nn.Module) -> nn.Module:
+    """The head whose forward all of mmseg's functions call, K-Net's stages included."""
+    return head.kernel_generate_head if isinstance(head, IterativeDecodeHead) else head
+
+
+class _Part:
+    """The forward of a part, under autocast and on images with channels last."""
+
+    def __init__(self, function: Callable[..., Any], dtype: torch.dtype, channels_last: bool, last: bool) -> None:
+        self.function = function
+        self.dtype = dtype
+        self.channels_last = channels_last
+        self.last = last
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.channels_last:
+            args, kwargs = tree_map(_to_channels_last, (args, kwargs))
+        if self.dtype == torch.float32:
+            outputs = self.function(*args, **kwargs)
+        else:
+            tensors: list[Tensor] = []
+            tree_map(lambda each: tensors.append(each) if isinstance(each, Tensor) else None, (args, kwargs))
+            with torch.autocast(tensors[0].device.type, self.dtype):
+                outputs = self.function(*args, **kwargs)
+        return tree_map(_to_plain, outputs) if self.last else outputs
+
+
+def _kernel_branches(model: nn.Module) -> Iterator[nn.Module]:
+    """What works on the kernels alone, which is cheap; rounded scores would be equal, and the first kernel win."""
+    for stage in model.modules():
+        if isinstance(stage, KernelUpdateHead):
+            for branch in (stage.interaction, stage.mask_fcs, stage.fc_mask, stage.classifier):
+                if branch is not None:
+                    yield branch
+
+
+class _Float32:
+    """A forward in contiguous float32, whatever is around it.
+
+    mmcv's operators take memory to be contiguous, silently, and do not know every data type.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map(_to_plain, (args, kwargs))
+        device = next((each.device.type for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), 'cpu')
+        with torch.autocast(device, enabled=False):
+            return self.function(*args, **kwargs)
+
+
+def _is_host_operator(module: nn.Module) -> bool:
+    return any(kind.__module__.startswith('mmcv.ops.') for kind in type(module).__mro__)
+
+
+def _to_channels_last(value: Any) -> Any:
+    is_map = isinstance(value, Tensor) and value.dim() == 4
+    return value.contiguous(memory_format=torch.channels_last) if is_map else value
+
+
+def _to_plain(value: Any) -> Any:
+    """A tensor of floating-point numbers as contiguous float32; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return (value.float() if value.dtype in DTYPES else value).contiguous()
+
+
+def _refuse_training(model: nn.Module, mode: bool = True) -> nn.Module:
+    """In the place of ``train``; ``eval`` passes here, too."""
+    if mode:
+        raise RuntimeError(f'this {type(model).__name__} is optimised for inference, its batch norms are gone: train '
+                           'the plain model, which is as it was, and optimise it again')
+    return type(model).train(model, False)
+
+
+def _refuse_weights(*args: Any) -> None:
+    raise RuntimeError('this model is optimised for inference, so weights do not fit it any more: load them into the '
+                       'plain model and optimise that')

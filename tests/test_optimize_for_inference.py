@@ -1,0 +1,443 @@
+"""The optimised copy of a model: the same numbers, no training, and its way into runners and inferencers."""
+
+import copy
+import logging
+import re
+
+import numpy as np
+import pytest
+import torch
+from detection_cases import detector, golden_samples
+from golden import Golden
+from mmcv.cnn import ConvModule
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
+from mmdet.apis import DetInferencer
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel
+from mmengine.registry import DATASETS, METRICS, DefaultScope
+from mmengine.runner import Runner
+from mmseg.apis import MMSegInferencer
+from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from knet_plugin import optimize_for_inference
+from knet_plugin.cli import resolve_config
+from knet_plugin.inference import Deviation, OptimizeForInferenceHook, largest_deviation
+from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
+
+PANOPTIC = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
+SEMANTIC = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
+ODD = torch.randn(2, 3, 75, 53, generator=torch.Generator().manual_seed(1)).flip(-1).transpose(2, 3)
+assert not ODD.is_contiguous()
+FEW = ODD[:1, :, :, :33]  # to measure on, where that is not what is tested
+
+
+def optimize(model, dtype=torch.float32, **options):
+    return optimize_for_inference(model, dtype, **dict(inputs=FEW) | options)
+
+
+def logged(monkeypatch):
+    """The records that the current logger is given from now on, whatever level an earlier run has left it at."""
+    records, logger = [], MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, 'isEnabledFor', lambda level: True)
+    monkeypatch.setattr(logger, 'handle', records.append)
+    return records
+
+
+def spread(model):
+    """Give every batch norm its own statistics: with those of a new one, a wrong fusion would not show."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            for value, low, high in ((module.running_mean, -.5, .5), (module.running_var, .5, 2.),
+                                     (module.weight.data, .5, 1.5), (module.bias.data, -.5, .5)):
+                value.copy_(torch.rand(value.shape, generator=generator) * (high - low) + low)
+    return model.eval()
+
+
+def panoptic_config(**backbone):
+    cfg = Config.fromfile(resolve_config(PANOPTIC))
+    cfg.merge_from_dict({'model.backbone.base_channels': 8, 'model.neck.in_channels': [8, 16, 32, 64],
+                         'model.test_cfg.instance_score_thr': 0.0, 'model.test_cfg.overlap_thr': 0.0})
+    cfg.model.backbone.update(backbone)
+    return cfg
+
+
+def semantic_config():
+    return Config.fromfile(resolve_config(SEMANTIC))
+
+
+def built(cfg, registry, scope):
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(scope):
+        return spread(registry.build(copy.deepcopy(cfg.model)))
+
+
+@pytest.fixture(scope='module')
+def panoptic():
+    return built(panoptic_config(), MMDET_MODELS, 'mmdet')
+
+
+@pytest.fixture(scope='module')
+def semantic():
+    return built(semantic_config(), MMSEG_MODELS, 'mmseg')
+
+
+def norms(model):
+    return sum(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def logits(model, images):
+    """By the way of the model's own predictions, up to the read-out."""
+    with torch.no_grad():
+        if hasattr(model, 'panoptic_head'):
+            return dict(zip(('classes', 'masks'), model.panoptic_head.predict(model.extract_feat(images), []),
+                            strict=True))
+        meta = dict(img_shape=images.shape[-2:], ori_shape=images.shape[-2:])
+        return dict(seg=model.encode_decode(images, [meta] * len(images)))
+
+
+def relative(actual, expected):
+    assert actual.keys() == expected.keys()
+    return max(((actual[key] - expected[key]).abs().max() / expected[key].abs().max()).item() for key in expected)
+
+
+@pytest.mark.parametrize('kind', ['panoptic', 'semantic'])
+def test_float32_is_the_same(kind, request):
+    model = request.getfixturevalue(kind)
+    optimized = optimize(model)
+    assert norms(model) > 10 and norms(optimized) == 0
+    assert relative(logits(optimized, ODD), logits(model, ODD)) < 1e-4
+    weight = optimized.backbone.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+@pytest.mark.parametrize('backbone', [
+    dict(frozen_stages=2, norm_eval=True), dict(deep_stem=True, avg_down=True), dict(norm_cfg=dict(type='SyncBN')),
+    dict(dcn=dict(type='DCN', deform_groups=1, fallback_on_stride=False), stage_with_dcn=(False, True, True, True),
+         depth=50)
+], ids=['frozen', 'deep_stem', 'SyncBN', 'DCN'])
+def test_backbones(backbone):
+    cfg = panoptic_config(**backbone)
+    images = ODD[:1].repeat(1, 1, 2, 2)  # the smallest map of the DCN must have 3 x 3
+    if 'dcn' in backbone:
+        cfg.model.neck.in_channels = [32, 64, 128, 256]
+    model = built(cfg, MMDET_MODELS, 'mmdet')
+    for module in model.modules():
+        if isinstance(module, DeformConv2dPack | ModulatedDeformConv2dPack):
+            nn.init.normal_(module.conv_offset.weight, std=.1)  # it starts with zeros, an ordinary convolution
+    optimized = optimize(model, inputs=images)
+    assert relative(logits(optimized, images), logits(model, images)) < 1e-4
+    deformed = sum(isinstance(module, DeformConv2dPack) for module in model.modules())
+    assert norms(optimized) == deformed == (13 if 'dcn' in backbone else 0)
+    low = optimize(model, torch.bfloat16, inputs=images)  # for which the operator has no code
+    assert relative(dict(f=low.extract_feat(images)[0].float()), dict(f=model.extract_feat(images)[0])) < .1
+
+
+def test_what_is_more_than_rounding_is_warned_of(monkeypatch):
+    """Given channels last, the modulated deformable convolution reads them in the wrong order without a word."""
+    cfg = panoptic_config(depth=50, dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
+                          stage_with_dcn=(False, False, False, True))
+    cfg.model.neck.in_channels = [32, 64, 128, 256]
+    model, records = built(cfg, MMDET_MODELS, 'mmdet'), logged(monkeypatch)
+    optimize(model)
+    assert [record.levelno for record in records] == [logging.INFO]
+    monkeypatch.setattr('knet_plugin.inference.optimize._is_host_operator', lambda module: False)
+    optimize(model)
+    assert records[-1].levelno == logging.WARNING and 'KNet may not be fit for channels' in records[-1].getMessage()
+
+
+class Tangled(nn.Module):
+    """What must not be fused: the order of construction says nothing, or something stands between."""
+
+    def __init__(self):
+        super().__init__()
+        self.pre = ConvModule(4, 4, 3, norm_cfg=dict(type='BN'), order=('norm', 'act', 'conv'))
+        self.shared, self.first, self.second = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.conv, self.act, self.norm = nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4)
+        self.forked, self.left, self.right = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.twice, self.after = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.batch = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+        self.good = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2, bias=True), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        x = self.pre(x)
+        x = self.first(self.shared(x)) + self.second(self.shared(x))
+        x = self.norm(self.act(self.conv(x)))
+        x = self.forked(x)
+        x = self.left(x) - self.right(x)
+        x = self.twice(x) + self.after(self.twice(x))
+        return self.good(self.batch(x))
+
+
+def test_only_what_follows_a_convolution_and_nothing_else_does_is_fused():
+    torch.manual_seed(0)
+    model = Tangled().eval()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(.5, 2)
+    images = torch.randn(2, 4, 9, 7)
+    with torch.no_grad():
+        expected, pairs = find_conv_bn_pairs(model, lambda: model(images))
+        assert pairs == [(model.good[0], model.good[1])]
+        fuse_pairs(model, pairs)
+        torch.testing.assert_close(model(images), expected)
+    assert isinstance(model.good[1], nn.Identity) and not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize('kind', ['panoptic', 'semantic'])
+def test_bfloat16_is_near_and_read_out_in_float32(kind, request):
+    model = request.getfixturevalue(kind)
+    optimized = optimize(model, torch.bfloat16)
+    seen = []
+    optimized.backbone.layer1[0].conv1.register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+    actual, expected = logits(optimized, ODD), logits(model, ODD)
+    assert seen == [torch.bfloat16] and {value.dtype for value in actual.values()} == {torch.float32}
+    for key, value in expected.items():  # on average: of random weights, single hard masks flip
+        error = (actual[key] - value).abs().mean() / value.std()
+        assert 1e-5 < error < .05, (key, error)
+
+
+def test_bfloat16_of_trained_weights_gives_nearly_the_same_result():
+    golden = Golden('knet_panoptic_trained')
+    model = detector(golden).eval()
+    optimized = optimize(model, torch.bfloat16, inputs=golden['in/img'])
+    with torch.no_grad():
+        plain, low = (each(golden['in/img'], golden_samples(golden), mode='predict') for each in (model, optimized))
+    for one, other in zip(plain, low, strict=True):
+        assert (one.pred_sem_seg.sem_seg == other.pred_sem_seg.sem_seg).float().mean() > .99
+        assert (one.pred_instances.scores[:3] - other.pred_instances.scores[:3]).abs().max() < .02
+    deviations = largest_deviation(model, optimized, golden['in/img'])
+    assert set(deviations) == {'class_logits', 'mask_logits'}
+    assert all(1e-4 < deviation.relative < .3 for deviation in deviations.values()), deviations
+
+
+@pytest.mark.parametrize('kind', ['panoptic', 'semantic'])
+def test_compile(kind, request, monkeypatch):
+    model = request.getfixturevalue(kind)
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    optimized = optimize(model, compile=dict(backend=count), inputs=ODD)
+    assert len(graphs) >= (3 if kind == 'panoptic' else 2)  # backbone, neck and head
+    assert relative(logits(optimized, ODD), logits(model, ODD)) < 1e-4
+
+
+def test_compiler_that_fails_is_named(panoptic):
+    def broken(graph, inputs):
+        raise OSError('no compiler')
+
+    with pytest.raises(RuntimeError, match=r'(?s)KNet does not run with .*compile=\{.* does without: .*no compiler'):
+        optimize(panoptic, compile=dict(backend=broken))
+
+
+def test_the_model_stays_as_it_was(panoptic):
+    model = copy.deepcopy(panoptic).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimized = optimize(model, torch.bfloat16)
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not {id(each) for each in model.parameters()} & {id(each) for each in optimized.parameters()}
+    assert not any(module._forward_hooks for module in model.modules())
+    model.eval().train()
+    with pytest.raises(ValueError, match='plain must be in eval mode .* KNet in training mode'):
+        largest_deviation(model, optimized)
+
+
+def test_training_and_loading_are_refused(panoptic):
+    optimized = optimize(panoptic)
+    assert optimized.eval() is optimized and not optimized.training
+    for refused in (optimized.train, nn.Sequential(optimized).train):
+        with pytest.raises(RuntimeError, match='this KNet is optimised for inference'):
+            refused()
+    with pytest.raises(RuntimeError, match='load them into the plain model'):
+        optimized.load_state_dict(panoptic.state_dict(), strict=False)
+    again = copy.deepcopy(optimized)  # as test-time augmentation and averaging do
+    assert relative(logits(again, ODD), logits(panoptic, ODD)) < 1e-4
+    with pytest.raises(RuntimeError, match='this KNet is optimised for inference'):
+        again.train()
+
+
+@pytest.mark.parametrize(('options', 'error', 'message'), [
+    (dict(dtype=torch.int8), ValueError, 'dtype must be one of torch.float32, .*, got dtype=torch.int8'),
+    (dict(dtype='bfloat16'), TypeError, "dtype must be a torch.dtype, got dtype='bfloat16'"),
+    (dict(dtype=torch.float16), ValueError, 'dtype=torch.float16 is for GPUs'),
+    (dict(compile='inductor'), TypeError, "compile must be .*, got compile='inductor'"),
+    (dict(inputs=torch.zeros(1, 5, 9, 9)), RuntimeError, r'KNet does not run on inputs of the shape \(1, 5, 9, 9\)'),
+])
+def test_wrong_options(panoptic, options, error, message):
+    with pytest.raises(error, match=message):
+        optimize(panoptic, **options)
+
+
+def test_wrong_models(panoptic):
+    with pytest.raises(ValueError, match='got a KNet that is optimised already'):
+        optimize(optimize(panoptic))
+    with pytest.raises(TypeError, match='got Linear'):
+        largest_deviation(nn.Linear(1, 1).eval(), panoptic, ODD)
+    with pytest.raises(TypeError, match='got Linear'):
+        optimize(nn.Linear(1, 1), torch.bfloat16)
+    headless = copy.deepcopy(panoptic)
+    headless.encoder = headless.__dict__['_modules'].pop('backbone')
+    with pytest.raises(ValueError, match='KNet has no backbone, so dtype=torch.bfloat16'):
+        optimize(headless, torch.bfloat16)
+
+
+def test_a_deviation_is_found_and_logged(panoptic, monkeypatch):
+    optimized = optimize(panoptic)
+    with torch.no_grad():
+        optimized.panoptic_head.kernel_update_head[-1].classifier.fc_cls.bias += .25
+    found = largest_deviation(panoptic, optimized, FEW)
+    assert found['class_logits'].absolute == pytest.approx(.25, abs=1e-3) and found['mask_logits'].relative < 1e-4
+    assert Deviation(0., 0.).relative == 0
+    records = logged(monkeypatch)
+    optimize_for_inference(panoptic)
+    assert [record.levelno for record in records] == [logging.INFO]
+    assert re.search(r'Largest deviation .* \(1, 3, 256, 256\): class_logits .* of .*, mask_logits ',
+                     records[0].getMessage())
+
+
+def test_other_models_of_the_hosts_have_their_features_in_float32():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = spread(MMDET_MODELS.build(dict(
+            type='RetinaNet', backbone=dict(type='ResNet', depth=18, base_channels=8),
+            neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5),
+            bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8))))
+    optimized = optimize(model, torch.bfloat16)
+    with torch.no_grad():
+        features, expected = optimized.extract_feat(ODD), model.extract_feat(ODD)
+        assert all(each.dtype == torch.float32 and each.is_contiguous() for each in features)
+        assert optimized.bbox_head(features)[0][0].dtype == torch.float32
+    assert 1e-5 < relative(dict(enumerate(features)), dict(enumerate(expected))) < .05
+
+
+# In runners and inferencers
+
+
+@DATASETS.register_module()
+class FourImages(BaseDataset):
+    def load_data_list(self):
+        return [dict(img_id=i) for i in range(4)]
+
+    def prepare_data(self, index):
+        image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
+        return dict(inputs=image, data_samples=DetDataSample(metainfo=dict(
+            img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1, 1), img_id=index)))
+
+
+@METRICS.register_module()
+class BestScore(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results += [sample['pred_instances']['scores'].max().item() for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(score=sum(results))
+
+
+def run_test(model, tmp_path, hooks=(), **default_hooks):
+    loader = dict(dataset=dict(type='FourImages'), batch_size=2, num_workers=0,
+                  collate_fn=dict(type='pseudo_collate'), sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = Runner(model, str(tmp_path), test_dataloader=loader, test_cfg=dict(), default_scope='mmdet',
+                    test_evaluator=dict(type='BestScore'), log_level='ERROR', custom_hooks=list(hooks),
+                    default_hooks=dict(default_hooks, checkpoint=None))
+    return runner, runner.test()['score']
+
+
+class Watch(OptimizeForInferenceHook):
+    """Notes what the test runs."""
+
+    def before_test_epoch(self, runner):
+        super().before_test_epoch(runner)
+        self.model = runner.model
+
+
+def test_hook_runs_the_test_with_the_optimised_model(panoptic, tmp_path):
+    _, expected = run_test(panoptic, tmp_path / 'plain')
+    watch = Watch()
+    runner, score = run_test(panoptic, tmp_path / 'optimized', [watch])
+    assert norms(watch.model) == 0 and runner.model is panoptic
+    assert score == pytest.approx(expected, abs=1e-4)
+    assert watch._plain is None
+    # As --cfg-options can say it.
+    _, low = run_test(panoptic, tmp_path / 'low', optimize=dict(type='knet_plugin.OptimizeForInferenceHook',
+                                                                dtype='bfloat16'))
+    assert low != score and low == pytest.approx(expected, abs=.05)
+
+
+def test_hook_comes_after_averaged_weights(panoptic, tmp_path):
+    """mmengine exchanges weights and averages by the same event."""
+    model = copy.deepcopy(panoptic)
+    watch = Watch()
+    loader = dict(dataset=dict(type='FourImages'), batch_size=2, num_workers=0,
+                  collate_fn=dict(type='pseudo_collate'), sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = Runner(model, str(tmp_path), test_dataloader=loader, test_cfg=dict(), default_scope='mmdet',
+                    test_evaluator=dict(type='BestScore'), log_level='ERROR', default_hooks=dict(checkpoint=None),
+                    custom_hooks=[watch, dict(type='EMAHook')])
+    ema = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook')
+    runner.call_hook('before_run')
+    with torch.no_grad():
+        ema.ema_model.module.panoptic_head.kernel_head.init_kernels.weight.zero_()
+    runner.call_hook('before_test_epoch')
+    assert not watch.model.panoptic_head.kernel_head.init_kernels.weight.any()
+    runner.call_hook('after_test_epoch', metrics={})
+    assert runner.model is model and model.panoptic_head.kernel_head.init_kernels.weight.any()
+
+
+def test_hook_finds_the_model_in_wrappers(panoptic, monkeypatch):
+    # Without the processes of a distributed run: what matters is how the hook finds the model inside.
+    monkeypatch.setattr(MMDistributedDataParallel, '__init__', nn.Module.__init__)
+    distributed = MMDistributedDataParallel()
+    distributed.module = panoptic
+    augmented = type('Augmented', (BaseTTAModel, ), dict(merge_preds=None))(panoptic)
+    for wrapper in (distributed, augmented):
+        runner = type('AnyRunner', (), dict(model=wrapper))()
+        hook = OptimizeForInferenceHook()
+        hook.before_test_epoch(runner)
+        assert runner.model is wrapper and norms(wrapper.module) == 0
+        hook.after_test_epoch(runner, {})
+        assert wrapper.module is panoptic
+    with pytest.raises(TypeError, match='none that is wrapped in another module, got MMDistributedDataParallel'):
+        optimize(distributed)
+    distributed._modules['sharded'] = distributed._modules.pop('module')
+    with pytest.raises(TypeError, match='cannot exchange the model inside a MMDistributedDataParallel'):
+        OptimizeForInferenceHook().before_test_epoch(type('AnyRunner', (), dict(model=distributed))())
+
+
+def test_hook_refuses_unknown_types():
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, got dtype='int8'"):
+        OptimizeForInferenceHook('int8')
+
+
+def test_in_mmdet_s_inferencer():
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    torch.manual_seed(0)
+    inferencer = DetInferencer(panoptic_config(), device='cpu', show_progress=False)
+    plain = spread(inferencer.model)
+    expected = inferencer(image)['predictions'][0]
+    inferencer.model = optimize(plain)
+    result = inferencer(image)['predictions'][0]
+    assert norms(inferencer.model) == 0 < norms(plain)
+    assert result['labels'] == expected['labels'] and result['scores'] == pytest.approx(expected['scores'], abs=1e-4)
+
+
+def test_in_mmseg_s_inferencer():
+    image = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    torch.manual_seed(0)
+    inferencer = MMSegInferencer(semantic_config(), device='cpu')
+    plain = spread(inferencer.model)
+    expected = inferencer(image)['predictions']
+    inferencer.model = optimize(plain)
+    result = inferencer(image)['predictions']
+    assert norms(inferencer.model) < norms(plain)
+    assert (result == expected).mean() > .99 and len(np.unique(expected)) > 1
