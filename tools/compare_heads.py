@@ -120,49 +120,49 @@ def train(algorithm: str, generation: str, with_knet: bool, seed: int, args: arg
                 iterations=args.iterations, miou=f'{miou:.2f}')
 
 
-def gains(rows: Iterable[dict[str, str]], iterations: int) -> dict[str, dict[str, list[float]]]:
-    """mIoU by algorithm and model, of the seeds that both have, in the order of the seeds."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+def gains(rows: Iterable[dict[str, str]]) -> dict[tuple[str, int], dict[str, list[float]]]:
+    """mIoU by algorithm and iterations, and by model, of the seeds that both models have, in the order of the seeds."""
+    found: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
     for row in rows:
-        if int(row['iterations']) == iterations:
-            found.setdefault(row['algorithm'], {}).setdefault(row['model'], {})[row['seed']] = float(row['miou'])
+        models = found.setdefault((row['algorithm'], int(row['iterations'])), {})
+        models.setdefault(row['model'], {})[row['seed']] = float(row['miou'])
     result = {}
-    for algorithm, models in found.items():
-        seeds = sorted(models.get('plain', {}).keys() & models.get('knet', {}).keys())
-        if seeds:
-            result[algorithm] = {model: [models[model][seed] for seed in seeds] for model in ('plain', 'knet')}
+    for algorithm in (algorithm for algorithms in ALGORITHMS.values() for algorithm in algorithms):
+        for key in sorted(key for key in found if key[0] == algorithm):
+            models = found[key]
+            seeds = sorted(models.get('plain', {}).keys() & models.get('knet', {}).keys())
+            if seeds:
+                result[key] = {model: [models[model][seed] for seed in seeds] for model in ('plain', 'knet')}
     return result
 
 
-def table(figures: dict[str, dict[str, list[float]]], iterations: int) -> str:
+def table(figures: dict[tuple[str, int], dict[str, list[float]]]) -> str:
     """The gains as Markdown."""
-    lines = [f'mIoU on Shapes after {iterations:,} iterations, by seed:', '',
-             '| generation | algorithm | plain | with K-Net | mean gain |', '|---|---|---|---|---|']
-    for generation, algorithms in ALGORITHMS.items():
-        for algorithm in algorithms:
-            if algorithm in figures:
-                plain, knet = figures[algorithm]['plain'], figures[algorithm]['knet']
-                lines.append(f'| {generation} | {algorithm} | {", ".join(f"{value:.2f}" for value in plain)} | '
-                             f'{", ".join(f"{value:.2f}" for value in knet)} | {mean(knet) - mean(plain):+.2f} |')
+    generations = {algorithm: generation for generation, algorithms in ALGORITHMS.items() for algorithm in algorithms}
+    lines = ['mIoU on Shapes, by seed:', '', '| generation | algorithm | iterations | plain | with K-Net | mean gain |',
+             '|---|---|---|---|---|---|']
+    for (algorithm, iterations), models in figures.items():
+        plain, knet = (', '.join(f'{value:.2f}' for value in models[model]) for model in ('plain', 'knet'))
+        lines.append(f'| {generations[algorithm]} | {algorithm} | {iterations:,} | {plain} | {knet} | '
+                     f'{mean(models["knet"]) - mean(models["plain"]):+.2f} |')
     return '\n'.join(lines)
 
 
-def plot(figures: dict[str, dict[str, list[float]]], iterations: int) -> None:
-    """Two bars for each algorithm, and a dot for each seed."""
+def plot(figures: dict[tuple[str, int], dict[str, list[float]]]) -> None:
+    """Two bars for each algorithm and number of iterations, and a dot for each seed."""
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    names = [name for algorithms in ALGORITHMS.values() for name in algorithms if name in figures]
-    figure, axes = pyplot.subplots(figsize=(1.1 * len(names) + 2, 4))
+    figure, axes = pyplot.subplots(figsize=(0.9 * len(figures) + 2, 4))
     for offset, (model, colour) in enumerate((('plain', '0.7'), ('knet', '#2a6fbb'))):
-        positions = [i + 0.4 * (offset - 0.5) for i in range(len(names))]
+        positions = [i + 0.4 * (offset - 0.5) for i in range(len(figures))]
         label = 'with K-Net' if model == 'knet' else 'plain'
-        axes.bar(positions, [mean(figures[name][model]) for name in names], 0.38, color=colour, label=label)
-        for position, name in zip(positions, names, strict=True):
-            axes.plot([position] * len(figures[name][model]), figures[name][model], 'k.', markersize=4)
-    axes.set_xticks(range(len(names)), names, rotation=25, ha='right')
+        axes.bar(positions, [mean(models[model]) for models in figures.values()], 0.38, color=colour, label=label)
+        for position, models in zip(positions, figures.values(), strict=True):
+            axes.plot([position] * len(models[model]), models[model], 'k.', markersize=4)
+    axes.set_xticks(range(len(figures)), [f'{name}\n{iterations:,}' for name, iterations in figures], fontsize=8)
     axes.set_ylabel('mIoU')
-    axes.set_title(f'Shapes, {iterations:,} iterations; dots are seeds')
+    axes.set_title('Shapes, after so many iterations; dots are seeds')
     axes.legend()
     figure.tight_layout()
     figure.savefig(PLOT, dpi=110)
@@ -189,10 +189,10 @@ def main() -> None:
         row = train(algorithm, generation, with_knet, seed, args)
         add_row(row)
         print(row, flush=True)
-    figures = gains(read_rows(), args.iterations)
+    figures = gains(read_rows())
     if figures:
-        plot(figures, args.iterations)
-        text = table(figures, args.iterations)
+        plot(figures)
+        text = table(figures)
         print(text)
         before, _, rest = PAGE.read_text().partition(BEGIN)
         PAGE.write_text(f'{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}')
