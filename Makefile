@@ -1,5 +1,6 @@
 # Two families of host packages, each in an environment of its own: .venv has the maintained forks (the default),
-# .venv-openmmlab the original OpenMMLab packages. What a step has done is noted in .done/ in the environment, under a
+# .venv-openmmlab the original OpenMMLab packages. .venv-oldest and .venv-latest have the forks with other versions of the
+# rest; .venv-audit has only the tools that look for vulnerabilities. What a step has done is noted in .done/ in the environment, under a
 # name with the hash of the files that it depends on: running setup again does only what is missing or has changed.
 
 PYTHON ?= python3
@@ -9,6 +10,9 @@ WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 VENV := .venv
 VENV2 := .venv-openmmlab
+OLDEST := .venv-oldest
+LATEST := .venv-latest
+AUDIT := .venv-audit
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,6 +20,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
+# All of them for every environment: they include one another.
+LOCKS := requirements/build.txt requirements/common.txt requirements/forks.txt requirements/onedl.txt \
+         requirements/oldest.txt requirements/openmmlab.txt
 PACKAGE_FILES := setup.py pyproject.toml knet_plugin/version.py
 hash = $(shell cat $(1) | sha256sum | cut -c1-12)
 
@@ -33,7 +40,7 @@ demo: setup  ## Set up, then train a small model on made-up images and show what
 	$(VENV)/bin/python tools/demo.py
 
 # Of each worker: with more threads than cores, torch is several times slower.
-test test-slow test-openmmlab: export OMP_NUM_THREADS = 1
+test test-slow test-openmmlab test-oldest test-latest: export OMP_NUM_THREADS = 1
 
 .PHONY: test
 test: setup  ## Set up, then run the tests (without the slow ones)
@@ -46,6 +53,19 @@ test-slow: setup  ## Run the slow tests: builds and trainings
 .PHONY: test-openmmlab
 test-openmmlab: setup-openmmlab  ## Run the tests with the original OpenMMLab packages
 	$(VENV2)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+
+.PHONY: test-oldest
+test-oldest: setup-oldest  ## Run the tests with the oldest torch and numpy that the forks allow
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+
+.PHONY: test-latest
+test-latest: setup-latest  ## Run the tests with the newest version of everything: may fail
+	@echo 'The newest versions:'; $(LATEST)/bin/python -m pip list 2>/dev/null | grep -E '^(torch|numpy|scipy|onedl-.*) '
+	$(LATEST)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+
+.PHONY: audit
+audit: setup-audit  ## Look for unsafe code, and for known vulnerabilities in the pinned packages
+	$(AUDIT)/bin/python .ci/audit.py
 
 .PHONY: lint
 lint: setup  ## Check the code's style
@@ -60,8 +80,8 @@ docs-coverage: setup  ## Check that the public interface is documented
 	$(VENV)/bin/interrogate knet_plugin tools
 
 .PHONY: clean
-clean:  ## Remove both environments and everything that was built
-	rm -rf $(VENV) $(VENV2) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+clean:  ## Remove all environments and everything that was built
+	rm -rf $(VENV) $(VENV2) $(OLDEST) $(LATEST) $(AUDIT) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 
 # mmcv is compiled here, so a compiler and Python's headers are needed; say so before anything is downloaded.
 define check_machine
@@ -77,11 +97,22 @@ command -v c++ >/dev/null \
     || { echo 'error: there is no C++ compiler; mmcv needs one (Debian: install g++)' >&2; exit 1; }
 endef
 
+# A wheel of mmcv in pip's cache may come from another torch; then it is compiled again, into a cache for this torch.
+define fit_mmcv
+$(1)/bin/python -c 'import torch, mmcv._ext' 2>/dev/null || { \
+    echo '          The cached mmcv does not fit this torch; one that does is compiled, or taken from a cache of its own.'; \
+    python=$(1)/bin/python; \
+    $$python -m pip install -q --no-deps --no-build-isolation --force-reinstall \
+        --cache-dir "$$($$python -m pip cache dir)/torch-$$($$python -c 'import torch; print(torch.__version__)')" \
+        "$$($$python -m pip freeze | grep -E '^(onedl-)?mmcv==')"; \
+    $$python -c 'import torch, mmcv._ext'; }
+endef
+
 # $(call environment,TARGET,FOLDER,LOCK,NAME): the rules that set up one environment.
 define environment
 .PHONY: $(1)
-$(1): $(2)/.done/package-$(call hash,$(3) requirements/build.txt $(PACKAGE_FILES)) \
-      $(2)/.done/dev-$(call hash,$(3) requirements/build.txt requirements/dev.txt)
+$(1): $(2)/.done/package-$(call hash,$(LOCKS) $(PACKAGE_FILES)) \
+      $(2)/.done/dev-$(call hash,$(LOCKS) requirements/dev.txt)
 
 $(2)/.done/venv:
 	@$$(check_machine)
@@ -90,13 +121,12 @@ $(2)/.done/venv:
 	@$(2)/bin/python -m pip install -q "$$$$(grep '^pip==' requirements/build.txt)"
 	@mkdir -p $(2)/.done && touch $$@
 
-$(2)/.done/torch-$(call hash,$(3) requirements/build.txt): $(2)/.done/venv
+$(2)/.done/torch-$(call hash,$(LOCKS)): $(2)/.done/venv
 	@echo '==> [2/5] torch and build tools'
 	@$(2)/bin/python -m pip install -r requirements/build.txt -c $(3) torch
 	@touch $$@
 
-# A wheel of mmcv in pip's cache may come from another torch; it is compiled again then.
-$(2)/.done/hosts-$(call hash,$(3) requirements/build.txt): $(2)/.done/torch-$(call hash,$(3) requirements/build.txt)
+$(2)/.done/hosts-$(call hash,$(LOCKS)): $(2)/.done/torch-$(call hash,$(LOCKS))
 	@echo '==> [3/5] host packages ($(4)). The first time on a machine, this compiles the C++ operators of mmcv:'
 	@echo '          about 10 minutes on 2 cores, with hardly any output. Later the result comes from the cache of pip.'
 	@command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=; \
@@ -104,21 +134,18 @@ $(2)/.done/hosts-$(call hash,$(3) requirements/build.txt): $(2)/.done/torch-$(ca
 	export MMCV_WITH_OPS=1 MAX_JOBS=$(JOBS); \
 	noise='^(Looking|Collecting|Ignoring|Processing|Requirement already|  (Using|Preparing|Downloading))'; \
 	$$$$install --progress-bar off -r $(3) | { grep -vE "$$$$noise" || true; }; \
-	if ! $(2)/bin/python -c 'import torch, mmcv._ext'; then \
-	    echo '          The cached mmcv does not fit this torch; compiling it again.'; \
-	    $$$$install --no-cache-dir --force-reinstall $$$$(grep -E '^(onedl-)?mmcv==' $(3)); \
-	fi
+	$$(call fit_mmcv,$(2))
 	@touch $$@
 
-$(2)/.done/package-$(call hash,$(3) requirements/build.txt $(PACKAGE_FILES)): \
-        $(2)/.done/hosts-$(call hash,$(3) requirements/build.txt)
+$(2)/.done/package-$(call hash,$(LOCKS) $(PACKAGE_FILES)): \
+        $(2)/.done/hosts-$(call hash,$(LOCKS))
 	@echo '==> [4/5] knet_plugin itself, editable'
 	@$(2)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	@$(2)/bin/python -c 'import knet_plugin; print("          knet_plugin", knet_plugin.__version__, "imports")'
 	@touch $$@
 
-$(2)/.done/dev-$(call hash,$(3) requirements/build.txt requirements/dev.txt): \
-        $(2)/.done/hosts-$(call hash,$(3) requirements/build.txt)
+$(2)/.done/dev-$(call hash,$(LOCKS) requirements/dev.txt): \
+        $(2)/.done/hosts-$(call hash,$(LOCKS))
 	@echo '==> [5/5] tools for tests and checks'
 	@$(2)/bin/python -m pip install -q --no-deps -r requirements/dev.txt
 	@touch $$@
@@ -126,6 +153,29 @@ endef
 
 $(eval $(call environment,setup,$(VENV),requirements/onedl.txt,maintained forks))
 $(eval $(call environment,setup-openmmlab,$(VENV2),requirements/openmmlab.txt,original OpenMMLab))
+$(eval $(call environment,setup-oldest,$(OLDEST),requirements/oldest.txt,forks and the oldest torch and numpy))
 
 setup:  ## Make .venv with the maintained forks, or bring it up to date
 setup-openmmlab:  ## Make .venv-openmmlab with the original OpenMMLab packages
+setup-oldest:  ## Make .venv-oldest with the forks and the oldest torch and numpy
+
+.PHONY: setup-latest
+setup-latest:  ## Make .venv-latest with the newest version of everything
+	@$(check_machine)
+	@echo '==> virtual environment $(LATEST) with the newest versions; mmcv may be compiled, in about 10 minutes'
+	@test -x $(LATEST)/bin/python || $(PYTHON) -m venv $(LATEST)
+	@sed -E '/^(-r|#)/d; s/==[^;]*//' requirements/common.txt requirements/forks.txt > $(LATEST)/names.txt
+	@$(LATEST)/bin/python -m pip install -q --upgrade torch numpy 'setuptools<81' wheel ninja psutil
+	@command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=; export MMCV_WITH_OPS=1 MAX_JOBS=$(JOBS); \
+	$(LATEST)/bin/python -m pip install -q --upgrade --no-deps --no-build-isolation -r $(LATEST)/names.txt; \
+	$(call fit_mmcv,$(LATEST))
+	@$(LATEST)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(LATEST)/bin/python -m pip install -q --no-deps -r requirements/dev.txt
+
+.PHONY: setup-audit
+setup-audit: $(AUDIT)/.done/$(call hash,requirements/audit.txt)
+$(AUDIT)/.done/$(call hash,requirements/audit.txt):
+	@echo '==> virtual environment $(AUDIT)'
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install -q --no-deps -r requirements/audit.txt
+	@mkdir -p $(AUDIT)/.done && touch $@

@@ -8,7 +8,7 @@ are allowed, and files that need more are refused.
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403
 import uuid
 from collections.abc import Callable
 from pathlib import Path
