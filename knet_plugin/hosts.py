@@ -51,7 +51,7 @@ class Host:
 
 # In the order of their dependencies: a host comes after those that it imports itself.
 HOSTS = (
-    Host('torch', '2.1', '2.14'),
+    Host('torch', '2.3', '2.14'),
     Host('scipy'),
     Host('pycocotools'),
     Host('mmengine', '0.10.0', '0.11'),

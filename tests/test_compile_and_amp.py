@@ -8,6 +8,7 @@ from torch import _dynamo as dynamo
 
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.detection import KernelIterHead
+from knet_plugin.hosts import release
 from knet_plugin.registry import MODELS
 
 THINGS, STUFF = 3, 2
@@ -46,6 +47,7 @@ def tensors(outputs):
     return [one for output in outputs if output is not None for one in tensors(output)]
 
 
+@pytest.mark.skipif(release(torch.__version__) < (2, 6), reason='torch breaks its graphs at decorators of the hosts')
 @pytest.mark.parametrize('grad', [False, True])
 @pytest.mark.parametrize('name', CASES)
 def test_compiles_to_one_graph(name, grad):

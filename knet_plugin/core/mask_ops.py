@@ -4,9 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from knet_plugin.hosts import release
+
 __all__ = ['autocasts', 'convolve', 'group_features', 'resize']
 
 _SCALE = 2.**-10
+_ASKS_BY_DEVICE = release(torch.__version__) >= (2, 4)
 
 
 def group_features(masks: Tensor, features: Tensor) -> Tensor:
@@ -48,10 +51,9 @@ def convolve(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> T
 
 def autocasts(device_type: str) -> bool:
     """Whether automatic mixed precision is on."""
-    try:
-        return torch.is_autocast_enabled(device_type)
-    except TypeError:  # torch < 2.4 asks for each device in another way
+    if not _ASKS_BY_DEVICE:
         return torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
+    return torch.is_autocast_enabled(device_type)
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

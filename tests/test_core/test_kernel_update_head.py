@@ -7,6 +7,7 @@ from golden import Golden, assert_close, build, cases, update_head_config
 
 from knet_plugin.checkpoint import from_official
 from knet_plugin.core import KernelUpdateHead, SoftmaxMask
+from knet_plugin.hosts import release
 
 
 @pytest.mark.parametrize('name', [*cases('seg_update_head_*'), *cases('det_update_head_*')])
@@ -180,6 +181,7 @@ def test_initialisation_keeps_improbable_classes():
     assert not before.eq(0).all() and head.fc_mask.bias.eq(0).all()  # init_cfg did reach the head
 
 
+@pytest.mark.skipif(release(torch.__version__) < (2, 6), reason='torch breaks its graphs at decorators of the hosts')
 def test_compiles_without_a_graph_break():
     head, inputs = head_and_inputs(dtype=torch.float32)
     explanation = torch._dynamo.explain(head)(*inputs)
