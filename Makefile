@@ -97,6 +97,10 @@ command -v c++ >/dev/null \
     || { echo 'error: there is no C++ compiler; mmcv needs one (Debian: install g++)' >&2; exit 1; }
 endef
 
+# The flags of Python's own build, without its debug information: that takes as long as all the rest.
+FLAGS := -fwrapv -O3 -DNDEBUG -g0
+COMPILE := MMCV_WITH_OPS=1 MAX_JOBS=$(JOBS) CFLAGS='$(FLAGS)' CXXFLAGS='$(FLAGS)'
+
 # A wheel of mmcv in pip's cache may come from another torch; then it is compiled again, into a cache for this torch.
 define fit_mmcv
 $(1)/bin/python -c 'import torch, mmcv._ext' 2>/dev/null || { \
@@ -131,7 +135,7 @@ $(2)/.done/hosts-$(call hash,$(LOCKS)): $(2)/.done/torch-$(call hash,$(LOCKS))
 	@echo '          about 10 minutes on 2 cores, with hardly any output. Later the result comes from the cache of pip.'
 	@command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=; \
 	install="$(2)/bin/python -m pip install --no-deps --no-build-isolation"; \
-	export MMCV_WITH_OPS=1 MAX_JOBS=$(JOBS); \
+	export $(COMPILE); \
 	noise='^(Looking|Collecting|Ignoring|Processing|Requirement already|  (Using|Preparing|Downloading))'; \
 	$$$$install --progress-bar off -r $(3) | { grep -vE "$$$$noise" || true; }; \
 	$$(call fit_mmcv,$(2))
@@ -166,7 +170,7 @@ setup-latest:  ## Make .venv-latest with the newest version of everything
 	@test -x $(LATEST)/bin/python || $(PYTHON) -m venv $(LATEST)
 	@sed -E '/^(-r|#)/d; s/==[^;]*//' requirements/common.txt requirements/forks.txt > $(LATEST)/names.txt
 	@$(LATEST)/bin/python -m pip install -q --upgrade torch numpy 'setuptools<81' wheel ninja psutil
-	@command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=; export MMCV_WITH_OPS=1 MAX_JOBS=$(JOBS); \
+	@command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=; export $(COMPILE); \
 	$(LATEST)/bin/python -m pip install -q --upgrade --no-deps --no-build-isolation -r $(LATEST)/names.txt; \
 	$(call fit_mmcv,$(LATEST))
 	@$(LATEST)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
