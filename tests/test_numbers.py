@@ -16,6 +16,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from small_runs import TASKS, losses, small_config, small_data
 
+from knet_plugin.checkpoint.reading import load_file
 from knet_plugin.hosts import release
 
 NO_FLOAT16 = release(torch.__version__) < (2, 4)
@@ -138,7 +139,7 @@ def test_averaged_weights(task, data, tmp_path):
     cfg.custom_hooks.append(dict(type='EMAHook', momentum=.25))
     cfg.model.backbone.norm_eval = True  # its statistics would be copied, not averaged
     runner = train(cfg, tmp_path)
-    checkpoint = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
+    checkpoint = load_file(tmp_path / 'iter_4.pth', trust=True)
     averaged, current = checkpoint['state_dict'], checkpoint['ema_state_dict']
     name, weight = next((name, value) for name, value in runner.model.named_parameters() if value.requires_grad)
     assert torch.equal(current[f'module.{name}'], weight)

@@ -28,6 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from knet_plugin import optimize_for_inference
 from knet_plugin.cli import resolve_config
+from knet_plugin.hosts import release
 from knet_plugin.inference import Deviation, OptimizeForInferenceHook, largest_deviation
 from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
 
@@ -219,6 +220,7 @@ def test_bfloat16_of_trained_weights_gives_nearly_the_same_result():
     assert all(1e-4 < deviation.relative < .3 for deviation in deviations.values()), deviations
 
 
+@pytest.mark.skipif(release(torch.__version__) < (2, 6), reason='this torch cannot compile what the hosts decorate')
 @pytest.mark.parametrize('kind', ['panoptic', 'semantic'])
 def test_compile(kind, request, monkeypatch):
     model = request.getfixturevalue(kind)

@@ -24,7 +24,9 @@ def requirements(name: str) -> dict[str, list[str]]:
     """The pins of a requirement file: versions by name (several where they depend on Python's version)."""
     pins: dict[str, list[str]] = {}
     for line in (ROOT / 'requirements' / name).read_text().splitlines():
-        if line and not line.startswith('#'):
+        if line.startswith('-r '):
+            pins |= requirements(line.removeprefix('-r '))
+        elif line and not line.startswith('#'):
             package, separator, version = line.partition(';')[0].strip().partition('==')
             assert separator, f'{line!r} is not pinned'
             pins.setdefault(package, []).append(version)
@@ -43,7 +45,7 @@ def files_below(folder: Path) -> set[str]:
             if path.is_file() and '__pycache__' not in path.parts}
 
 
-@pytest.mark.parametrize('name', ['onedl.txt', 'openmmlab.txt', 'dev.txt', 'build.txt'])
+@pytest.mark.parametrize('name', ['onedl.txt', 'openmmlab.txt', 'oldest.txt', 'dev.txt', 'build.txt', 'audit.txt'])
 def test_everything_is_pinned(name):
     assert len(requirements(name)) >= 5
     assert all(version for versions in requirements(name).values() for version in versions)
@@ -58,6 +60,8 @@ def test_the_families_agree_on_everything_but_the_hosts():
     shared = forks.keys() & originals.keys()
     assert {name: forks[name] for name in shared} == {name: originals[name] for name in shared}
     assert 'torch' in shared
+    oldest = requirements('oldest.txt')
+    assert {name for name in forks if forks[name] != oldest[name]} == {'torch', 'numpy'}
 
 
 def test_citation_names_this_version():
