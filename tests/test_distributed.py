@@ -5,7 +5,9 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,6 +25,8 @@ from mmengine.registry import DefaultScope
 from small_runs import TASKS, command_line, losses, run_environment, small_config, small_data, weights
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
+
+from knet_plugin.cli import resolve_tool
 
 SIZE = 32
 ITERATIONS = dict(semantic=60, panoptic=100)
@@ -288,3 +292,25 @@ def test_sharded_training_equals_unsharded_and_resumes(data, tmp_path):
         iteration: pytest.approx(values, rel=1e-5) for iteration, values in losses(tmp_path / 'sharded').items()
         if iteration >= 2}
     assert_weights_close(torch.load(tmp_path / 'resumed/iter_4.pth', weights_only=False)['state_dict'], state)
+
+
+@pytest.mark.slow
+def test_processes_that_slurm_starts(data, tmp_path):
+    """Two of them, with the variables that ``srun`` gives each."""
+    cfg = comparable_config('semantic', data, 2, 2)
+    _, _, _, _, *arguments = command_line(cfg, tmp_path / 'work')
+    command = [sys.executable, str(resolve_tool('train')), *arguments, '--launcher', 'slurm']
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    processes = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=run_environment(
+        SLURM_PROCID=f'{rank}', SLURM_LOCALID=f'{rank}', SLURM_NTASKS='2', SLURM_NODELIST='localhost',
+        MASTER_ADDR='localhost', MASTER_PORT=f'{port}')) for rank in range(2)]
+    try:
+        assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    first, second = (losses(tmp_path / 'work', rank) for rank in range(2))
+    assert first.keys() == second.keys() == {0, 1}
+    assert first[0].keys() == second[0].keys()
