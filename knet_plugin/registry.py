@@ -6,11 +6,12 @@ named in ``locations`` when it looks ``Something`` up. Keep it light: mmengine s
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'MODELS', 'SCOPE', 'TASK_UTILS', 'TRANSFORMS', 'expose_unprefixed_names']
+__all__ = ['HOOKS', 'MODELS', 'SCOPE', 'STRATEGIES', 'TASK_UTILS', 'TRANSFORMS', 'expose_unprefixed_names']
 
 SCOPE = 'knet_plugin'
 
@@ -20,6 +21,7 @@ TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, loca
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['knet_plugin.detection'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
                  locations=['knet_plugin.detection', 'knet_plugin.inference'])
+STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['knet_plugin.fsdp'])
 
 
 def expose_unprefixed_names() -> None:

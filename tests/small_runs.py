@@ -36,9 +36,10 @@ class Recorder(Hook):
             file.write(json.dumps(dict(iter=runner.iter, **values)) + '\n')
 
     def after_train(self, runner: Runner) -> None:
+        # In all processes: sharded weights are collected.
+        state = getattr(runner.model, 'module', runner.model).state_dict()
         if runner.rank == 0:
-            model = getattr(runner.model, 'module', runner.model)
-            torch.save(model.state_dict(), Path(runner.work_dir, 'weights.pth'))
+            torch.save(state, Path(runner.work_dir, 'weights.pth'))
 
 
 def small_data(root: Path, num_train: int = 16, num_val: int = 8) -> Path:

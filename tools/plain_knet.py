@@ -14,6 +14,7 @@ from torch import Tensor
 from knet_plugin.core import HardMask, KernelUpdate, KernelUpdateHead
 from knet_plugin.detection import KernelHead, KernelIterHead
 from knet_plugin.detection.kernel_head import KernelProposals
+from knet_plugin.detection.kernel_loss import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, rank_target, semantic_target, stuff_owners
 
 __all__ = ['dense_losses', 'full_masks', 'instances', 'kernel_head', 'panoptic', 'update_stage']
@@ -135,7 +136,7 @@ def dense_losses(head: KernelIterHead, proposals: KernelProposals, updates: Sequ
     for i, (update, logits) in enumerate(zip(updates, upsampled[1:], strict=True), start=1):
         owned = objects + stuff
         for name, value in (_dense_masks(loss, logits, owned, targets) | loss.classes(
-                update.class_logits, owned, targets)).items():
+                update.class_logits, owned, targets, *mean_owned([owned]))).items():
             losses[f's{i}.{name}'] = value
         if i < head.num_stages:
             class_logits = update.class_logits[:, :things, :head.num_things_classes]

@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from knet_plugin.cli import add_run_arguments, load_run_config
+from knet_plugin.distributed import build_runner
 
 PICKLES = ('.pkl', '.pickle')
 
@@ -91,8 +90,7 @@ def main() -> None:
         enable_tta(cfg)
     if args.out:
         keep_predictions(cfg, args.out)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.test()
+    build_runner(cfg).test()
 
 
 if __name__ == '__main__':

@@ -31,11 +31,11 @@ from typing import Any
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, is_main_process
-from mmengine.registry import DATASETS, RUNNERS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.registry import DATASETS, DefaultScope
 
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.detection.class_check_hook import check_categories, read_categories
+from knet_plugin.distributed import build_runner
 
 TESTSETS = ('test-dev2017', 'test-challenge2017', 'val2017')
 KINDS = ('segm', 'bbox')
@@ -298,7 +298,7 @@ def main() -> None:
 
     info_file, prefix = out / f'image_info_{args.testset}.json', out / 'raw'
     configure(cfg, dataset, info_file, img_dir, prefix, panoptic, kinds)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     if is_main_process():
         out.mkdir(parents=True, exist_ok=True)
         info_file.write_text(json.dumps(info))

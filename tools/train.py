@@ -3,10 +3,9 @@
 import argparse
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from knet_plugin.cli import add_run_arguments, load_run_config
+from knet_plugin.distributed import build_runner
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -59,8 +58,7 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
+    build_runner(cfg).train()
 
 
 if __name__ == '__main__':

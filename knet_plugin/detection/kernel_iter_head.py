@@ -14,6 +14,7 @@ from knet_plugin.core.mask_ops import resize
 from knet_plugin.core.recompute import has_statistics, recompute
 from knet_plugin.core.stage_config import stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
+from knet_plugin.detection.kernel_loss import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, segment_targets, stuff_owners
 from knet_plugin.registry import MODELS, TASK_UTILS
 
@@ -174,21 +175,31 @@ class KernelIterHead(BaseModule):
         Returns:
             Losses by stage.
         """
+        owned = self._owners(proposals, updates, targets, batch_img_metas)
+        num_owned = mean_owned(owned)
+        mask_logits = proposals.mask_logits[:, :self.kernel_head.num_kernels]
+        losses = _named('s0', self.kernel_loss.masks(mask_logits, owned[0], targets, num_owned[0]) |
+                        self.kernel_loss.semantics(proposals.semantic_logits, owned[0], targets))
+        for i, (update, weight) in enumerate(zip(updates, self.stage_loss_weights, strict=False), start=1):
+            losses |= _named(f's{i}', self.kernel_loss.masks(update.mask_logits, owned[i], targets, num_owned[i]) |
+                             self.kernel_loss.classes(update.class_logits, owned[i], targets, num_owned[i]), weight)
+        return losses
+
+    def _owners(self, proposals: KernelProposals, updates: Sequence[KernelUpdate], targets: SegmentTargets,
+                batch_img_metas: Sequence[dict]) -> list[OwnedSegments]:
+        """Which kernel owns which segment: in the kernel head, without stuff, and in each stage."""
         things = self.kernel_head.num_kernels
         stuff = stuff_owners(targets, self.num_things_classes, things)
-        mask_logits = proposals.mask_logits[:, :things]
-        objects = self._match(self._upsample(mask_logits.detach()), None, targets, batch_img_metas, 'the kernel head')
-        losses = _named('s0', self.kernel_loss.masks(mask_logits, objects, targets) | self.kernel_loss.semantics(
-            proposals.semantic_logits, objects, targets))
-        for i, (update, weight) in enumerate(zip(updates, self.stage_loss_weights, strict=False), start=1):
-            owned = objects + stuff
-            losses |= _named(f's{i}', self.kernel_loss.masks(update.mask_logits, owned, targets) |
-                             self.kernel_loss.classes(update.class_logits, owned, targets), weight)
+        mask_logits = self._upsample(proposals.mask_logits[:, :things].detach())
+        objects = self._match(mask_logits, None, targets, batch_img_metas, 'the kernel head')
+        owned = [objects]
+        for i, update in enumerate(updates, start=1):
+            owned.append(objects + stuff)
             if i < self.num_stages:
                 class_logits = update.class_logits[:, :things, :self.num_things_classes]
                 objects = self._match(self._upsample(update.mask_logits[:, :things].detach()), class_logits, targets,
                                       batch_img_metas, f'stage {i}')
-        return losses
+        return owned
 
     def predict(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[Tensor, Tensor]:
         """What the fusion head reads.

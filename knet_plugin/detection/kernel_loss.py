@@ -1,10 +1,13 @@
 """The losses of K-Net's detection side, for the kernel head and for every update stage."""
 
+from collections.abc import Sequence
+
 import torch
 from mmcv.ops import point_sample
 from mmdet.models.losses import accuracy
 from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -13,10 +16,29 @@ from knet_plugin.core.recompute import recompute
 from knet_plugin.detection.targets import IGNORED, OwnedSegments, SegmentTargets, rank_target, semantic_target
 from knet_plugin.registry import MODELS
 
-__all__ = ['KernelLoss']
+__all__ = ['KernelLoss', 'mean_counts', 'mean_owned']
 
 PIXELS = 8192
 """Pixels whose semantic loss is computed at once."""
+
+
+def mean_counts(counts: Tensor) -> Tensor:
+    """What to divide by so that the mean of the processes' losses is the loss of one process with all their images.
+
+    All processes have to call it together, whatever their images show.
+
+    Args:
+        counts: How much of everything this process has to average over, (n,) of any type.
+
+    Returns:
+        The mean over all processes, (n,), of a sum that counts as 1 where there is nothing at all.
+    """
+    return reduce_mean(counts.float()).clamp(min=1 / get_world_size())
+
+
+def mean_owned(stages: Sequence[OwnedSegments]) -> Tensor:
+    """How many kernels own a segment in each stage, as ``mean_counts`` has it, (stages,)."""
+    return mean_counts(torch.tensor([len(owned.segments) for owned in stages], device=stages[0].segments.device))
 
 
 @MODELS.register_module()
@@ -26,6 +48,9 @@ class KernelLoss(BaseModule):
     Mask and dice loss look at the owned segments alone. The rank loss lets all masks of an image compete for each
     pixel. A focal class loss teaches all kernels; thing kernels learn nothing about stuff classes, and a stuff kernel
     only whether its own class is there.
+
+    Averages are over all processes: the mean of the processes' losses and gradients, which is what distributed training
+    takes, is that of one process with all their images.
 
     Args:
         num_things_classes: Classes 0 .. T - 1.
@@ -72,13 +97,15 @@ class KernelLoss(BaseModule):
         self.loss_seg = MODELS.build(loss_seg)
         self.loss_rank = None if loss_rank is None else MODELS.build(loss_rank)
 
-    def masks(self, mask_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets) -> dict[str, Tensor]:
+    def masks(self, mask_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets,
+              num_owned: Tensor) -> dict[str, Tensor]:
         """Losses of one stage's masks, which are brought to the size of the targets.
 
         Args:
             mask_logits: (B, N, H, W).
             owned: Which of these kernels owns which segment.
             targets: The segments of the batch, at h x w.
+            num_owned: What ``mean_owned`` counts for this stage, ().
 
         Returns:
             ``loss_mask``, ``loss_dice`` and, if configured, ``loss_rank``: always the same keys. Zero (and connected to
@@ -88,7 +115,9 @@ class KernelLoss(BaseModule):
             zero = mask_logits[owned.images, owned.kernels].float().sum()
             losses = dict(loss_mask=zero, loss_dice=zero)
             return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
-        losses = recompute(self._owned_masks, mask_logits, owned, targets)
+        share = len(owned.segments) / num_owned
+        losses = {name: loss * share
+                  for name, loss in recompute(self._owned_masks, mask_logits, owned, targets).items()}
         if self.loss_rank is not None:
             # Image by image; the mean over all pixels is the mean of their means, as all have the same size.
             ranks = [recompute(self._rank, logits, target, self.loss_rank) for logits, target in zip(
@@ -118,13 +147,15 @@ class KernelLoss(BaseModule):
     def _semantics(self, logits: Tensor, labels: Tensor, weights: Tensor | None, positives: Tensor) -> Tensor:
         return self.loss_seg(logits.T, labels, weights, avg_factor=positives)
 
-    def classes(self, class_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets) -> dict[str, Tensor]:
-        """Loss of one stage's classes, averaged over the owning kernels of all processes.
+    def classes(self, class_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets,
+                num_owned: Tensor) -> dict[str, Tensor]:
+        """Loss of one stage's classes, of all kernels, divided by the number of owning ones.
 
         Args:
             class_logits: (B, N, classes), stuff kernels last.
             owned: Which of these kernels owns which segment, stuff included.
             targets: The segments of the batch.
+            num_owned: What ``mean_owned`` counts for this stage, ().
 
         Returns:
             ``loss_cls``, and as a metric ``pos_acc``, the percentage of owning kernels whose class is right.
@@ -132,7 +163,6 @@ class KernelLoss(BaseModule):
         owned_labels = targets.labels[owned.segments]
         labels = torch.full(class_logits.shape[:2], self.num_classes, device=class_logits.device)  # background
         labels[owned.images, owned.kernels] = owned_labels
-        num_owned = reduce_mean(class_logits.new_tensor(float(len(owned_labels)), dtype=torch.float32)).clamp(min=1)
         weights = self._class_weights(class_logits)
         loss = self.loss_cls(class_logits.flatten(0, 1).float(), labels.flatten(), weights, avg_factor=num_owned)
         return dict(loss_cls=loss, pos_acc=accuracy(class_logits[owned.images, owned.kernels], owned_labels))
@@ -160,7 +190,7 @@ class KernelLoss(BaseModule):
         """
         labels = semantic_target(owned, targets, self.num_classes, self.ignore_void)
         valid = labels != IGNORED
-        foreground = (valid & (labels < self.num_classes)).sum().clamp(min=1)
+        foreground, = mean_counts((valid & (labels < self.num_classes)).sum()[None])
         weights = None if targets.void is None or not self.ignore_void else valid.float()
         labels = labels.masked_fill(~valid, self.num_classes)
         # In parts: what a focal loss makes on the way is many times as large as the logits.

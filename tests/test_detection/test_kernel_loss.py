@@ -6,9 +6,19 @@ from golden import Golden, assert_close, assert_gradients_close, build, cases, l
 
 from knet_plugin.checkpoint import from_official
 from knet_plugin.detection import KernelLoss, kernel_loss
+from knet_plugin.detection.kernel_loss import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, stuff_owners
 
 RANK = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)
+
+
+def mask_losses(criterion, mask_logits, owned, targets):
+    return criterion.masks(mask_logits, owned, targets, *mean_owned([owned]))
+
+
+def stage_losses(criterion, mask_logits, class_logits, owned, targets):
+    return mask_losses(criterion, mask_logits, owned, targets) | criterion.classes(
+        class_logits, owned, targets, *mean_owned([owned]))
 
 
 def given_owners(golden, targets):
@@ -44,7 +54,7 @@ def test_golden_targets_losses_and_gradients(name):
     logits = update.mask_logits
     if (stride := golden.config['mask_upsample_stride']) > 1:
         logits = F.interpolate(logits, scale_factor=stride, mode='bilinear')
-    losses = criterion.masks(logits, owned, targets) | criterion.classes(update.class_logits, owned, targets)
+    losses = stage_losses(criterion, logits, update.class_logits, owned, targets)
     expected = golden.group('out/loss/')
     assert_close({key: loss.reshape(expected[key].shape) for key, loss in losses.items()}, expected, 1e-4)
     sum(loss for key, loss in losses.items() if 'loss' in key).backward()
@@ -73,7 +83,7 @@ def test_dense_transcription():
     """The same losses with a dense N x h x w target per image, as the equations say."""
     mask_logits, class_logits, _, owned, targets = random_stage()
     criterion = KernelLoss(3, 2, loss_rank=RANK)
-    losses = criterion.masks(mask_logits, owned, targets) | criterion.classes(class_logits, owned, targets)
+    losses = stage_losses(criterion, mask_logits, class_logits, owned, targets)
 
     dense = torch.zeros_like(mask_logits).detach()
     positive = torch.zeros(mask_logits.shape[:2], dtype=torch.bool)
@@ -106,7 +116,7 @@ def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
     for objects in ((0, 0, 0), (2, 0, 4)):
         mask_logits, class_logits, things, owned, targets = random_stage(stuff=stuff, objects=objects)
         criterion = KernelLoss(3, stuff, **rank)
-        losses = criterion.masks(mask_logits, owned, targets) | criterion.classes(class_logits, owned, targets)
+        losses = stage_losses(criterion, mask_logits, class_logits, owned, targets)
         losses |= criterion.semantics(torch.randn(3, 3 + stuff, 8, 10, requires_grad=True), things, targets)
         sum(value for key, value in losses.items() if 'loss' in key).backward()
         assert all(value.isfinite().all() for value in losses.values())
@@ -120,8 +130,8 @@ def test_owned_pairs_in_any_order():
     criterion = KernelLoss(3, 2, loss_rank=RANK)
     order = torch.randperm(len(owned.images))
     shuffled = OwnedSegments(*(column[order] for column in owned))
-    for function, logits in ((criterion.masks, mask_logits), (criterion.classes, class_logits)):
-        torch.testing.assert_close(function(logits, shuffled, targets), function(logits, owned, targets))
+    torch.testing.assert_close(stage_losses(criterion, mask_logits, class_logits, shuffled, targets),
+                               stage_losses(criterion, mask_logits, class_logits, owned, targets))
 
 
 def test_more_than_255_kernels_take_part_in_the_rank_loss():
@@ -129,7 +139,7 @@ def test_more_than_255_kernels_take_part_in_the_rank_loss():
     mask_logits = torch.zeros(1, 257, 2, 2, requires_grad=True)
     targets = SegmentTargets(torch.ones(1, 2, 2), torch.tensor([0]), torch.tensor([0]), [1], None)
     owned = OwnedSegments(torch.tensor([0]), torch.tensor([255]), torch.tensor([0]))
-    KernelLoss(1, 0, loss_rank=RANK).masks(mask_logits, owned, targets)['loss_rank'].backward()
+    mask_losses(KernelLoss(1, 0, loss_rank=RANK), mask_logits, owned, targets)['loss_rank'].backward()
     assert (mask_logits.grad[0, 255] < 0).all() and (mask_logits.grad[0, 256] > 0).all()
 
 
@@ -153,9 +163,9 @@ def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
     targets = SegmentTargets(masks, torch.tensor([0, 1]), torch.zeros(2).long(), [2], None)
     owned = OwnedSegments(torch.zeros(2).long(), torch.tensor([0, 1]), torch.tensor([0, 1]))
     logits = torch.full((1, 3, 60, 80), 2., requires_grad=True)
-    dense = KernelLoss(3).masks(logits, owned, targets)
+    dense = mask_losses(KernelLoss(3), logits, owned, targets)
     torch.manual_seed(0)
-    sampled = KernelLoss(3, num_points=20000).masks(logits, owned, targets)
+    sampled = mask_losses(KernelLoss(3, num_points=20000), logits, owned, targets)
     assert sampled.keys() == dense.keys()
     for name, value in dense.items():
         assert float(sampled[name]) == pytest.approx(float(value), rel=0.03), name
@@ -164,7 +174,8 @@ def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
     # The second pass, in the backward pass, must look at the points of the first.
     monkeypatch.setattr(kernel_loss, 'recompute', lambda function, *args: function(*args))
     torch.manual_seed(0)
-    kept, = torch.autograd.grad(sum(KernelLoss(3, num_points=20000).masks(logits, owned, targets).values()), logits)
+    sampled = mask_losses(KernelLoss(3, num_points=20000), logits, owned, targets)
+    kept, = torch.autograd.grad(sum(sampled.values()), logits)
     assert torch.equal(gradient, kept)
 
 

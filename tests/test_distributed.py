@@ -1,0 +1,316 @@
+"""Two processes do what one does with all their images."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detection_cases import sample
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from small_runs import TASKS, command_line, losses, run_environment, small_config, small_data, weights
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from knet_plugin.cli import resolve_tool
+
+SIZE = 32
+ITERATIONS = dict(semantic=60, panoptic=100)
+BATCHES = (('objects', 'objects'), ('objects', 'void'), ('void', 'void'), ('crowd', 'stuff'), ('void', 'stuff'))
+"""What the images of one process show."""
+
+
+def in_two_processes(function: Callable[..., Any], folder: Path, *args: Any, timeout: float = 120) -> list[Any]:
+    """Call ``function(rank, *args)`` in two processes of one group, and return both results.
+
+    The processes are forks of this one, so nothing is imported again. They are killed after ``timeout`` seconds.
+    """
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=_member, args=(rank, function, folder, args)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    end = time.monotonic() + timeout
+    for process in processes:
+        process.join(max(0, end - time.monotonic()))
+    hung = [process.is_alive() for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    assert not any(hung), f'processes that hung: {hung}'
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f'result-{rank}.pth', weights_only=False) for rank in range(2)]
+
+
+def _member(rank: int, function: Callable[..., Any], folder: Path, args: tuple) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2,
+                                   timeout=timedelta(seconds=60))
+    torch.save(function(rank, *args), folder / f'result-{rank}.pth')
+    distributed.destroy_process_group()
+
+
+def tiny_detector(task: str) -> torch.nn.Module:
+    """Our smallest model, with frozen batch norms."""
+    cfg = small_config(task, Path('nowhere'), 1, model__backbone__norm_eval=True).model
+    cfg.backbone.base_channels = 4
+    cfg.neck.in_channels = [4, 8, 16, 32]
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MMDET_MODELS.build(cfg)
+    model.init_weights()
+    return model.train()
+
+
+def batch(kinds: tuple[str, ...], seed: int, stuff: bool) -> dict[str, Any]:
+    """Images that show what ``kinds`` say, and their ground truth."""
+    torch.manual_seed(seed)
+    samples = []
+    for number, kind in enumerate(kinds):
+        semantic = torch.full((SIZE, SIZE), 255)
+        masks = torch.zeros(0, SIZE, SIZE)
+        if kind != 'void':
+            semantic[:, :SIZE // 2] = 6 + number
+        if kind == 'crowd':  # a thing of which no object is told apart
+            semantic[:8, -8:] = 2
+        if kind == 'objects':
+            masks = torch.zeros(1 + seed // 2 % 2, SIZE, SIZE)
+            for i, mask in enumerate(masks):
+                mask[8 * i:8 * i + 8, 4:20] = 1
+                semantic[mask.bool()] = i
+        samples.append(sample(masks, torch.arange(len(masks)), (SIZE, SIZE), semantic if stuff else None))
+    return dict(inputs=torch.randn(len(kinds), 3, SIZE, SIZE), data_samples=samples)
+
+
+def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    return dict(inputs=torch.cat([first['inputs'], second['inputs']]),
+                data_samples=first['data_samples'] + second['data_samples'])
+
+
+def train_step(model: torch.nn.Module, data: dict[str, Any]) -> tuple[dict[str, float], Tensor]:
+    """Losses, and the gradients of all parameters in one vector."""
+    model.zero_grad()
+    values = {name: value for name, value in model(**data, mode='loss').items() if 'loss' in name}
+    sum(values.values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    return ({name: float(value.detach()) for name, value in values.items()},
+            torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad]))
+
+
+def combinations(stuff: bool) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """What the images of both processes show: each of ``BATCHES`` with each."""
+    return list(itertools.product(BATCHES if stuff else BATCHES[:3], repeat=2))
+
+
+def all_combinations(rank: int, model: torch.nn.Module, stuff: bool) -> list[tuple[dict[str, float], Tensor]]:
+    wrapped = DistributedDataParallel(model, find_unused_parameters=False, broadcast_buffers=False)
+    return [train_step(wrapped, batch(kinds[rank], 2 * i + rank, stuff))
+            for i, kinds in enumerate(combinations(stuff))]
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic'])
+def test_every_combination_of_images_without_objects(task, tmp_path):
+    """The same loss keys in both processes, no hang, no unused parameter, and the gradients of one process."""
+    model = tiny_detector(task)
+    stuff = task == 'panoptic'
+    results = in_two_processes(all_combinations, tmp_path, model, stuff)
+    for i, (kinds, *steps) in enumerate(zip(combinations(stuff), *results, strict=True)):
+        both = joined(*(batch(kinds[rank], 2 * i + rank, stuff) for rank in range(2)))
+        expected, gradient = train_step(model, both)
+        first, second = (step[0] for step in steps)
+        assert first.keys() == second.keys() == expected.keys()
+        for name, value in expected.items():
+            assert (first[name] + second[name]) / 2 == pytest.approx(value, rel=1e-5, abs=1e-6), (kinds, name)
+        for _, found in steps:
+            assert (found - gradient).norm() <= 1e-5 * gradient.norm(), kinds
+
+
+HOLLOW = (4, 6, 9, 11, 12, 13, 14, 15)
+"""Training images without objects: of five batches of four, dealt to two processes in turn, all of the first process in
+the second batch, all of the second process in the third, all in the fourth."""
+CROWD = (16, 18)
+"""Training images whose objects are crowds: those of the first process in the last batch."""
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    """Shapes, an odd number of them to evaluate, and some to train on without objects."""
+    root = small_data(tmp_path_factory.mktemp('distributed') / 'data', 20, 7)
+    file = root / 'annotations/instances_train.json'
+    content = json.loads(file.read_text())
+    content['annotations'] = [dict(annotation, iscrowd=int(annotation['image_id'] in CROWD))
+                              for annotation in content['annotations'] if annotation['image_id'] not in HOLLOW]
+    file.write_text(json.dumps(content))
+    file = root / 'annotations/panoptic_train.json'
+    content = json.loads(file.read_text())
+    things = {category['id'] for category in content['categories'] if category['isthing']}
+    for annotation in content['annotations']:
+        annotation['segments_info'] = [
+            dict(segment, iscrowd=int(segment['category_id'] in things and annotation['image_id'] in CROWD))
+            for segment in annotation['segments_info']
+            if segment['category_id'] not in things or annotation['image_id'] not in HOLLOW]
+    file.write_text(json.dumps(content))
+    for image in HOLLOW:
+        file = root / f'annotations/semantic_train/{image:06}.png'
+        assert cv2.imwrite(str(file), np.full_like(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), 255))
+    return root
+
+
+def comparable_config(task: str, data: Path, iterations: int, processes: int, double: bool = True,
+                      **options: Any) -> Config:
+    """A training on batches of four that does not depend on chance.
+
+    Batch norm is frozen, or group norm in its place where a head has its own: torch synchronises it on GPUs alone.
+
+    Args:
+        task: One of ``TASKS``.
+        data: The data set.
+        iterations: How many.
+        processes: Which share the batches.
+        double: 64 bits: in 32, a hard mask's pixel at the threshold or a tie of the matching may fall either way.
+        options: See ``small_config``.
+    """
+    cfg = small_config(task, data, iterations, 4 // processes, **options)
+    dataset = cfg.train_dataloader.dataset
+    dataset.pipeline = [step for step in dataset.pipeline if step.type != 'RandomFlip']
+    cfg.train_dataloader.sampler.shuffle = False
+    cfg.find_unused_parameters = False
+    if double:
+        cfg.custom_imports.imports.append('double_precision')
+    cfg.param_scheduler = []
+    if task == 'semantic':
+        for part in (cfg.model.backbone, cfg.model.decode_head.kernel_generate_head):
+            part.norm_cfg = dict(type='GN', num_groups=4)
+    else:
+        cfg.model.backbone.norm_eval = True
+        dataset.filter_cfg = dict(filter_empty_gt=False)
+    return cfg
+
+
+def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', processes: int = 2,
+        timeout: float = 300) -> str:
+    """Run the command line to its end, and return what it says. All its processes are killed after the timeout."""
+    with subprocess.Popen(
+            command_line(cfg, work_dir, *arguments, command=command, gpus=processes), text=True, cwd=work_dir.parent,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=run_environment(), start_new_session=True) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def assert_losses_close(work_dir: Path, expected: Path, processes: int = 1, rel: float = 1e-5) -> None:
+    """The mean of both processes' losses is that of the processes of another run; all have the same names."""
+    both = [losses(work_dir, rank) for rank in range(2)]
+    others = [losses(expected, rank) for rank in range(processes)]
+    assert both[0].keys() == others[0].keys()
+    for iteration, first in both[0].items():
+        assert first.keys() == both[1][iteration].keys() == others[0][iteration].keys()
+        for name in first:
+            if 'loss' in name:
+                value, wanted = (sum(run[iteration][name] for run in runs) / len(runs) for runs in (both, others))
+                assert value == pytest.approx(wanted, rel=rel, abs=1e-7), (iteration, name)
+
+
+def assert_weights_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close({name: found[name]}, {name: value}, rtol=1e-5, atol=1e-6)
+
+
+def figures(work_dir: Path) -> dict[str, float]:
+    """The metrics of a test run."""
+    file, = work_dir.glob('*/*.json')
+    return {name: value for name, value in json.loads(file.read_text()).items() if 'time' not in name}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TASKS)
+def test_five_steps_equal_those_of_one_process(task, data, tmp_path):
+    """Objects in all images, in those of one process, of the other, in none, and crowds."""
+    run(comparable_config(task, data, 5, 1), tmp_path / 'one', processes=1)
+    output = run(comparable_config(task, data, 5, 2), tmp_path / 'two')
+    assert output.count('with gloo instead of nccl') == 1
+    assert_losses_close(tmp_path / 'two', tmp_path / 'one')
+    assert_weights_close(weights(tmp_path / 'two'), weights(tmp_path / 'one'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['semantic', 'panoptic'])
+def test_evaluation_equals_that_of_one_process(task, data, tmp_path):
+    """Of an odd number of images, with a model that has learnt enough to find something."""
+    cfg = small_config(task, data, ITERATIONS[task], default_hooks__checkpoint__interval=ITERATIONS[task],
+                       optim_wrapper__optimizer__lr=0.002)
+    cfg.param_scheduler = []
+    cfg.optim_wrapper.paramwise_cfg = {}
+    checkpoint = tmp_path / f'trained/iter_{ITERATIONS[task]}.pth'
+    run(cfg, checkpoint.parent, processes=1)
+    cfg = small_config(task, data, 1, batch_size=1)
+    for processes in (1, 2):
+        run(cfg, tmp_path / f'{processes}', str(checkpoint), command='test', processes=processes)
+    found = figures(tmp_path / '1')
+    assert figures(tmp_path / '2') == pytest.approx(found, abs=1e-6)
+    for name in ('mIoU', *(['coco_panoptic/PQ', 'coco/segm_mAP'] if task == 'panoptic' else [])):
+        assert 0 < found[name] < 100, found
+
+
+@pytest.mark.slow
+def test_sharded_training_equals_unsharded_and_resumes(data, tmp_path):
+    """With mmengine's FlexibleRunner and our strategy: the same losses and weights, also after an end in between."""
+    cfg = comparable_config('panoptic', data, 4, 2, double=False, default_hooks__checkpoint__interval=2)
+    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.01)  # Adam would not notice how gradients are clipped
+    run(cfg, tmp_path / 'plain')
+    cfg.runner_type = 'FlexibleRunner'
+    cfg.strategy = dict(
+        type='knet_plugin.KNetFSDPStrategy',
+        model_wrapper=dict(auto_wrap_policy=dict(type='knet_plugin.fsdp.wrap_large_parts', min_num_params=20000)))
+    output = run(cfg, tmp_path / 'sharded')
+    assert output.count('with gloo instead of nccl') == 1
+    assert_losses_close(tmp_path / 'sharded', tmp_path / 'plain', processes=2, rel=1e-4)
+    state, expected = (torch.load(tmp_path / name / 'iter_4.pth', weights_only=False)['state_dict']
+                       for name in ('sharded', 'plain'))
+    assert_weights_close(state, expected)
+
+    run(cfg, tmp_path / 'resumed', '--resume', str(tmp_path / 'sharded/iter_2.pth'))
+    assert losses(tmp_path / 'resumed') == {
+        iteration: pytest.approx(values, rel=1e-5) for iteration, values in losses(tmp_path / 'sharded').items()
+        if iteration >= 2}
+    assert_weights_close(torch.load(tmp_path / 'resumed/iter_4.pth', weights_only=False)['state_dict'], state)
+
+
+@pytest.mark.slow
+def test_processes_that_slurm_starts(data, tmp_path):
+    """Two of them, with the variables that ``srun`` gives each."""
+    cfg = comparable_config('semantic', data, 2, 2)
+    _, _, _, _, *arguments = command_line(cfg, tmp_path / 'work')
+    command = [sys.executable, str(resolve_tool('train')), *arguments, '--launcher', 'slurm']
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    processes = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=run_environment(
+        SLURM_PROCID=f'{rank}', SLURM_LOCALID=f'{rank}', SLURM_NTASKS='2', SLURM_NODELIST='localhost',
+        MASTER_ADDR='localhost', MASTER_PORT=f'{port}')) for rank in range(2)]
+    try:
+        assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    first, second = (losses(tmp_path / 'work', rank) for rank in range(2))
+    assert first.keys() == second.keys() == {0, 1}
+    assert first[0].keys() == second[0].keys()
