@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,34 @@ class Recorder(Hook):
         if runner.rank == 0:
             model = getattr(runner.model, 'module', runner.model)
             torch.save(model.state_dict(), Path(runner.work_dir, 'weights.pth'))
+
+
+@HOOKS.register_module()
+class Killer(Hook):
+    """Kills the process as ``kill -9`` does.
+
+    Args:
+        after: Number of the iteration after which, or while whose checkpoint is written.
+        saving: Whether it is while the checkpoint is written: when half of it is on the disk.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, after: int, saving: bool = False) -> None:
+        self.after = after
+        self.saving = saving
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter + 1 < self.after:
+            return
+        if self.saving:
+            os.fsync = self._cut_and_kill
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _cut_and_kill(self, file: int) -> None:
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def small_data(root: Path, num_train: int = 16, num_val: int = 8) -> Path:
