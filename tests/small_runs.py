@@ -1,6 +1,7 @@
 """Trainings of seconds for the three tasks, each in processes of its own, and what they leave behind."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -68,6 +69,30 @@ class Killer(Hook):
     def _cut_and_kill(self, file: int) -> None:
         os.ftruncate(file, os.fstat(file).st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module()
+class Watcher(Hook):
+    """Writes memory and open files of the process every few iterations to ``usage.jsonl``."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, interval: int = 20) -> None:
+        self.interval = interval
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.every_n_train_iters(runner, self.interval):
+            with Path(runner.work_dir, 'usage.jsonl').open('a') as file:
+                file.write(json.dumps(dict(iter=runner.iter + 1, **usage())) + '\n')
+
+
+def usage() -> dict[str, int]:
+    """Resident memory in KiB and number of open files of this process, and the memory of what it has started."""
+    pages = os.sysconf('SC_PAGE_SIZE') // 1024
+    resident = {pid: int(Path(f'/proc/{pid}/statm').read_text().split()[1]) * pages
+                for pid in (os.getpid(), *(child.pid for child in multiprocessing.active_children()))}
+    own = resident.pop(os.getpid())
+    return dict(memory=own, workers=sum(resident.values()), files=len(os.listdir('/proc/self/fd')))
 
 
 def small_data(root: Path, num_train: int = 16, num_val: int = 8) -> Path:

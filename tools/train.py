@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
+from knet_plugin.orphans import end_forks_with_this
 from knet_plugin.reproducible import seed_by_position
 from knet_plugin.resuming import find_checkpoint
 
@@ -84,6 +85,7 @@ def resume_from(cfg: Config, checkpoint: str) -> list[str]:
 def main() -> None:
     """Train as the command line says."""
     args = parse_arguments()
+    end_forks_with_this()
     cfg = load_run_config(args)
     if args.amp:
         enable_amp(cfg)
