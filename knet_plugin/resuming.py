@@ -1,5 +1,6 @@
 """Finding the checkpoint from which an interrupted training goes on."""
 
+import os
 from pathlib import Path
 
 from knet_plugin.checkpoint.reading import CheckpointError, read_checkpoint
@@ -32,7 +33,7 @@ def find_checkpoint(work_dir: str | Path, *folders: str | Path) -> tuple[str | N
     reached = None
     if named:
         reached = _iteration(Path(named), passed_over, needs_optimizer=False)
-    files = {file for folder in (work_dir, *folders) for file in Path(folder).glob('*.pth')}
+    files = {file for folder in (work_dir, *folders) for file in Path(os.path.abspath(folder)).glob('*.pth')}
     files |= {Path(named)} if reached is not None else set()
     for file in sorted(files, key=lambda each: (each.stat().st_mtime_ns, each.name), reverse=True):
         if str(file) == named:

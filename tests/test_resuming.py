@@ -1,12 +1,15 @@
 """The newest whole checkpoint is found, whatever the interruption left."""
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from knet_plugin.checkpoint import CheckpointError
+from knet_plugin.cli import resolve_tool
 from knet_plugin.resuming import find_checkpoint
 
 
@@ -110,3 +113,49 @@ def test_what_is_for_mmengine_to_judge(tmp_path, named):
     named = named if '://' in named else str(tmp_path / named)
     (tmp_path / 'last_checkpoint').write_text(named)
     assert find_checkpoint(tmp_path) == (named, [])
+
+
+def test_relative_folder(tmp_path, monkeypatch):
+    cut(save(tmp_path, 20, named=True))
+    expected = save(tmp_path, 10)
+    monkeypatch.chdir(tmp_path)
+    path, passed_over = find_checkpoint('.')
+    assert path == str(expected)
+    assert len(passed_over) == 1
+
+
+@pytest.fixture(scope='module')
+def resume_from():
+    return runpy.run_path(str(resolve_tool('train')))['resume_from']
+
+
+def test_train_starts_anew_where_nothing_is(tmp_path, resume_from):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='weights.pth'))
+    remark, = resume_from(cfg, 'auto')
+    assert 'starts anew' in remark
+    assert cfg.load_from == 'weights.pth'
+    assert not cfg.get('resume')
+
+
+def test_train_looks_where_the_hook_saves(tmp_path, resume_from):
+    folder = tmp_path / 'out' / 'run'
+    folder.mkdir(parents=True)
+    expected = save(folder, 10)
+    cut(save(folder, 20))
+    cfg = Config(dict(work_dir=str(tmp_path / 'run'),
+                      default_hooks=dict(checkpoint=dict(out_dir=str(tmp_path / 'out')))))
+    remarks = resume_from(cfg, 'auto')
+    assert cfg.resume and cfg.load_from == str(expected)
+    assert [remark.split(':')[0] for remark in remarks] == ['passed over', f'resuming from {expected}']
+
+
+def test_train_does_not_start_anew_over_damaged_checkpoints(tmp_path, resume_from):
+    cut(save(tmp_path, 10, named=True))
+    with pytest.raises(SystemExit, match='leave out --resume'):
+        resume_from(Config(dict(work_dir=str(tmp_path))), 'auto')
+
+
+def test_train_takes_the_given_checkpoint(tmp_path, resume_from):
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    assert resume_from(cfg, 'some.pth') == ['resuming from some.pth']
+    assert cfg.resume and cfg.load_from == 'some.pth'
