@@ -16,6 +16,8 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from knet_plugin.orphans import end_with_parent
+
 __all__ = ['ResourceError', 'add_run_arguments', 'list_configs', 'load_run_config', 'main', 'resolve_config',
            'resolve_tool', 'resource_root']
 
@@ -217,7 +219,8 @@ def _call(command: list[str]) -> int:
     # same, also when it was not installed but started from its clone.
     search = [str(_PACKAGE.parent), os.environ.get('PYTHONPATH', '')]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, search)))
-    with subprocess.Popen(command, env=environment) as process:
+    # A training must not go on unseen, and write to a folder where another resumes it.
+    with subprocess.Popen(command, env=environment, preexec_fn=end_with_parent) as process:
         while True:
             try:
                 status = process.wait()

@@ -4,6 +4,8 @@ mmengine imports this module by itself as soon as a config says ``type='knet_plu
 named in ``locations`` when it looks ``Something`` up. Keep it light: mmengine swallows an ``ImportError`` raised here.
 """
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
@@ -11,7 +13,8 @@ from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'MODELS', 'SCOPE', 'STRATEGIES', 'TASK_UTILS', 'TRANSFORMS', 'expose_unprefixed_names']
+__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'MODELS', 'SCOPE', 'STRATEGIES', 'TASK_UTILS', 'TRANSFORMS',
+           'expose_unprefixed_names']
 
 SCOPE = 'knet_plugin'
 
@@ -20,8 +23,11 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE,
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['knet_plugin.detection'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['knet_plugin.detection'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
-                 locations=['knet_plugin.detection', 'knet_plugin.inference'])
+                 locations=['knet_plugin.detection', 'knet_plugin.inference', 'knet_plugin.reproducible'])
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['knet_plugin.fsdp'])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['knet_plugin.reproducible'])
+DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE,
+                         locations=['knet_plugin.reproducible'])
 
 
 def expose_unprefixed_names() -> None:

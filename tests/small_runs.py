@@ -1,7 +1,9 @@
 """Trainings of seconds for the three tasks, each in processes of its own, and what they leave behind."""
 
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +42,58 @@ class Recorder(Hook):
         state = getattr(runner.model, 'module', runner.model).state_dict()
         if runner.rank == 0:
             torch.save(state, Path(runner.work_dir, 'weights.pth'))
+
+
+@HOOKS.register_module()
+class Killer(Hook):
+    """Kills the process as ``kill -9`` does.
+
+    Args:
+        after: Number of the iteration after which, or while whose checkpoint is written.
+        saving: Whether it is while the checkpoint is written: when half of it is on the disk.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, after: int, saving: bool = False) -> None:
+        self.after = after
+        self.saving = saving
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter + 1 < self.after:
+            return
+        if self.saving:
+            os.fsync = self._cut_and_kill
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _cut_and_kill(self, file: int) -> None:
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module()
+class Watcher(Hook):
+    """Writes memory and open files of the process every few iterations to ``usage.jsonl``."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, interval: int = 20) -> None:
+        self.interval = interval
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.every_n_train_iters(runner, self.interval):
+            with Path(runner.work_dir, 'usage.jsonl').open('a') as file:
+                file.write(json.dumps(dict(iter=runner.iter + 1, **usage())) + '\n')
+
+
+def usage() -> dict[str, int]:
+    """Resident memory in KiB and number of open files of this process, and the memory of what it has started."""
+    pages = os.sysconf('SC_PAGE_SIZE') // 1024
+    resident = {pid: int(Path(f'/proc/{pid}/statm').read_text().split()[1]) * pages
+                for pid in (os.getpid(), *(child.pid for child in multiprocessing.active_children()))}
+    own = resident.pop(os.getpid())
+    return dict(memory=own, workers=sum(resident.values()), files=len(os.listdir('/proc/self/fd')))
 
 
 def small_data(root: Path, num_train: int = 16, num_val: int = 8) -> Path:

@@ -1,11 +1,16 @@
 """Train a model: semantic configs run on mmseg, instance and panoptic ones on mmdet, both through mmengine's Runner."""
 
 import argparse
+from pathlib import Path
 
 from mmengine.config import Config
 
+from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.distributed import build_runner
+from knet_plugin.orphans import end_forks_with_this
+from knet_plugin.reproducible import seed_by_position
+from knet_plugin.resuming import find_checkpoint
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -13,7 +18,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a K-Net model')
     parser.add_argument('config', help='path or name of a config')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from a checkpoint; without a value, from the latest in the work folder')
+                        help='go on from a checkpoint; without a value, from the latest whole one in the work folder')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the actual batch size')
@@ -47,18 +52,50 @@ def enable_lr_scaling(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def resume_from(cfg: Config, checkpoint: str) -> list[str]:
+    """Let the runner resume.
+
+    Args:
+        cfg: The config; stays as it is if there is no checkpoint, so that the training starts anew.
+        checkpoint: 'auto', or which one.
+
+    Returns:
+        What there is to say about the choice.
+
+    Raises:
+        SystemExit: Under 'auto', there are checkpoints, but none that can be resumed.
+    """
+    remarks: list[str] = []
+    if checkpoint == 'auto':
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        folders = [Path(hook.out_dir, Path(cfg.work_dir).name)] if hook.get('out_dir') else []
+        try:
+            found, remarks = find_checkpoint(cfg.work_dir, *folders)
+        except CheckpointError as error:
+            raise SystemExit(f'error: {error}\nTo start anew, leave out --resume') from error
+        if found is None:
+            return [f'there is no checkpoint in {cfg.work_dir} to resume: the training starts anew']
+        checkpoint = found
+    cfg.resume = True
+    cfg.load_from = checkpoint
+    return [*(f'passed over: {remark}' for remark in remarks), f'resuming from {checkpoint}']
+
+
 def main() -> None:
     """Train as the command line says."""
     args = parse_arguments()
+    end_forks_with_this()
     cfg = load_run_config(args)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_lr_scaling(cfg)
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    build_runner(cfg).train()
+    remarks = resume_from(cfg, args.resume) if args.resume else []
+    seed_by_position(cfg)
+    runner = build_runner(cfg)
+    for remark in remarks:
+        runner.logger.warning(remark)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -1,0 +1,121 @@
+"""Saves checkpoints so that a run which is killed, or finds the disk full, leaves the last whole one behind.
+
+mmengine writes a checkpoint under its final name from the first byte, and removes the one that it replaces before that.
+Here the file gets its name when it is complete, and only then others are removed.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine import hooks
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.registry import HOOKS
+
+__all__ = ['CheckpointHook', 'WholeFileBackend', 'save_whole_checkpoints']
+
+_BACKEND = 'knet_plugin_whole_files'
+_MIB = 1 << 20
+
+
+def save_whole_checkpoints() -> None:
+    """Put our ``CheckpointHook`` in the place of mmengine's; calling it again changes nothing."""
+    register_backend(_BACKEND, WholeFileBackend, force=True)
+    HOOKS.register_module(name='CheckpointHook', module=CheckpointHook, force=True)
+
+
+class WholeFileBackend(LocalBackend):
+    """Writes to local files, which are there as a whole or, until then, as they were before."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file: first a draft beside it, ``.NAME.draft``, which then takes the name.
+
+        Raises:
+            OSError: It cannot be written. What was there under the name stays, nothing else is left.
+        """
+        path = Path(filepath)
+        draft = path.with_name(f'.{path.name}.draft')
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())  # some disks tell only now that they are full
+            draft.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise OSError(error.errno, f'{path} ({len(obj) / _MIB:.1f} MiB) cannot be written: {error.strerror}'
+                          f'{_free_space(path.parent)}; files that were saved before are as they were') from error
+
+
+class CheckpointHook(hooks.CheckpointHook):
+    """mmengine's hook, with the same options, that needs room for one checkpoint more, and never has no whole one.
+
+    Local files are written by :class:`WholeFileBackend`; files that a new checkpoint replaces (``max_keep_ckpts``,
+    ``save_best``) are removed after it is saved.
+    """
+
+    backend_args: dict | None
+    file_backend: Any
+
+    def before_train(self, runner: Any) -> None:
+        """Choose the folder, and how files are written there."""
+        super().before_train(runner)
+        # Where the user chose another storage, or the folder is not a local one, that storage is responsible.
+        if self.backend_args is None and self.file_client_args is None and isinstance(self.file_backend, LocalBackend):
+            self.backend_args = dict(backend=_BACKEND)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        with self._removals_afterwards():
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        with self._removals_afterwards():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextlib.contextmanager
+    def _removals_afterwards(self) -> Iterator[None]:
+        """Put off what is removed within the block to its end; if it fails, nothing is removed."""
+        backend = self.file_backend
+        later = _RemovesLater(backend)
+        self.file_backend = later
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        later.remove_all(keep={self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
+
+
+class _RemovesLater:
+    """A file backend that only notes what is to be removed."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._removals: list[tuple[Any, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, filepath: str) -> None:
+        self._removals.append((self._backend.remove, filepath))
+
+    def rmtree(self, dir_path: str) -> None:
+        self._removals.append((self._backend.rmtree, dir_path))
+
+    def remove_all(self, keep: set[str | None]) -> None:
+        """Do it, except to files that were written anew under the old name."""
+        for remove, path in self._removals:
+            if path not in keep:
+                remove(path)
+
+
+def _free_space(folder: Path) -> str:
+    try:
+        return f', {shutil.disk_usage(folder).free / _MIB:.1f} MiB are free'
+    except OSError:
+        return ''

@@ -1,0 +1,135 @@
+"""Checkpoints are written as a whole or not at all, and replace others only then."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from knet_plugin.safe_saving import CheckpointHook, WholeFileBackend
+
+
+class Line(BaseModel):
+    """One weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def forward(self, x, mode='loss'):
+        return dict(loss=self.layer(torch.stack(x)).square().mean()) if mode == 'loss' else x
+
+
+class Points(Dataset):
+    """Four numbers."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict:
+        return dict(x=torch.tensor([float(index)]))
+
+
+def make_runner(work_dir: Path, epochs: int = 3, **hook) -> Runner:
+    loader = dict(dataset=Points(), batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    return Runner(Line(), work_dir=str(work_dir), train_dataloader=loader,
+                  train_cfg=dict(by_epoch=True, max_epochs=epochs),
+                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+                  default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **hook)),
+                  experiment_name=f'{work_dir.parent.name}_{work_dir.name}')
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return names(folder, '*.pth*')
+
+
+def names(folder: Path, pattern: str = '*') -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Call it, and nothing can be written any more."""
+    def fail(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return lambda: monkeypatch.setattr(os, 'fsync', fail)
+
+
+def test_file_is_written_and_replaced(tmp_path):
+    path = tmp_path / 'new' / 'file.pth'
+    WholeFileBackend().put(b'one', path)
+    WholeFileBackend().put(b'another', str(path))
+    assert path.read_bytes() == b'another'
+    assert names(path.parent) == ['file.pth']
+
+
+def test_old_file_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / 'file.pth'
+    WholeFileBackend().put(b'one', path)
+    seen = []
+    monkeypatch.setattr(os, 'fsync', lambda file: seen.append(path.read_bytes()))
+    WholeFileBackend().put(b'another', path)
+    assert seen == [b'one']
+
+
+def test_full_disk_is_explained(tmp_path, full_disk):
+    path = tmp_path / 'file.pth'
+    WholeFileBackend().put(b'one', path)
+    full_disk()
+    with pytest.raises(OSError, match=r'file\.pth \(2\.0 MiB\) cannot be written: No space .* MiB are free') as caught:
+        WholeFileBackend().put(bytes(2 << 20), path)
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == b'one'
+    assert names(tmp_path) == ['file.pth']
+
+
+def test_folder_that_cannot_be_made_is_explained(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match=r'epoch_1\.pth .* cannot be written'):
+        WholeFileBackend().put(b'', tmp_path / 'file' / 'epoch_1.pth')
+
+
+def test_runner_uses_the_hook_and_removes_old_checkpoints(tmp_path):
+    runner = make_runner(tmp_path / 'run', max_keep_ckpts=1)
+    assert any(type(hook) is CheckpointHook for hook in runner.hooks)
+    runner.train()
+    assert checkpoints(tmp_path / 'run') == ['epoch_3.pth']
+
+
+def test_replaced_checkpoint_outlives_a_failure(tmp_path, full_disk):
+    work_dir = tmp_path / 'run'
+    make_runner(work_dir, epochs=1, max_keep_ckpts=1).train()
+    runner = make_runner(work_dir, epochs=2, max_keep_ckpts=1)
+    runner.resume(str(work_dir / 'epoch_1.pth'))
+    full_disk()
+    with pytest.raises(OSError, match=r'epoch_2\.pth'):
+        runner.train()
+    assert checkpoints(work_dir) == ['epoch_1.pth']
+
+
+def test_best_model_outlives_a_failure(tmp_path, full_disk):
+    work_dir = tmp_path / 'run'
+    runner = make_runner(work_dir, epochs=1, save_best='score', rule='greater')
+    runner.train()
+    hook, = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    hook.after_val_epoch(runner, dict(score=1))
+    runner.train_loop._epoch = 2
+    hook.after_val_epoch(runner, dict(score=2))
+    hook.after_val_epoch(runner, dict(score=3))  # under the same name
+    assert names(work_dir, 'best*') == ['best_score_epoch_2.pth']
+    runner.train_loop._epoch = 3
+    full_disk()
+    with pytest.raises(OSError, match=r'best_score_epoch_3\.pth'):
+        hook.after_val_epoch(runner, dict(score=4))
+    assert names(work_dir, 'best*') == ['best_score_epoch_2.pth']
+
+
+def test_other_storage_is_left_alone(tmp_path):
+    runner = make_runner(tmp_path / 'run', backend_args=dict(backend='local'))
+    runner.train()
+    hook, = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    assert hook.backend_args == dict(backend='local')
