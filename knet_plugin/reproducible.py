@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -70,7 +70,11 @@ class SeedHook(Hook):
 
 
 class NumberedIndex(int):
-    """Index of an image, with ``number``, which no other index of the run has: rank, epoch from 1, place therein."""
+    """Index of an image, with ``number``, which no other index of the run has: 0, epoch from 1, place therein.
+
+    Places are counted over all processes, in the order in which the hosts' samplers deal the images out to them: as many
+    processes as there may be, an image is loaded with the same random numbers.
+    """
 
     number: tuple[int, int, int]
 
@@ -102,7 +106,7 @@ class NumberedSampler(Sampler):
         for place, index in enumerate(self.sampler, first):
             if isinstance(index, Integral):
                 index = NumberedIndex(index)
-                index.number = (get_rank(), epoch, place)
+                index.number = (0, epoch, place * get_world_size() + get_rank())
             yield index
 
     def set_epoch(self, epoch: int) -> None:
