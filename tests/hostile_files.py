@@ -102,7 +102,7 @@ def coco(root: Path, images: list[dict], seed: int) -> BaseDataset:
                    categories=CATEGORIES[:3])
     (root / 'coco.json').write_text(json.dumps(content))
     pipeline = [dict(type='knet_plugin.LoadImageFromFile'),
-                dict(type='LoadAnnotations', with_bbox=True, with_mask=True), dict(type='PackDetInputs')]
+                dict(type='knet_plugin.LoadAnnotations', with_bbox=True, with_mask=True), dict(type='PackDetInputs')]
     cfg = dict(type='CocoDataset', ann_file='coco.json', data_root=f'{root}/', data_prefix=dict(img=''),
                metainfo=dict(classes=CLASSES[:3]), pipeline=pipeline)
     return build(cfg, 'mmdet')
