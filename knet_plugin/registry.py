@@ -19,7 +19,7 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE,
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['knet_plugin.detection'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['knet_plugin.detection'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
-                 locations=['knet_plugin.detection', 'knet_plugin.inference'])
+                 locations=['knet_plugin.detection', 'knet_plugin.finite_inputs', 'knet_plugin.inference'])
 
 
 def expose_unprefixed_names() -> None:

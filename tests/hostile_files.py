@@ -6,6 +6,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from hostile import make_label_map
 from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
@@ -112,3 +114,93 @@ def build(cfg: dict, scope: str) -> BaseDataset:
     """A data set of a host."""
     with DefaultScope.overwrite_default_scope(scope):
         return dict(mmdet=MMDET_DATASETS, mmseg=MMSEG_DATASETS)[scope].build(cfg)
+
+
+SEGMENTS = ('thing', 'stuff', 'crowd', 'zero area', 'thin box', 'unlisted')
+"""Kinds of panoptic segments that can be trained on or are passed over."""
+
+
+def panoptic(root: Path, images: list[dict], seed: int) -> BaseDataset:
+    """A panoptic data set of mmdet.
+
+    Args:
+        root: Its folder.
+        images: ``format`` (one of .jpg or .png), ``size`` and ``segments`` (kinds) of each; ``changes`` are made to
+            the entries of its ``segments_info``, and ``png_size`` is the size of its PNG where it is another one.
+        seed: Of pixels and places.
+    """
+    rng = np.random.default_rng(seed)
+    (root / 'png').mkdir()
+    infos, annotations = [], []
+    for i, image in enumerate(images):
+        name = f'{i}{FORMATS[image["format"]]}'
+        write_image(root / name, image['format'], *image['size'], rng)
+        height, width = image['size']
+        infos.append(dict(id=10 * i + 7, file_name=name, height=height, width=width))
+        ids, segments = segment_map(image['segments'], *image.get('png_size', image['size']), rng)
+        Image.fromarray(np.stack([ids % 256, ids // 256, 0 * ids], axis=-1).astype(np.uint8)).save(
+            root / 'png' / f'{i}.png')
+        segments = [segment | image.get('changes', {}) for segment in segments] * image.get('times', 1)
+        annotations.append(dict(image_id=10 * i + 7, file_name=f'{i}.png', segments_info=segments))
+    (root / 'panoptic.json').write_text(json.dumps(dict(
+        images=infos, annotations=annotations, categories=CATEGORIES)))
+    pipeline = [dict(type='knet_plugin.LoadImageFromFile'), dict(type='knet_plugin.LoadPanopticAnnotations'),
+                dict(type='PackDetInputs')]
+    cfg = dict(type='CocoPanopticDataset', ann_file='panoptic.json', data_root=f'{root}/',
+               data_prefix=dict(img='', seg='png/'), metainfo=METAINFO, pipeline=pipeline)
+    return build(cfg, 'mmdet')
+
+
+def segment_map(kinds: list[str], height: int, width: int,
+                rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Segments as boxes over each other: their ids (H, W) and what is said about those that can be seen."""
+    ids, segments = np.zeros((height, width), np.int64), []
+    for i, kind in enumerate(kinds):
+        x, y = int(rng.integers(width)), int(rng.integers(height))
+        w, h = int(rng.integers(1, width - x + 1)), int(rng.integers(1, height - y + 1))
+        ids[y:y + h, x:x + w] = 250 + i
+        category = [92, 200][rng.integers(2)] if kind == 'stuff' else [3, 7, 90][rng.integers(3)]
+        segments.append(dict(id=250 + i, category_id=category, bbox=[x, y, .5 if kind == 'thin box' else w, h],
+                             area=0 if kind == 'zero area' else w * h, iscrowd=int(kind == 'crowd'), kind=kind))
+    seen = np.unique(ids)
+    return ids, [segment for segment in segments if segment['id'] in seen and segment['kind'] != 'unlisted']
+
+
+LABELS = dict(uint8=np.uint8, uint16=np.uint16, palette=np.uint8)
+"""Kinds of label maps for semantic segmentation."""
+
+
+def semantic(root: Path, images: list[dict], seed: int) -> BaseDataset:
+    """A semantic data set of mmseg.
+
+    Args:
+        root: Its folder.
+        images: ``format``, ``size``, ``labels`` (a kind of file), ``label_map`` (a kind of content); ``png_size`` is the
+            size of its label map where it is another one.
+        seed: Of pixels.
+    """
+    rng = np.random.default_rng(seed)
+    (root / 'img').mkdir()
+    (root / 'png').mkdir()
+    for i, image in enumerate(images):
+        # mmseg finds images by one suffix and does not care what is in them.
+        path = root / 'img' / f'{i}{FORMATS[image["format"]]}'
+        write_image(path, image['format'], *image['size'], rng)
+        path.rename(path.with_suffix('.img'))
+        height, width = image.get('png_size', image['size'])
+        content = make_label_map(image['label_map'], len(CLASSES), height, width,
+                                 torch.Generator().manual_seed(int(rng.integers(2**31)))).numpy()
+        write_labels(root / 'png' / f'{i}.png', image['labels'], content)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+    cfg = dict(type='BaseSegDataset', data_root=f'{root}/', data_prefix=dict(img_path='img', seg_map_path='png'),
+               img_suffix='.img', metainfo=dict(classes=CLASSES), pipeline=pipeline)
+    return build(cfg, 'mmseg')
+
+
+def write_labels(path: Path, kind: str, labels: np.ndarray) -> None:
+    """Write a label map (H, W)."""
+    image = Image.fromarray(labels.astype(np.uint16 if kind == 'uint16' else np.uint8))
+    if kind == 'palette':
+        image = Image.frombytes('P', image.size, image.tobytes())
+        image.putpalette([i // 3 for i in range(768)])
+    image.save(path)

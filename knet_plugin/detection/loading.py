@@ -10,6 +10,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile as StockLoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations as StockLoadAnnotations
 from mmdet.datasets.transforms import LoadPanopticAnnotations as StockLoadPanopticAnnotations
+from mmdet.structures.mask import BitmapMasks
 from mmengine.fileio import get
 
 from knet_plugin.registry import TRANSFORMS
@@ -17,6 +18,7 @@ from knet_plugin.registry import TRANSFORMS
 __all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'png_damage']
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_VOID = 255
 _FARTHEST = 1e6
 """Coordinate, in pixels, that is no slip of an annotator any more: COCO's rasteriser takes memory for the way there."""
 
@@ -111,7 +113,18 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
             repeated = sorted({each for each in listed if listed.count(each) > 1})
             raise ValueError(f'seg_map_path {path}: the annotation file lists the segment ids {repeated} more than '
                              'once for this image in segments_info')
-        super()._load_masks_and_semantic_segs(results)
+        # Not left to mmdet, whose squeeze() takes a map of one row or column for a single colour.
+        labels = np.full_like(segment_ids, _VOID)
+        masks = []
+        for segment in results['segments_info']:
+            mask = segment_ids == segment['id']
+            labels[mask] = segment['category']
+            if segment['is_thing']:
+                masks.append(mask.astype(np.uint8))
+        if self.with_mask:
+            results['gt_masks'] = BitmapMasks(masks, *results['ori_shape'])
+        if self.with_seg:
+            results['gt_seg_map'] = labels
 
     def _read_segment_ids(self, path: str) -> np.ndarray:
         """Segment of each pixel, (H, W) int32."""
