@@ -17,8 +17,8 @@ from PIL import Image
 FORMATS = dict(jpg='.jpg', png='.png', uint16='.png', grey='.png', grey16='.png', grey_alpha='.png', rgba='.png',
                palette='.png', bilevel='.png', exif='.jpg')
 """Kinds of image files and their suffixes; 'exif' is stored lying and is to be shown standing."""
-CATEGORIES = [dict(id=id, name=name, supercategory='', isthing=int(thing))
-              for id, name, thing in ((3, 'a', True), (7, 'b', True), (90, 'c', True), (92, 'd', False), (200, 'e', False))]
+CATEGORIES = [dict(id=id, name=name, supercategory='', isthing=isthing)
+              for id, name, isthing in ((3, 'a', 1), (7, 'b', 1), (90, 'c', 1), (92, 'd', 0), (200, 'e', 0))]
 """Their ids have holes."""
 CLASSES = [category['name'] for category in CATEGORIES]
 METAINFO = dict(classes=CLASSES, thing_classes=CLASSES[:3], stuff_classes=CLASSES[3:])
@@ -175,8 +175,8 @@ def semantic(root: Path, images: list[dict], seed: int) -> BaseDataset:
 
     Args:
         root: Its folder.
-        images: ``format``, ``size``, ``labels`` (a kind of file), ``label_map`` (a kind of content); ``png_size`` is the
-            size of its label map where it is another one.
+        images: ``format``, ``size``, ``labels`` (a kind of file), ``label_map`` (a kind of content) of each;
+            ``png_size`` is the size of its label map where it is another one.
         seed: Of pixels.
     """
     rng = np.random.default_rng(seed)

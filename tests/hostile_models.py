@@ -66,7 +66,7 @@ def make_batch(task: str, images: list[dict], generator: torch.Generator) -> dic
         height, width = image['size']
         inputs.append(torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8))
         label_map = make_label_map(image['label_map'], CLASSES, height, width, generator)
-        metainfo = dict(img_path=f'{i}.jpg', img_shape=(height, width), ori_shape=image.get('original', (height, width)))
+        metainfo = dict(img_path=f'{i}.jpg', img_shape=image['size'], ori_shape=image.get('original', image['size']))
         if task == 'semantic':
             samples += labelled(label_map[None, None], **metainfo)
             continue

@@ -183,22 +183,22 @@ def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
         return None
     if not isinstance(mask, Mapping):
         return f'it has to be a list of polygons or a dict with an RLE, got {str(mask)[:80]}'
-    if 'size' not in mask or 'counts' not in mask:
+    counts = mask.get('counts')
+    if mask.get('size') is None or not isinstance(counts, list | str):
         return None  # mmdet ignores the object
-    if tuple(mask['size']) != tuple(size):
+    if list(mask['size']) != list(size):
         return f'the RLE has the size {mask["size"]} (height, width), but the image {list(size)}'
-    counts = mask['counts']
-    if not isinstance(counts, list | str):
-        return None  # mmdet ignores the object
-    runs = counts if isinstance(counts, list) else _decompressed(counts)
-    if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != size[0] * size[1]:
-        return f'the counts of the RLE must add up to the {size[0] * size[1]} pixels of the image, got {str(counts)[:80]}'
+    runs, pixels = counts if isinstance(counts, list) else _decompressed(counts), size[0] * size[1]
+    if not all(isinstance(run, int | float) and run >= 0 for run in runs) or sum(runs) != pixels:
+        return f'the counts of the RLE must add up to the {pixels} pixels of the image, got {str(counts)[:80]}'
     return None
 
 
 def _decompressed(counts: str) -> list[int]:
-    """The lengths of a compressed RLE, as COCO's ``rleFrString`` reads them: of each its difference from the last but one,
-    in digits of 5 bits from the lowest, which a 6th bit says to go on.
+    """The lengths of a compressed RLE, as COCO's ``rleFrString`` reads them.
+
+    Each is written as its difference from the last but one, in digits of 5 bits, the lowest first; a 6th bit says that
+    there is another digit.
     """
     runs: list[int] = []
     value = shift = 0

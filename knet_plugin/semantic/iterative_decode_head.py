@@ -316,7 +316,7 @@ def _padded_size(sample: Any) -> tuple[int, int] | None:
     if 'padding_size' not in sample.metainfo:
         return None
     (height, width), (left, right, top, bottom) = sample.img_shape[:2], sample.padding_size
-    return height + top + bottom, width + left + right
+    return int(height + top + bottom), int(width + left + right)
 
 
 def _build_stock_head(cfg: dict) -> BaseDecodeHead:

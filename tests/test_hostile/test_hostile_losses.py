@@ -2,10 +2,20 @@
 
 from typing import Any
 
-import pytest
 import torch
 from detection_cases import sample
-from hostile import LABEL_MAPS, LOGITS, MASKS, make_label_map, make_logits, make_masks, numbers, seeds, shares, try_inputs
+from hostile import (
+    LABEL_MAPS,
+    LOGITS,
+    MASKS,
+    make_label_map,
+    make_logits,
+    make_masks,
+    numbers,
+    seeds,
+    shares,
+    try_inputs,
+)
 from hypothesis import strategies as st
 from mmdet.structures import SampleList
 

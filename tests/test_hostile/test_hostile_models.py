@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from hostile import LABEL_MAPS, MASKS, numbers, shares, seeds, try_inputs
+import torch
+from hostile import LABEL_MAPS, MASKS, numbers, seeds, shares, try_inputs
 from hostile_models import CLASSES, KERNELS, THINGS, losses_of, make_batch, model_of, predictions_of
 from hypothesis import strategies as st
-import torch
 from test_hostile_read_outs import check_instances, check_panoptic
 
 SIDES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 50, 64, 65]
@@ -56,7 +56,7 @@ def check_predictions(task: str, case: dict) -> None:
 
 def check_semantic(labels: torch.Tensor, size: tuple[int, int]) -> None:
     assert labels.shape == (1, *size) and labels.dtype == torch.int64
-    assert 0 <= labels.min() and labels.max() < CLASSES
+    assert labels.min() >= 0 and labels.max() < CLASSES
 
 
 def usual_keys(task: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""NaN and infinite pixels: a training stops and names the image, and predictions of the other images stay what they are."""
+"""NaN and infinite pixels: a training stops and names the image, predictions of the other images stay what they are."""
 
 import argparse
 import copy

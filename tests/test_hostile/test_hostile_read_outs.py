@@ -59,7 +59,7 @@ def check_read_outs(case: dict) -> None:
     if stuff:
         semantic = result['sem_results'].sem_seg
         assert semantic.shape == (1, *size) and semantic.dtype == torch.int64
-        assert 0 <= semantic.min() and semantic.max() < things + stuff
+        assert semantic.min() >= 0 and semantic.max() < things + stuff
     if case['broken_masks'] == case['broken_classes'] == 'finite':
         maps = F.interpolate(masks.sigmoid(), case['padded'], mode='bilinear')
         maps = maps[..., :case['image'][0], :case['image'][1]]
@@ -76,7 +76,7 @@ def check_instances(instances: InstanceData, count: int, things: int, size: tupl
     assert ((instances.scores >= 0) & (instances.scores <= 1)).all()
     assert (instances.scores.diff() <= 0).all()
     x1, y1, x2, y2 = instances.bboxes.T
-    assert ((0 <= x1) & (x1 <= x2) & (x2 <= size[1]) & (0 <= y1) & (y1 <= y2) & (y2 <= size[0])).all()
+    assert ((x1 >= 0) & (x1 <= x2) & (x2 <= size[1]) & (y1 >= 0) & (y1 <= y2) & (y2 <= size[0])).all()
     assert ((x2 - x1) * (y2 - y1) >= instances.masks.flatten(1).sum(dim=1)).all()
     assert torch.equal((x2 - x1) * (y2 - y1) > 0, instances.masks.flatten(1).any(dim=1))
 
