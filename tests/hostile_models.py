@@ -39,6 +39,33 @@ def model_config(task: str) -> Config:
     return cfg
 
 
+def panoptic_options() -> Config:
+    """The options that the published panoptic models do not have."""
+    cfg = model_config('panoptic')
+    head = cfg.model.panoptic_head
+    head.with_cp = True
+    head.loss = dict(num_points=20, ignore_void=False)
+    head.kernel_head.update(kernel_size=3)
+    head.kernel_head.localization_fpn.update(coordinates=True, fuse='concat')
+    head.kernel_update_head.mask_stride = 2
+    cfg.model.train_cfg = dict(assigner=dict(type='knet_plugin.MaskHungarianAssigner', topk=3))
+    return cfg
+
+
+def semantic_options() -> Config:
+    """Pooled context, and smaller masks in the stages."""
+    cfg = model_config('semantic')
+    head = cfg.model.decode_head.kernel_generate_head
+    for name in ('num_convs', 'concat_input'):
+        head.pop(name)
+    head.update(type='PSPHead', pool_scales=(1, 2, 3))
+    cfg.model.decode_head.kernel_update_head.mask_stride = 2
+    return cfg
+
+
+OPTIONS = dict(panoptic_options=panoptic_options, semantic_options=semantic_options)
+
+
 def build_model(cfg: Config) -> nn.Module:
     """The model of a config with random weights."""
     torch.manual_seed(0)
@@ -49,15 +76,15 @@ def build_model(cfg: Config) -> nn.Module:
 
 @lru_cache
 def model_of(task: str) -> nn.Module:
-    """The same model at every call."""
-    return build_model(model_config(task))
+    """The same model at every call, of ``TASKS`` or ``OPTIONS``."""
+    return build_model(OPTIONS[task]() if task in OPTIONS else model_config(task))
 
 
 def make_batch(task: str, images: list[dict], generator: torch.Generator) -> dict[str, list]:
     """What a data loader hands to the model.
 
     Args:
-        task: One of ``TASKS``.
+        task: One of ``TASKS`` or ``OPTIONS``.
         images: ``size``, ``masks`` (kinds of the objects' masks) and ``label_map`` of each.
         generator: Random numbers.
     """
@@ -67,7 +94,7 @@ def make_batch(task: str, images: list[dict], generator: torch.Generator) -> dic
         inputs.append(torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8))
         label_map = make_label_map(image['label_map'], CLASSES, height, width, generator)
         metainfo = dict(img_path=f'{i}.jpg', img_shape=image['size'], ori_shape=image.get('original', image['size']))
-        if task == 'semantic':
+        if task.startswith('semantic'):
             samples += labelled(label_map[None, None], **metainfo)
             continue
         masks = make_masks(image['masks'], height, width, generator)

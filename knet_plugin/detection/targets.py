@@ -14,6 +14,8 @@ __all__ = ['IGNORED', 'OwnedSegments', 'SegmentTargets', 'semantic_target', 'ran
 
 VOID = 255
 """Value of unlabelled pixels in a semantic map, mmdet's."""
+MANY = 1 << 16
+"""Values of semantic maps from which on sorting the pixels is cheaper than counting them."""
 IGNORED = -100
 """Value of pixels that a loss leaves out, torch's. (255 could be a kernel.)"""
 
@@ -155,7 +157,7 @@ def _object_masks(sample: DetDataSample, padded: tuple[int, int], size: tuple[in
     masks = instances.masks
     masks = masks if isinstance(masks, Tensor) else masks.to_tensor(torch.uint8, instances.labels.device)
     masks = _pad('gt_instances.masks', masks, padded, 0, sample)
-    return _Shrunk(masks, size).equal_to(slice(None), 1)
+    return _Shrunk(masks, size).not_zero()  # not 1: some write 255
 
 
 def _semantic_map(sample: DetDataSample, padded: tuple[int, int]) -> Tensor:
@@ -192,7 +194,13 @@ class _Shrunk:
         maps = self.maps[rows]
         if isinstance(values, Tensor):
             values = values.view(-1, *[1] * (maps.dim() - 1))
-        masks = maps == values
+        return self._soften(maps == values)
+
+    def not_zero(self) -> Tensor:
+        """Soft masks of where each map is not 0, (len(maps), h, w)."""
+        return self._soften(self.maps != 0)
+
+    def _soften(self, masks: Tensor) -> Tensor:
         if self.central:
             return masks.sum(dim=(-3, -1), dtype=torch.float32) / 4
         if not len(masks):
@@ -205,8 +213,10 @@ def _classes_present(semantic: Tensor) -> Tensor:
     lowest = min(int(semantic.min()), 0)
     width = int(semantic.max()) - lowest + 1
     offsets = width * torch.arange(len(semantic), device=semantic.device)[:, None, None]
-    present = torch.bincount((semantic.long() - lowest + offsets).flatten(), minlength=width * len(semantic)).nonzero()
-    return torch.cat([present // width, present % width + lowest], dim=1)
+    places = (semantic.long() - lowest + offsets).flatten()
+    # Maps that are none of classes may hold any number: too many to count each.
+    present = places.unique() if width > MANY else torch.bincount(places).nonzero()[:, 0]
+    return torch.stack([present // width, present % width + lowest], dim=1)
 
 
 def _check_classes(field: str, labels: Tensor, images: Tensor, limit: int, samples: SampleList) -> None:
