@@ -1,6 +1,7 @@
 """Odd image files and annotations through the hosts' data sets and our loading into a training step."""
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def check_data_set(task: str, model: nn.Module, case: dict) -> None:
 
 
 @pytest.mark.parametrize('task', DATA)
-@shares(12, 120)
+@shares(6, 50)
 def test_odd_files_train(task, count, models):
     def check_files(case: dict) -> None:
         check_data_set(task, models[task], case)
@@ -225,3 +226,20 @@ def test_evaluation_without_labels(models, tmp_path):
         results = predictions_of(models['semantic'], pseudo_collate([item]))
         metric.process({}, [result.to_dict() for result in results])
     assert np.isnan(metric.evaluate(2)['mIoU'])
+
+
+@pytest.mark.parametrize(('segments', 'expected'), [
+    (['thing', 'stuff', 'crowd'], nullcontext()),
+    (['crowd'], pytest.raises(ZeroDivisionError)),  # panopticapi, where nothing is to be found, nor was found
+])
+def test_panoptic_evaluation_of_images_with_little_to_find(segments, expected, models, tmp_path):
+    dataset = panoptic(tmp_path, [dict(format='png', size=(33, 50), segments=segments)] * 2, 0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        metric = METRICS.build(dict(type='CocoPanopticMetric', ann_file=f'{tmp_path}/panoptic.json',
+                                    seg_prefix=f'{tmp_path}/png', nproc=1))
+    metric.dataset_meta = dataset.metainfo
+    for item in dataset:
+        results = predictions_of(models['panoptic'], pseudo_collate([item]))
+        metric.process({}, [result.to_dict() for result in results])
+    with expected:
+        assert 0 <= metric.evaluate(2)['coco_panoptic/PQ'] <= 100

@@ -66,7 +66,7 @@ def usual_keys(task: str) -> set[str]:
 
 
 @pytest.mark.parametrize('task', [*TASKS, *OPTIONS])
-@shares(15, 150)
+@shares(6, 40)
 def test_training_steps_are_finite(task, count):
     keys = usual_keys(task)
 
@@ -77,7 +77,7 @@ def test_training_steps_are_finite(task, count):
 
 
 @pytest.mark.parametrize('task', [*TASKS, *OPTIONS])
-@shares(15, 150)
+@shares(8, 60)
 def test_predictions_are_in_range(task, count):
     def check_prediction(case: dict) -> None:
         check_predictions(task, case)
