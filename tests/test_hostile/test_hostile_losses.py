@@ -106,6 +106,6 @@ def check_losses(batch: dict) -> None:
         assert leaf.grad is not None and leaf.grad.isfinite().all()
 
 
-@shares(60, 1000)
+@shares(120, 1000)
 def test_losses_are_finite(count):
     try_inputs(check_losses, batches(), count)

@@ -99,6 +99,6 @@ def check_against_plain_resizing(instances: InstanceData, scores: Tensor, maps: 
     assert ((instances.masks == (expected > 0.5)) | ((expected - 0.5).abs() < 1e-4)).all()
 
 
-@shares(40, 500)
+@shares(60, 500)
 def test_read_outs_are_in_range(count):
     try_inputs(check_read_outs, predictions(), count)
