@@ -22,6 +22,7 @@ __all__ = ['ResourceError', 'add_run_arguments', 'list_configs', 'load_run_confi
            'resolve_tool', 'resource_root']
 
 _PACKAGE = Path(__file__).resolve().parent
+_FINITE_INPUTS = 'knet_plugin.FiniteInputHook'
 
 _USAGE = """\
 usage: python -m knet_plugin COMMAND ...
@@ -123,6 +124,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def load_run_config(args: argparse.Namespace) -> Config:
     """Read the config that the arguments of :func:`add_run_arguments` and ``args.config`` describe.
 
+    Whatever the config is, images that are not finite are found before they do harm: it gets the hook for that.
+
     Raises:
         SystemExit: The config's name is unknown; the message is printed as argparse would.
     """
@@ -139,6 +142,9 @@ def load_run_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / path.stem)
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook['type'] == _FINITE_INPUTS for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=_FINITE_INPUTS)]
     return cfg
 
 

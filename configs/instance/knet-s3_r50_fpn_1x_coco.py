@@ -1,4 +1,4 @@
 _base_ = [
-    '../_base_/models/knet_r50_fpn.py', 'mmdet::_base_/datasets/coco_instance.py', '../_base_/schedules/adamw-1x.py',
+    '../_base_/models/knet_r50_fpn.py', '../_base_/datasets/coco_instance.py', '../_base_/schedules/adamw-1x.py',
     'mmdet::_base_/default_runtime.py'
 ]

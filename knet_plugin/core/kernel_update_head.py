@@ -151,7 +151,8 @@ class KernelUpdateHead(BaseModule):
         """Eq. 1 on the transformed features: ``k (W F + b) = (W^T k) F + k b``, (B, N, H, W)."""
         size = features.shape[-2:]
         if self.mask_stride == 2:
-            features = F.interpolate(features, scale_factor=0.5, mode='bilinear', align_corners=False)
+            scale = [0.5 if side > 1 else 1. for side in size]  # half of one pixel would be none
+            features = F.interpolate(features, scale_factor=scale, mode='bilinear', align_corners=False)
         if (transform := self._folded_transform()) is None:
             mask_logits = convolve(self._to_kernels(taps), features)
         else:

@@ -6,11 +6,11 @@ from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_iter_head import KernelIterHead
 from knet_plugin.detection.kernel_loss import KernelLoss
 from knet_plugin.detection.knet import KNet
-from knet_plugin.detection.loading import LoadImageFromFile, LoadPanopticAnnotations
+from knet_plugin.detection.loading import LoadAnnotations, LoadImageFromFile, LoadPanopticAnnotations
 from knet_plugin.detection.localization_fpn import LocalizationFPN
 from knet_plugin.detection.mask_hungarian_assigner import MaskHungarianAssigner
 from knet_plugin.detection.match_cost import DiceCost, MaskCost
 
 __all__ = ['ClassCheckHook', 'DiceCost', 'KNet', 'KNetFusionHead', 'KernelHead', 'KernelIterHead', 'KernelLoss',
-           'KernelProposals', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'LocalizationFPN', 'MaskCost',
-           'MaskHungarianAssigner']
+           'KernelProposals', 'LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'LocalizationFPN',
+           'MaskCost', 'MaskHungarianAssigner']

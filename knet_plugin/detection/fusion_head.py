@@ -27,7 +27,8 @@ class KNetFusionHead(BasePanopticFusionHead):
     the largest product of score and mask probability. The semantic map is the class of that kernel. In the panoptic map
     a segment is left out, and its pixels become void, if it is a thing of a score below ``instance_score_thr``, or if
     what it won is less than ``overlap_thr`` of what it claimed. Instances are the ``max_per_img`` best pairs of a thing
-    kernel and a thing class, however low their scores; one mask may appear with several classes.
+    kernel and a thing class, however low their scores; one mask may appear with several classes. A score that is not a
+    number counts as 0, and a pixel whose probability is not a number belongs to no mask.
 
     Args:
         num_things_classes: Classes 0 .. T - 1.
@@ -77,7 +78,9 @@ class KNetFusionHead(BasePanopticFusionHead):
                                                      strict=True):
             # Also under autocast: what is compared with a threshold must not be rounded to 8 or 11 bits.
             with torch.autocast(mask_logits.device.type, enabled=False):
-                results.append(self._read_out(class_logits.float().sigmoid(), mask_logits.float().sigmoid(),
+                # NaN would win every comparison of scores, and turn up in files of results.
+                scores = class_logits.float().sigmoid().nan_to_num(nan=0)
+                results.append(self._read_out(scores, mask_logits.float().sigmoid(),
                                               _sizes(sample.metainfo, rescale)))
         return results
 

@@ -6,10 +6,12 @@ from mmdet.models.detectors import MaskFormer
 from mmdet.structures import SampleList
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData, PixelData
+from torch import Tensor
 
 from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.checkpoint.reading import CheckpointError
+from knet_plugin.finite_inputs import check_finite
 from knet_plugin.registry import MODELS
 
 __all__ = ['KNet']
@@ -57,6 +59,19 @@ class KNet(MaskFormer):
         super().__init__(backbone=backbone, neck=neck, panoptic_head=head, panoptic_fusion_head=fusion,
                          train_cfg=train_cfg, test_cfg=test_cfg, data_preprocessor=data_preprocessor,
                          init_cfg=init_cfg)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of a batch, see ``KernelIterHead.loss``.
+
+        Args:
+            batch_inputs: Images, (B, 3, H, W).
+            batch_data_samples: mmdet's, with the ground truth.
+
+        Raises:
+            ValueError: If images have NaN or infinite pixels, before anything is computed from them.
+        """
+        check_finite(batch_inputs, batch_data_samples)
+        return super().loss(batch_inputs, batch_data_samples)
 
     def add_pred_to_datasample(self, data_samples: SampleList,
                                results_list: list[dict[str, InstanceData | PixelData]]) -> SampleList:

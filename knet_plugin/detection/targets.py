@@ -7,11 +7,15 @@ import torch.nn.functional as F
 from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor
 
+from knet_plugin.finite_inputs import image_name
+
 __all__ = ['IGNORED', 'OwnedSegments', 'SegmentTargets', 'semantic_target', 'rank_target', 'segment_targets',
            'stuff_owners']
 
 VOID = 255
 """Value of unlabelled pixels in a semantic map, mmdet's."""
+MANY = 1 << 16
+"""Values of semantic maps from which on sorting the pixels is cheaper than counting them."""
 IGNORED = -100
 """Value of pixels that a loss leaves out, torch's. (255 could be a kernel.)"""
 
@@ -149,17 +153,17 @@ def _object_masks(sample: DetDataSample, padded: tuple[int, int], size: tuple[in
     """Masks of one image's objects, (G_i, h, w)."""
     instances = sample.gt_instances
     if 'masks' not in instances:
-        raise ValueError(f'gt_instances.masks is missing in {_file(sample)}: load annotations with with_mask=True')
+        raise ValueError(f'gt_instances.masks is missing in {image_name(sample)}: load annotations with with_mask=True')
     masks = instances.masks
     masks = masks if isinstance(masks, Tensor) else masks.to_tensor(torch.uint8, instances.labels.device)
     masks = _pad('gt_instances.masks', masks, padded, 0, sample)
-    return _Shrunk(masks, size).equal_to(slice(None), 1)
+    return _Shrunk(masks, size).not_zero()  # not 1: some write 255
 
 
 def _semantic_map(sample: DetDataSample, padded: tuple[int, int]) -> Tensor:
     """Padded semantic map of one image, (H, W)."""
     if 'gt_sem_seg' not in sample:
-        raise ValueError(f'gt_sem_seg is missing in {_file(sample)}: a model with stuff classes trains on '
+        raise ValueError(f'gt_sem_seg is missing in {image_name(sample)}: a model with stuff classes trains on '
                          'LoadPanopticAnnotations(with_seg=True)')
     return _pad('gt_sem_seg', sample.gt_sem_seg.sem_seg.squeeze(0), padded, VOID, sample)
 
@@ -168,7 +172,7 @@ def _pad(field: str, maps: Tensor, padded: tuple[int, int], value: int, sample: 
     height, width = maps.shape[-2:]
     if height > padded[0] or width > padded[1]:
         raise ValueError(f'{field} is {height} x {width}, larger than the padded batch of {padded[0]} x {padded[1]}, '
-                         f'in {_file(sample)}')
+                         f'in {image_name(sample)}')
     return F.pad(maps, (0, padded[1] - width, 0, padded[0] - height), value=value)
 
 
@@ -190,7 +194,13 @@ class _Shrunk:
         maps = self.maps[rows]
         if isinstance(values, Tensor):
             values = values.view(-1, *[1] * (maps.dim() - 1))
-        masks = maps == values
+        return self._soften(maps == values)
+
+    def not_zero(self) -> Tensor:
+        """Soft masks of where each map is not 0, (len(maps), h, w)."""
+        return self._soften(self.maps != 0)
+
+    def _soften(self, masks: Tensor) -> Tensor:
         if self.central:
             return masks.sum(dim=(-3, -1), dtype=torch.float32) / 4
         if not len(masks):
@@ -203,8 +213,10 @@ def _classes_present(semantic: Tensor) -> Tensor:
     lowest = min(int(semantic.min()), 0)
     width = int(semantic.max()) - lowest + 1
     offsets = width * torch.arange(len(semantic), device=semantic.device)[:, None, None]
-    present = torch.bincount((semantic.long() - lowest + offsets).flatten(), minlength=width * len(semantic)).nonzero()
-    return torch.cat([present // width, present % width + lowest], dim=1)
+    places = (semantic.long() - lowest + offsets).flatten()
+    # Maps that are none of classes may hold any number: too many to count each.
+    present = places.unique() if width > MANY else torch.bincount(places).nonzero()[:, 0]
+    return torch.stack([present // width, present % width + lowest], dim=1)
 
 
 def _check_classes(field: str, labels: Tensor, images: Tensor, limit: int, samples: SampleList) -> None:
@@ -212,8 +224,4 @@ def _check_classes(field: str, labels: Tensor, images: Tensor, limit: int, sampl
     if wrong.any():
         first = int(wrong.nonzero()[0])
         raise ValueError(f'{field} must be 0 .. {limit - 1}, got {int(labels[first])} in '
-                         f'{_file(samples[int(images[first])])}: do the classes of data set and model agree?')
-
-
-def _file(sample: DetDataSample) -> str:
-    return sample.metainfo.get('img_path') or 'an image without img_path'
+                         f'{image_name(samples[int(images[first])])}: do the classes of data set and model agree?')

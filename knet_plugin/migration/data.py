@@ -176,7 +176,7 @@ class _DataMigration:
         """The new transforms of an old one: none, one, or those inside it."""
         if kind == 'LoadImageFromFile':
             self._file_client(options)
-            if self.panoptic and not test:  # the inferencers look for mmcv's in the test pipeline
+            if self.scope == 'mmdet' and not test:  # the inferencers look for mmcv's in the test pipeline
                 kind = 'knet_plugin.LoadImageFromFile'
             return [dict(type=kind, **options.some('to_float32', 'color_type'))]
         if kind in ('LoadAnnotations', 'LoadPanopticAnnotations'):
@@ -184,8 +184,8 @@ class _DataMigration:
             self.annotations = dict(type=kind, **options.some(
                 'with_bbox', 'with_label', 'with_mask', 'with_seg', 'poly2mask', 'reduce_zero_label',
                 'imdecode_backend'))
-            if kind == 'LoadPanopticAnnotations':
-                self.annotations['type'] = 'knet_plugin.LoadPanopticAnnotations'
+            if self.scope == 'mmdet':
+                self.annotations['type'] = f'knet_plugin.{kind}'
             return [] if test else [dict(self.annotations)]
         if kind == 'MultiScaleFlipAug':
             return self._test_scale(options)

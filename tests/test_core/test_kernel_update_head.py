@@ -98,6 +98,14 @@ def test_empty_batch(kernel_size):
     assert update.mask_logits.shape == (0, 5, 6, 7)
 
 
+@pytest.mark.parametrize('size', [(1, 1), (1, 7), (6, 1), (3, 2)])
+def test_small_masks_of_a_map_of_one_pixel(size):
+    """Half of it would be none."""
+    head, (features, kernels, mask_logits) = head_and_inputs(mask_stride=2)
+    update = head(features[..., :size[0], :size[1]], kernels, mask_logits[..., :size[0], :size[1]])
+    assert update.mask_logits.shape[2:] == size and update.mask_logits.isfinite().all()
+
+
 def test_updater_off_leaves_pixels_out_of_the_kernels():
     """Table 4a: without the adaptive update, the kernels depend on the kernels alone."""
     head, (features, kernels, logits) = head_and_inputs(updater=None)

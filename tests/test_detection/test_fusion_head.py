@@ -147,3 +147,12 @@ def test_autocast_does_not_touch_the_read_out(dtype):
         cast, = head().predict(class_logits, mask_logits, [sample])
     assert torch.equal(cast['pan_results'].sem_seg, plain['pan_results'].sem_seg)
     assert torch.equal(cast['ins_results'].masks, plain['ins_results'].masks)
+
+
+def test_scores_that_are_not_numbers_count_as_0():
+    """They would come first among the instances, and be written as NaN into files of results."""
+    class_logits, mask_logits = logits()
+    class_logits[0, 1] = torch.nan
+    scores = head().predict(class_logits, mask_logits, [image()])[0]['ins_results'].scores
+    class_logits[0, 1] = -torch.inf
+    assert torch.equal(scores, head().predict(class_logits, mask_logits, [image()])[0]['ins_results'].scores)

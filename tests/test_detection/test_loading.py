@@ -8,9 +8,10 @@ import mmcv
 import numpy as np
 import pytest
 from mmdet.datasets import CocoPanopticDataset
+from pycocotools import mask as coco_masks
 
 from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES
-from knet_plugin.detection.loading import png_damage
+from knet_plugin.detection.loading import LoadAnnotations, png_damage
 
 METAINFO = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
 IMAGE, PNG, JSON = 'train/000000.jpg', 'annotations/panoptic_train/000000.png', 'annotations/panoptic_train.json'
@@ -151,3 +152,77 @@ def test_damaged_image(root, how, problem):
     spoil(root / IMAGE, how)
     with pytest.raises(ValueError, match=f'img_path .*{IMAGE}: .*{problem}'):
         load_first(root)
+
+
+def test_segment_that_is_listed_twice(root):
+    """mmdet would make it four objects."""
+    content = json.loads((root / JSON).read_text())
+    segments = content['annotations'][0]['segments_info']
+    segments.append(segments[0])
+    (root / JSON).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf'{PNG}: .*lists the segment ids \[{segments[0]["id"]}\] more than once'):
+        load_first(root)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 128), (128, 1)])
+def test_panoptic_png_of_one_row_or_column(root, size):
+    """mmdet's own squeezes it and takes what is left for one colour."""
+    content = json.loads((root / JSON).read_text())
+    segment = content['annotations'][0]['segments_info'][0]
+    content['annotations'][0]['segments_info'] = [dict(segment, iscrowd=0)]
+    content['images'][0].update(height=size[0], width=size[1])
+    (root / JSON).write_text(json.dumps(content))
+    cv2.imwrite(str(root / IMAGE), np.zeros((*size, 3), np.uint8))
+    cv2.imwrite(str(root / PNG), np.full((*size, 3), [segment['id'] // 256**i % 256 for i in (2, 1, 0)], np.uint8))
+    sample = load_first(root)
+    label, = sample.gt_sem_seg.sem_seg.unique().tolist()
+    assert sample.gt_sem_seg.sem_seg.shape == (1, *size) and label != 255
+    assert sample.gt_instances.masks.masks.shape[1:] == size
+
+
+def drawn(segmentation, size=(20, 30)):
+    """The masks of one object, and whether it is ignored."""
+    results = dict(img_path='images/5.jpg', ori_shape=size, instances=[
+        dict(bbox=[1, 2, 3, 4], bbox_label=0, ignore_flag=0, mask=segmentation)])
+    results = LoadAnnotations(with_mask=True)(results)
+    return results['gt_masks'].masks, results['gt_ignore_flags'].tolist()
+
+
+def compressed(mask):
+    rle = coco_masks.encode(np.asfortranarray(mask))
+    return dict(rle, counts=rle['counts'].decode())
+
+
+@pytest.mark.parametrize(('segmentation', 'problem'), [
+    (None, 'it is missing'),
+    ([], 'it is missing'),
+    ('polygon', 'list of polygons or a dict with an RLE, got polygon'),
+    ([[float('nan')] * 6], 'not finite or beyond'),
+    ([[0, 0, 1e9, 0, 1e9, 1e9]], 'not finite or beyond 1e\\+06 pixels'),  # kills the process in mmdet's own
+    ([['0', '1', '2', '3', '4', '5']], "flat list of numbers, got \\['0', '1'"),
+    ([[[0, 0], [3, 3], [4, 5]]], 'flat list of numbers, got \\[\\[0, 0\\]'),
+    ([7], 'flat list of numbers, got 7'),
+    (dict(size=[10, 10], counts=[0, 100]), r'size \[10, 10\] \(height, width\), but the image \[20, 30\]'),
+    (dict(size=[20, 30], counts=[5]), r'add up to the 600 pixels of the image, got \[5\]'),
+    (dict(size=[20, 30], counts=[0, 700]), r'got \[0, 700\]'),
+    (dict(size=[20, 30], counts=[0, 605, -5]), r'got \[0, 605, -5\]'),
+    (dict(size=[20, 30], counts=['600']), r"got \['600'\]"),
+    (dict(size=[20, 30], counts='abc'), 'got abc'),
+    (dict(compressed(np.ones((10, 10), np.uint8)), size=[20, 30]), 'add up to the 600 pixels'),
+])
+def test_segmentation_that_cannot_be_drawn(segmentation, problem):
+    with pytest.raises(ValueError, match=f'in the box .*1, 2, 3, 4.* of img_path images/5.jpg: .*{problem}'):
+        drawn(segmentation)
+
+
+@pytest.mark.parametrize('segmentation', [[[0, 0, 5, 5]], [[]], [[0, 0, 5, 0, 5, 5, 0]], dict(size=[20, 30])])
+def test_segmentation_that_mmdet_ignores(segmentation):
+    assert drawn(segmentation)[1] == [True]
+
+
+def test_run_lengths_of_any_mask():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        mask = (rng.random(rng.integers(1, 70, 2)) < rng.random()).astype(np.uint8)
+        masks, ignored = drawn(compressed(mask), mask.shape)
+        assert np.array_equal(masks[0], mask) and ignored == [False]

@@ -77,6 +77,15 @@ def test_vanishing_mask_stays_a_segment():
     assert targets.labels.tolist() == [1] and not targets.masks.any()
 
 
+@pytest.mark.parametrize('size', [(16, 16), (15, 9)])
+def test_masks_of_255_are_masks(size):
+    samples = batch()
+    expected = segment_targets(samples, size, THINGS, STUFF).masks
+    for data in samples:
+        data.gt_instances.masks.masks *= 255
+    assert torch.equal(segment_targets(samples, size, THINGS, STUFF).masks, expected)
+
+
 def test_things_alone_need_no_semantic_map():
     samples = batch()
     for data in samples:
@@ -174,6 +183,8 @@ def too_large(data):
     (with_semantic(5), r'gt_sem_seg must be 0 \.\. 4, got 5 in 2\.jpg'),
     (with_semantic(-3), r'gt_sem_seg must be 0 \.\. 4, got -3 in 2\.jpg'),
     (with_semantic(1000), r'gt_sem_seg must be 0 \.\. 4, got 1000 in 2\.jpg'),
+    (with_semantic(2**40), r'gt_sem_seg must be 0 \.\. 4, got 1099511627776 in 2\.jpg'),  # not counted up to there
+    (with_semantic(-2**40), r'gt_sem_seg must be 0 \.\. 4, got -1099511627776 in 2\.jpg'),
     (too_large, r'gt_sem_seg is 65 x 56, larger than the padded batch of 64 x 64, in 2\.jpg'),
 ])
 def test_bad_ground_truth(change, message):

@@ -527,6 +527,35 @@ def test_labels_beyond_num_classes():
         knet('FCNHead').train().loss(features(), samples(labels=labels), None)
 
 
+def test_label_map_of_another_size_than_its_image():
+    """A batch of one would be trained on logits that are stretched to fit."""
+    batch = samples(1)
+    batch[0].set_metainfo(dict(img_shape=(60, 62), padding_size=(0, 2, 0, 4)))
+    knet('FCNHead').train().loss(features(1), batch, None)
+    batch[0].set_metainfo(dict(img_shape=(60, 30), padding_size=(0, 2, 0, 4)))
+    with pytest.raises(ValueError, match=r'size of its image, \(64, 32\) after padding, got \(64, 64\) from 0.png'):
+        knet('FCNHead').train().loss(features(1), batch, None)
+
+
+def test_label_maps_of_several_sizes():
+    batch = [*samples(1), *samples(1, size=32)]
+    with pytest.raises(ValueError, match=r'size of its image, \(64, 64\) after padding, got \(32, 32\) from 0.png'):
+        knet('FCNHead').train().loss(features(), batch, None)
+
+
+def test_label_map_with_colours():
+    with pytest.raises(ValueError, match=r'must be \(1, height, width\), got \(64, 64, 3\) from 0.png'):
+        knet('FCNHead').train().loss(features(), labelled(torch.zeros(2, 64, 64, 3, dtype=torch.long)), None)
+
+
+def test_logits_that_are_not_finite():
+    levels = features()
+    levels[3][1, 0, 0, 0] = torch.nan
+    head = knet('FCNHead', norm_cfg=dict(type='GN', num_groups=4)).train()
+    with pytest.raises(FloatingPointError, match='the logits of an image without img_path are not finite'):
+        head.loss(levels, samples(), None)
+
+
 @pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'mmengine', 'knet_plugin', None])
 def test_default_scope_does_not_matter(scope):
     """Stock parts are found without prefix, and mmseg's loss is not mistaken for mmdet's."""

@@ -1,5 +1,5 @@
 # COCO instances at scales between 640 and 800; an epoch shows every image three times.
-_base_ = ['../plugin.py', 'mmdet::_base_/datasets/coco_instance.py']
+_base_ = './coco_instance.py'
 
 train_pipeline = _base_.train_pipeline
 train_pipeline[2] = dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True)

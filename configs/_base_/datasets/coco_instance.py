@@ -1,0 +1,11 @@
+# COCO instances as mmdet has them, with errors that name a bad file.
+_base_ = ['../plugin.py', 'mmdet::_base_/datasets/coco_instance.py']
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[0].update(type='knet_plugin.LoadImageFromFile')
+train_pipeline[1].update(type='knet_plugin.LoadAnnotations')
+test_pipeline = _base_.test_pipeline
+test_pipeline[2].update(type='knet_plugin.LoadAnnotations')
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,111 @@
+"""Targets, matching and losses with any ground truth and any logits."""
+
+from typing import Any
+
+import torch
+from detection_cases import sample
+from hostile import (
+    LABEL_MAPS,
+    LOGITS,
+    MASKS,
+    make_label_map,
+    make_logits,
+    make_masks,
+    numbers,
+    seeds,
+    shares,
+    try_inputs,
+)
+from hypothesis import strategies as st
+from mmdet.structures import SampleList
+
+from knet_plugin.core import KernelUpdate
+from knet_plugin.detection import KernelIterHead
+from knet_plugin.detection.kernel_head import KernelProposals
+from knet_plugin.detection.targets import segment_targets
+from knet_plugin.registry import MODELS
+
+SMALL = dict(
+    channels=8, norm_cfg=dict(type='GN', num_groups=1), localization_fpn=dict(feat_channels=8, in_channels=8))
+
+
+@st.composite
+def batches(draw: Any) -> dict:
+    """Numbers and kinds of everything in a batch."""
+    num_images = draw(st.integers(1, 4))
+    cells = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    if draw(st.booleans()):
+        padded = 8 * cells[0], 8 * cells[1]
+    else:
+        padded = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    images = [dict(size=(draw(st.integers(1, padded[0])), draw(st.integers(1, padded[1]))),
+                   masks=draw(st.lists(st.sampled_from(MASKS), max_size=7)) * draw(numbers(1, rare=40)),
+                   label_map=draw(st.sampled_from(LABEL_MAPS))) for _ in range(num_images)]
+    return dict(
+        images=images, cells=cells, padded=padded, kernels=draw(numbers(1, 2, 5, rare=100)),
+        things=draw(st.integers(1, 3)), stuff=draw(st.integers(0, 2)), masks=draw(st.sampled_from(LOGITS)),
+        classes=draw(st.sampled_from(LOGITS)), stages=draw(st.integers(1, 3)), topk=draw(st.integers(1, 3)),
+        num_points=draw(st.sampled_from([None, None, 1, 20])), ignore_void=draw(st.booleans()),
+        rank=draw(st.booleans()), seed=draw(seeds()))
+
+
+def make_samples(batch: dict, generator: torch.Generator) -> SampleList:
+    samples = []
+    for i, image in enumerate(batch['images']):
+        masks = make_masks(image['masks'], *image['size'], generator)
+        labels = torch.randint(batch['things'], (len(masks), ), generator=generator)
+        semantic = make_label_map(image['label_map'], batch['things'] + batch['stuff'], *image['size'], generator)
+        samples.append(sample(masks, labels, batch['padded'], semantic, img_path=f'{i}.jpg'))
+    return samples
+
+
+def head_of(batch: dict) -> KernelIterHead:
+    rank = dict(type='mmdet.CrossEntropyLoss', loss_weight=0.1) if batch['rank'] else None
+    return MODELS.build(dict(
+        type='knet_plugin.KernelIterHead', num_things_classes=batch['things'], num_stuff_classes=batch['stuff'],
+        num_stages=batch['stages'], kernel_head=dict(SMALL, num_kernels=batch['kernels']),
+        kernel_update_head=dict(interaction=dict(feedforward_channels=8)),
+        loss=dict(loss_rank=rank, num_points=batch['num_points'], ignore_void=batch['ignore_void']),
+        train_cfg=dict(assigner=dict(type='knet_plugin.MaskHungarianAssigner', topk=batch['topk']))))
+
+
+def check_losses(batch: dict) -> None:
+    generator = torch.Generator().manual_seed(batch['seed'])
+    torch.manual_seed(batch['seed'])  # for the points of the losses
+    head, samples = head_of(batch), make_samples(batch, generator)
+    num_images, height, width = len(samples), *batch['cells']
+    num_kernels = batch['kernels'] + batch['stuff']
+    num_classes = batch['things'] + batch['stuff']
+    leaves = []
+
+    def logits(kind: str, *shape: int) -> torch.Tensor:
+        leaves.append(make_logits(kind, shape, generator).requires_grad_())
+        return leaves[-1]
+
+    masks = num_images, num_kernels, height, width
+    proposals = KernelProposals(None, None, logits(batch['masks'], *masks),
+                                logits(batch['masks'], num_images, num_classes, height, width))
+    updates = [KernelUpdate(None, logits(batch['masks'], *masks),
+                            logits(batch['classes'], num_images, num_kernels, num_classes))
+               for _ in range(batch['stages'])]
+    size = 2 * height, 2 * width
+    targets = segment_targets(samples, size, batch['things'], batch['stuff'])
+    losses = head.loss_by_feat(proposals, updates, targets, [each.metainfo for each in samples])
+
+    assert targets.masks.shape[1:] == size and targets.masks.dtype == torch.float32
+    assert ((targets.masks >= 0) & (targets.masks <= 1 + 1e-6)).all()  # the weights of a resize may sum to 1 + 1e-7
+    masks = ['loss_mask', 'loss_dice', *['loss_rank'] * batch['rank']]
+    assert set(losses) == {f's0.{name}' for name in (*masks, 'loss_seg')} | {
+        f's{i}.{name}' for i in range(1, batch['stages'] + 1) for name in (*masks, 'loss_cls', 'pos_acc')}
+    for name, value in losses.items():
+        assert value.numel() == 1 and value.isfinite().all(), (name, value)
+        assert value >= 0, (name, value)
+        assert value <= 100 or 'acc' not in name, (name, value)
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    for leaf in leaves:
+        assert leaf.grad is not None and leaf.grad.isfinite().all()
+
+
+@shares(120, 1000)
+def test_losses_are_finite(count):
+    try_inputs(check_losses, batches(), count)
