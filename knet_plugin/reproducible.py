@@ -72,8 +72,8 @@ class SeedHook(Hook):
 class NumberedIndex(int):
     """Index of an image, with ``number``, which no other index of the run has: 0, epoch from 1, place therein.
 
-    Places are counted over all processes, in the order in which the hosts' samplers deal the images out to them: as many
-    processes as there may be, an image is loaded with the same random numbers.
+    Places are counted over all processes, in the order in which the hosts' samplers deal the images out to them:
+    however many processes there are, an image is loaded with the same random numbers.
     """
 
     number: tuple[int, int, int]
