@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from knet_plugin.cli import resolve_tool
 
 SIZE = 32
-ITERATIONS = dict(semantic=60, panoptic=100)
+ITERATIONS = dict(semantic=60, panoptic=200)
 BATCHES = (('objects', 'objects'), ('objects', 'void'), ('void', 'void'), ('crowd', 'stuff'), ('void', 'stuff'))
 """What the images of one process show."""
 
