@@ -127,7 +127,7 @@ $(2)/.done/venv:
 
 $(2)/.done/torch-$(call hash,$(LOCKS)): $(2)/.done/venv
 	@echo '==> [2/5] torch and build tools'
-	@$(2)/bin/python -m pip install -r requirements/build.txt -c $(3) torch
+	@$(2)/bin/python -m pip install -r requirements/build.txt -c requirements/common.txt "$$$$(grep '^torch==' $(3))"
 	@touch $$@
 
 $(2)/.done/hosts-$(call hash,$(LOCKS)): $(2)/.done/torch-$(call hash,$(LOCKS))

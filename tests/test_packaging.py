@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,13 @@ def files_below(folder: Path) -> set[str]:
 def test_everything_is_pinned(name):
     assert len(requirements(name)) >= 5
     assert all(version for versions in requirements(name).values() for version in versions)
+
+
+def test_constraints_include_nothing():
+    # What a constraint file includes by -r is installed, not only pinned, with requirements that are known to be wrong.
+    constraints = re.findall(r' -c (\S+)', (ROOT / 'Makefile').read_text())
+    assert constraints
+    assert not [name for name in constraints if '\n-r ' in '\n' + (ROOT / name).read_text()]
 
 
 def test_the_families_agree_on_everything_but_the_hosts():
