@@ -112,10 +112,10 @@ class KernelUpdateHead(BaseModule):
             features = self.feat_transform(features)
         taps = kernels.flatten(3).transpose(2, 3)  # K_{i-1} as B, N, T, C
         if self.updater is not None:
-            # The weights of N x H x W and what is inside the updater are cheaper to make again than to keep.
-            grouped = recompute(self._group_features, mask_logits, features)  # Eq. 3
+            grouped = self._group_features(mask_logits, features)  # Eq. 3
             # In full precision also under autocast: these are sums over all pixels, and only N x C of them.
             with torch.autocast(features.device.type, enabled=False):
+                # What is inside the updater is cheaper to make again than to keep.
                 taps = recompute(self.updater, grouped, taps.to(grouped.dtype), parts=self.updater)  # Eq. 4, 5
         if self.interaction is not None:
             taps = self.interaction(taps)  # Eq. 6, K_i
@@ -138,14 +138,20 @@ class KernelUpdateHead(BaseModule):
 
     def _group_features(self, mask_logits: Tensor, features: Tensor) -> Tensor:
         """Eq. 3 on the transformed features: ``sum M (W F + b) = W (sum M F) + b (sum M)``, (B, N, C)."""
-        masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
-        dtype = self.fc_mask.weight.dtype
-        grouped = group_features(masks, features).to(dtype)
+        # The weights of N x H x W are cheaper to make again than to keep. The product with them is made once: it is the
+        # last step of what is recomputed, and W and b, whose gradients read its result, are applied outside.
+        grouped, areas = recompute(self._gather, mask_logits, features)
         if (transform := self._folded_transform()) is None:
             return grouped
         weight, bias = transform
         with torch.autocast(features.device.type, enabled=False):
-            return F.linear(grouped, weight) + masks.sum(dim=(-2, -1), dtype=dtype).unsqueeze(-1) * bias
+            return F.linear(grouped, weight) + areas.unsqueeze(-1) * bias
+
+    def _gather(self, mask_logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over the pixels: ``sum M F``, (B, N, C), and ``sum M``, (B, N)."""
+        masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
+        dtype = self.fc_mask.weight.dtype
+        return group_features(masks, features).to(dtype), masks.sum(dim=(-2, -1), dtype=dtype)
 
     def _mask_logits(self, taps: Tensor, features: Tensor) -> Tensor:
         """Eq. 1 on the transformed features: ``k (W F + b) = (W^T k) F + k b``, (B, N, H, W)."""

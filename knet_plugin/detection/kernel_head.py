@@ -1,7 +1,7 @@
 """The kernel head (stage 0): where the kernels, their first masks and the features come from (Section 3.2)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import group_features
+from knet_plugin.core.recompute import recompute
 from knet_plugin.core.stage_config import merge_parts
 from knet_plugin.registry import MODELS
 
@@ -129,12 +130,17 @@ class KernelHead(BaseModule):
         semantic_logits = self.conv_seg(seg)
         kernels = self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1)  # K_0^ins: B, N, C, K, K
         if self.mask_activation is not None:
-            objects = group_features(self.mask_activation(mask_logits), features)  # B, N, C
+            # The claims of N x H x W are cheaper to make again than to keep.
+            objects = recompute(self._object_features, mask_logits, features)  # B, N, C
             kernels = kernels + objects.to(kernels.dtype)[..., None, None]
         if self.num_stuff_classes:
             kernels = torch.cat([kernels, self._stuff_kernels().expand(len(loc), -1, -1, -1, -1)], dim=1)
             mask_logits = torch.cat([mask_logits, semantic_logits[:, self.num_things_classes:]], dim=1)
         return KernelProposals(features, kernels, mask_logits, semantic_logits)
+
+    def _object_features(self, mask_logits: Tensor, features: Tensor) -> Tensor:
+        """Sums of F over the pixels that each mask claims, (B, N, C)."""
+        return group_features(cast(nn.Module, self.mask_activation)(mask_logits), features)
 
     def _stuff_kernels(self) -> Tensor:
         """Rows of the semantic classifier, (stuff classes, C, K, K): the same map, whatever K is."""
