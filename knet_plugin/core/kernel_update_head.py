@@ -141,17 +141,18 @@ class KernelUpdateHead(BaseModule):
         # The weights of N x H x W are cheaper to make again than to keep. The product with them is made once: it is the
         # last step of what is recomputed, and W and b, whose gradients read its result, are applied outside.
         grouped, areas = recompute(self._gather, mask_logits, features)
-        if (transform := self._folded_transform()) is None:
-            return grouped
-        weight, bias = transform
-        with torch.autocast(features.device.type, enabled=False):
-            return F.linear(grouped, weight) + areas.unsqueeze(-1) * bias
+        dtype = self.fc_mask.weight.dtype
+        if (transform := self._folded_transform()) is not None:
+            weight, bias = (value.to(grouped.dtype) for value in transform)
+            with torch.autocast(features.device.type, enabled=False):
+                grouped = F.linear(grouped, weight) + areas.unsqueeze(-1) * bias
+        return grouped.to(dtype)
 
     def _gather(self, mask_logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over the pixels: ``sum M F``, (B, N, C), and ``sum M``, (B, N)."""
+        """Sums over the pixels: ``sum M F``, (B, N, C), and ``sum M``, (B, N), both at least float32."""
         masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
-        dtype = self.fc_mask.weight.dtype
-        return group_features(masks, features).to(dtype), masks.sum(dim=(-2, -1), dtype=dtype)
+        grouped = group_features(masks, features)
+        return grouped, masks.sum(dim=(-2, -1), dtype=grouped.dtype)
 
     def _mask_logits(self, taps: Tensor, features: Tensor) -> Tensor:
         """Eq. 1 on the transformed features: ``k (W F + b) = (W^T k) F + k b``, (B, N, H, W)."""
