@@ -126,8 +126,8 @@ class KernelHead(BaseModule):
         if self.refine:
             loc, seg = self.loc_refine(loc), self.seg_refine(seg)
         features = loc + seg  # F
-        mask_logits = self.init_kernels(loc)  # M_0^ins
-        semantic_logits = self.conv_seg(seg)
+        mask_logits = self.init_kernels(loc).contiguous()  # M_0^ins; the maps may have channels last in memory
+        semantic_logits = self.conv_seg(seg).contiguous()
         kernels = self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1)  # K_0^ins: B, N, C, K, K
         if self.mask_activation is not None:
             # The claims of N x H x W are cheaper to make again than to keep.
