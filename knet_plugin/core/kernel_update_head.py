@@ -20,7 +20,7 @@ class KernelUpdate(NamedTuple):
 
     kernels: Tensor
     mask_logits: Tensor
-    class_logits: Any  # Tensor, or None without classifier: which one is known where the head is built
+    class_logits: Any  # Tensor, or None if not classified: the caller knows which
 
 
 @MODELS.register_module()
@@ -96,7 +96,8 @@ class KernelUpdateHead(BaseModule):
                 features: Tensor,
                 kernels: Tensor,
                 mask_logits: Tensor,
-                mask_size: tuple[int, int] | None = None) -> KernelUpdate:
+                mask_size: tuple[int, int] | None = None,
+                classify: bool = True) -> KernelUpdate:
         """Update kernels and masks.
 
         Args:
@@ -104,6 +105,7 @@ class KernelUpdateHead(BaseModule):
             kernels: ``K_{i-1}``, (B, N, C, K, K).
             mask_logits: ``M_{i-1}``, (B, N, h, w); brought to H x W where it has another size.
             mask_size: Size of the new masks, if not H x W.
+            classify: Whether class logits are wanted, if there is a classifier.
 
         Returns:
             ``K_i``, ``M_i`` and the class logits.
@@ -123,7 +125,7 @@ class KernelUpdateHead(BaseModule):
         mask_logits = self._mask_logits(self.fc_mask(self.mask_fcs(taps)), features)  # Eq. 6, M_i
         if mask_size is not None:
             mask_logits = resize(mask_logits, mask_size)
-        class_logits = None if self.classifier is None else self.classifier(taps)
+        class_logits = self.classifier(taps) if classify and self.classifier is not None else None
         return KernelUpdate(self._to_kernels(taps), mask_logits, class_logits)
 
     # For 1 x 1 kernels the transformed features W F + b never exist: Eq. 3 and Eq. 1 are linear in F, so W and b are
