@@ -41,7 +41,9 @@ def convolve(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> T
         masks = kernels.flatten(2) @ flat if bias is None else torch.baddbmm(bias[..., None], kernels.flatten(2), flat)
         return masks.unflatten(2, features.shape[-2:])
     if batch == 0:
-        return features.new_zeros(0, num_kernels, *features.shape[-2:])
+        # Nothing, but connected to what it would be made of, so that a loss of it has its (zero) gradients.
+        masks = kernels.sum(dim=(2, 3, 4))[..., None, None] * features.sum(dim=1, keepdim=True)
+        return masks if bias is None else masks + bias[..., None, None]
     # One grouped convolution for the batch: image b is group b.
     masks = F.conv2d(features.reshape(1, batch * channels, *features.shape[-2:]),
                      kernels.reshape(batch * num_kernels, channels, size, size),
