@@ -39,10 +39,13 @@ def test_update_stage(batch, number, height, width, size, semantic, seed):
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in (
         (batch, 8, height, width), (batch, number, 8, size, size), (batch, number, height, width))]
     if not batch:
-        inputs = [value.detach() for value in inputs]
         kernels, masks, classes = stage(*inputs)
         assert kernels.shape == inputs[1].shape and masks.shape == inputs[2].shape
         assert semantic or classes.shape == (0, number, 5)
+        values = [value for value in (kernels, masks, classes) if value is not None]
+        assert all(value.dtype == torch.float64 for value in values)
+        gradients = torch.autograd.grad(sum(value.sum() for value in values), [*inputs[:2], *stage.parameters()])
+        assert not any(gradient.any() for gradient in gradients)  # nothing to learn, but not an error
         return
     ours, plain = ([value for value in update if value is not None]
                    for update in (stage(*inputs), plain_knet.update_stage(stage, *inputs)))
@@ -53,20 +56,30 @@ def test_update_stage(batch, number, height, width, size, semantic, seed):
     assert_same(*gradients, scale=1e-9)
 
 
-def kernel_head(norm_cfg=NORM, **options):
-    return KernelHead(THINGS, STUFF, KERNELS, 8, norm_cfg=norm_cfg, init_cfg=None, **options).double()
+def kernel_head(norm_cfg=NORM, size=1, number=KERNELS):
+    stuff = STUFF if size == 1 else 0  # a stuff kernel of 3 x 3 is one of 1 x 1, which the plain equations do not pad
+    return KernelHead(THINGS, stuff, number, 8, size, norm_cfg=norm_cfg, init_cfg=None).double()
 
 
-@given(batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 10**6),
-       grad=st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_kernel_head(batch, height, width, seed, grad):
+@given(batch=st.integers(0, 3), height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 10**6),
+       size=st.sampled_from([1, 3]), number=st.integers(1, 4), grad=st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_kernel_head(batch, height, width, seed, size, number, grad):
     torch.manual_seed(seed)
-    head = kernel_head()
+    head = kernel_head(size=size, number=number)
     feats = []
     for _ in range(4):
         feats.append(torch.randn(batch, 8, height, width, dtype=torch.float64))
         height, width = -(-height // 2), -(-width // 2)
+    if not batch:  # the host's positions, one for each image in the plain equations, cannot be none
+        features, kernels, masks, semantic_logits = head(feats)
+        maps = feats[1].shape[-2:]
+        assert features.shape == (0, 8, *maps) and kernels.shape == (0, masks.shape[1], 8, size, size)
+        assert masks.shape[2:] == semantic_logits.shape[2:] == maps
+        total = sum(value.sum() for value in (features, kernels, masks, semantic_logits))
+        assert total.dtype == torch.float64
+        assert not any(gradient.any() for gradient in torch.autograd.grad(total, list(head.parameters())))
+        return
     with torch.set_grad_enabled(grad):
         ours, plain = head(feats), plain_knet.kernel_head(head, feats)
     assert_same(ours, plain, scale=1e-9)

@@ -20,7 +20,7 @@ class KernelUpdate(NamedTuple):
 
     kernels: Tensor
     mask_logits: Tensor
-    class_logits: Any  # Tensor, or None without classifier: which one is known where the head is built
+    class_logits: Any  # Tensor, or None if not classified: the caller knows which
 
 
 @MODELS.register_module()
@@ -96,7 +96,8 @@ class KernelUpdateHead(BaseModule):
                 features: Tensor,
                 kernels: Tensor,
                 mask_logits: Tensor,
-                mask_size: tuple[int, int] | None = None) -> KernelUpdate:
+                mask_size: tuple[int, int] | None = None,
+                classify: bool = True) -> KernelUpdate:
         """Update kernels and masks.
 
         Args:
@@ -104,6 +105,7 @@ class KernelUpdateHead(BaseModule):
             kernels: ``K_{i-1}``, (B, N, C, K, K).
             mask_logits: ``M_{i-1}``, (B, N, h, w); brought to H x W where it has another size.
             mask_size: Size of the new masks, if not H x W.
+            classify: Whether class logits are wanted, if there is a classifier.
 
         Returns:
             ``K_i``, ``M_i`` and the class logits.
@@ -112,10 +114,10 @@ class KernelUpdateHead(BaseModule):
             features = self.feat_transform(features)
         taps = kernels.flatten(3).transpose(2, 3)  # K_{i-1} as B, N, T, C
         if self.updater is not None:
-            # The weights of N x H x W and what is inside the updater are cheaper to make again than to keep.
-            grouped = recompute(self._group_features, mask_logits, features)  # Eq. 3
+            grouped = self._group_features(mask_logits, features)  # Eq. 3
             # In full precision also under autocast: these are sums over all pixels, and only N x C of them.
             with torch.autocast(features.device.type, enabled=False):
+                # What is inside the updater is cheaper to make again than to keep.
                 taps = recompute(self.updater, grouped, taps.to(grouped.dtype), parts=self.updater)  # Eq. 4, 5
         if self.interaction is not None:
             taps = self.interaction(taps)  # Eq. 6, K_i
@@ -123,7 +125,7 @@ class KernelUpdateHead(BaseModule):
         mask_logits = self._mask_logits(self.fc_mask(self.mask_fcs(taps)), features)  # Eq. 6, M_i
         if mask_size is not None:
             mask_logits = resize(mask_logits, mask_size)
-        class_logits = None if self.classifier is None else self.classifier(taps)
+        class_logits = self.classifier(taps) if classify and self.classifier is not None else None
         return KernelUpdate(self._to_kernels(taps), mask_logits, class_logits)
 
     # For 1 x 1 kernels the transformed features W F + b never exist: Eq. 3 and Eq. 1 are linear in F, so W and b are
@@ -138,14 +140,21 @@ class KernelUpdateHead(BaseModule):
 
     def _group_features(self, mask_logits: Tensor, features: Tensor) -> Tensor:
         """Eq. 3 on the transformed features: ``sum M (W F + b) = W (sum M F) + b (sum M)``, (B, N, C)."""
-        masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
+        # The weights of N x H x W are cheaper to make again than to keep. The product with them is made once: it is the
+        # last step of what is recomputed, and W and b, whose gradients read its result, are applied outside.
+        grouped, areas = recompute(self._gather, mask_logits, features)
         dtype = self.fc_mask.weight.dtype
-        grouped = group_features(masks, features).to(dtype)
-        if (transform := self._folded_transform()) is None:
-            return grouped
-        weight, bias = transform
-        with torch.autocast(features.device.type, enabled=False):
-            return F.linear(grouped, weight) + masks.sum(dim=(-2, -1), dtype=dtype).unsqueeze(-1) * bias
+        if (transform := self._folded_transform()) is not None:
+            weight, bias = (value.to(grouped.dtype) for value in transform)
+            with torch.autocast(features.device.type, enabled=False):
+                grouped = F.linear(grouped, weight) + areas.unsqueeze(-1) * bias
+        return grouped.to(dtype)
+
+    def _gather(self, mask_logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over the pixels: ``sum M F``, (B, N, C), and ``sum M``, (B, N), both at least float32."""
+        masks = self.mask_activation(resize(mask_logits, features.shape[-2:]))  # M_{i-1} as B, N, H, W
+        grouped = group_features(masks, features)
+        return grouped, masks.sum(dim=(-2, -1), dtype=grouped.dtype)
 
     def _mask_logits(self, taps: Tensor, features: Tensor) -> Tensor:
         """Eq. 1 on the transformed features: ``k (W F + b) = (W^T k) F + k b``, (B, N, H, W)."""

@@ -8,20 +8,20 @@ from knet_plugin.hosts import release
 
 __all__ = ['autocasts', 'convolve', 'group_features', 'resize']
 
-_SCALE = 2.**-10
 _ASKS_BY_DEVICE = release(torch.__version__) >= (2, 4)
 
 
 def group_features(masks: Tensor, features: Tensor) -> Tensor:
     """Eq. 3, ``F^K = sum_uv M(u, v) F(u, v)``: (B, N, H, W) weights and (B, C, H, W) features to (B, N, C).
 
-    The result is at least float32: a sum over a large map leaves the range of float16. Within a product that may be in
-    float16 the weights are scaled by a power of two. (Of a soft mask, weights below 1 / 16 lose bits there.)
+    The result is at least float32, as a sum over a large map leaves the range of float16, which the gradients of such a
+    product do not fit either: so float16 is left before it, also under autocast. In bfloat16, which has float32's
+    range, the product stays as fast as it is there.
     """
-    scale = _SCALE if features.dtype == torch.float16 or autocasts(features.device.type) else 1.
-    grouped = torch.einsum('bnhw,bchw->bnc', masks if scale == 1. else masks * scale, features)
-    grouped = grouped.to(torch.promote_types(grouped.dtype, torch.float32))
-    return grouped if scale == 1. else grouped / scale
+    dtype = features.dtype if features.dtype == torch.bfloat16 else torch.promote_types(features.dtype, torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        grouped = torch.einsum('bnhw,bchw->bnc', masks.to(dtype), features.to(dtype))
+    return grouped.to(torch.promote_types(dtype, torch.float32))
 
 
 def convolve(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -41,7 +41,9 @@ def convolve(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> T
         masks = kernels.flatten(2) @ flat if bias is None else torch.baddbmm(bias[..., None], kernels.flatten(2), flat)
         return masks.unflatten(2, features.shape[-2:])
     if batch == 0:
-        return features.new_zeros(0, num_kernels, *features.shape[-2:])
+        # Nothing, but connected to what it would be made of, so that a loss of it has its (zero) gradients.
+        masks = kernels.sum(dim=(2, 3, 4))[..., None, None] * features.sum(dim=1, keepdim=True)
+        return masks if bias is None else masks + bias[..., None, None]
     # One grouped convolution for the batch: image b is group b.
     masks = F.conv2d(features.reshape(1, batch * channels, *features.shape[-2:]),
                      kernels.reshape(batch * num_kernels, channels, size, size),

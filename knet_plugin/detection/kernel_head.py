@@ -1,7 +1,7 @@
 """The kernel head (stage 0): where the kernels, their first masks and the features come from (Section 3.2)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import group_features
+from knet_plugin.core.recompute import recompute
 from knet_plugin.core.stage_config import merge_parts
 from knet_plugin.registry import MODELS
 
@@ -25,8 +26,8 @@ class KernelProposals(NamedTuple):
     """K_0, (B, N, C, K, K)."""
     mask_logits: Tensor
     """M_0, (B, N, H, W)."""
-    semantic_logits: Tensor
-    """Logits of all classes, things and stuff, (B, classes, H, W)."""
+    semantic_logits: Any  # Tensor, or None: the caller knows which
+    """Logits of all classes, things and stuff, (B, classes, H, W), or None if not asked for."""
 
 
 @MODELS.register_module()
@@ -105,11 +106,12 @@ class KernelHead(BaseModule):
         self.init_kernels = nn.Conv2d(channels, num_kernels, kernel_size, padding=kernel_size // 2, bias=False)
         self.conv_seg = nn.Conv2d(channels, num_things_classes + num_stuff_classes, 1)
 
-    def forward(self, feats: Sequence[Tensor]) -> KernelProposals:
+    def forward(self, feats: Sequence[Tensor], semantics: bool = True) -> KernelProposals:
         """Propose kernels and masks.
 
         Args:
             feats: The pyramid levels that the localisation FPN reads, each (B, channels, H_i, W_i).
+            semantics: Whether the semantic logits are wanted; without them, those of things are not computed.
 
         Returns:
             F, K_0, M_0 and the semantic logits.
@@ -125,16 +127,32 @@ class KernelHead(BaseModule):
         if self.refine:
             loc, seg = self.loc_refine(loc), self.seg_refine(seg)
         features = loc + seg  # F
-        mask_logits = self.init_kernels(loc)  # M_0^ins
-        semantic_logits = self.conv_seg(seg)
+        mask_logits = self.init_kernels(loc).contiguous()  # M_0^ins; the maps may have channels last in memory
+        if semantics:
+            semantic_logits = self.conv_seg(seg).contiguous()
+            stuff_logits = semantic_logits[:, self.num_things_classes:]
+        else:
+            semantic_logits, stuff_logits = None, self._stuff_logits(seg)
         kernels = self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1)  # K_0^ins: B, N, C, K, K
         if self.mask_activation is not None:
-            objects = group_features(self.mask_activation(mask_logits), features)  # B, N, C
+            # The claims of N x H x W are cheaper to make again than to keep.
+            objects = recompute(self._object_features, mask_logits, features)  # B, N, C
             kernels = kernels + objects.to(kernels.dtype)[..., None, None]
         if self.num_stuff_classes:
             kernels = torch.cat([kernels, self._stuff_kernels().expand(len(loc), -1, -1, -1, -1)], dim=1)
-            mask_logits = torch.cat([mask_logits, semantic_logits[:, self.num_things_classes:]], dim=1)
+            mask_logits = torch.cat([mask_logits, stuff_logits], dim=1)
         return KernelProposals(features, kernels, mask_logits, semantic_logits)
+
+    def _object_features(self, mask_logits: Tensor, features: Tensor) -> Tensor:
+        """Sums of F over the pixels that each mask claims, (B, N, C)."""
+        return group_features(cast(nn.Module, self.mask_activation)(mask_logits), features)
+
+    def _stuff_logits(self, seg: Tensor) -> Tensor | None:
+        """Those of the semantic logits that are masks, (B, stuff classes, H, W)."""
+        if not self.num_stuff_classes:
+            return None
+        rows = slice(self.num_things_classes, None)
+        return F.conv2d(seg, self.conv_seg.weight[rows], cast(Tensor, self.conv_seg.bias)[rows]).contiguous()
 
     def _stuff_kernels(self) -> Tensor:
         """Rows of the semantic classifier, (stuff classes, C, K, K): the same map, whatever K is."""

@@ -1,6 +1,7 @@
 """The head of K-Net's detector: kernel head, update stages, matching and deep supervision (Section 3.2)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from knet_plugin.core import KernelUpdate
+from knet_plugin.core import KernelUpdate, KernelUpdateHead
 from knet_plugin.core.mask_ops import resize
 from knet_plugin.core.recompute import has_statistics, recompute
 from knet_plugin.core.stage_config import stage_configs
-from knet_plugin.detection.kernel_head import KernelProposals
+from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_loss import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, segment_targets, stuff_owners
 from knet_plugin.registry import MODELS, TASK_UTILS
@@ -116,20 +117,28 @@ class KernelIterHead(BaseModule):
         """Update stages S."""
         return len(self.kernel_update_head)
 
-    def stages(self, feats: Sequence[Tensor]) -> tuple[KernelProposals, list[KernelUpdate]]:
+    def stages(self, feats: Sequence[Tensor],
+               last_only: bool = False) -> tuple[KernelProposals, list[KernelUpdate]]:
         """Eq. 2, S times.
 
         Args:
             feats: Pyramid levels, each (B, C, H_i, W_i).
+            last_only: Whether only what the last stage says is going to be read. Then there are neither the semantic
+                logits of the kernel head nor the class logits of the other stages.
 
         Returns:
             What the kernel head proposes, and what each stage makes of it: masks at F's size, H x W.
         """
-        proposals = recompute(self.kernel_head, feats) if self.with_cp else self.kernel_head(feats)
+        # Parts of another type need not know what may be left out.
+        lean = last_only and isinstance(self.kernel_head, KernelHead)
+        head = partial(self.kernel_head, semantics=False) if lean else self.kernel_head
+        proposals = recompute(head, feats) if self.with_cp else head(feats)
         kernels, mask_logits = proposals.kernels, proposals.mask_logits
         updates = []
-        for stage in self.kernel_update_head:
-            updates.append(stage(proposals.features, kernels, mask_logits))
+        for i, stage in enumerate(self.kernel_update_head, start=1):
+            unread = last_only and i < self.num_stages and isinstance(stage, KernelUpdateHead)
+            options = dict(classify=False) if unread else {}
+            updates.append(stage(proposals.features, kernels, mask_logits, **options))
             kernels, mask_logits, _ = updates[-1]
         return proposals, updates
 
@@ -211,7 +220,7 @@ class KernelIterHead(BaseModule):
         Returns:
             The last stage's class logits, (B, N, classes), and mask logits, (B, N, h, w), upsampled.
         """
-        _, updates = self.stages(feats)
+        _, updates = self.stages(feats, last_only=True)
         return updates[-1].class_logits, self._upsample(updates[-1].mask_logits)
 
     def _upsample(self, logits: Tensor) -> Tensor:

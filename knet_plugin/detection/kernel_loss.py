@@ -1,6 +1,6 @@
 """The losses of K-Net's detection side, for the kernel head and for every update stage."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmcv.ops import point_sample
@@ -19,7 +19,7 @@ from knet_plugin.registry import MODELS
 __all__ = ['KernelLoss', 'mean_counts', 'mean_owned']
 
 PIXELS = 8192
-"""Pixels whose semantic loss is computed at once."""
+"""Pixels whose semantic loss is computed at once, about."""
 
 
 def mean_counts(counts: Tensor) -> Tensor:
@@ -144,8 +144,11 @@ class KernelLoss(BaseModule):
     def _rank(mask_logits: Tensor, target: Tensor, loss: torch.nn.Module) -> Tensor:
         return loss(resize(mask_logits.float(), target.shape[-2:]), target, ignore_index=IGNORED)
 
-    def _semantics(self, logits: Tensor, labels: Tensor, weights: Tensor | None, positives: Tensor) -> Tensor:
-        return self.loss_seg(logits.T, labels, weights, avg_factor=positives)
+    def _semantics(self, logits: Tensor, height: int, kept: slice, labels: Tensor, weights: Tensor | None,
+                   positives: Tensor) -> Tensor:
+        logits = resize(logits[None].float(), (height, labels.shape[1]))[0, :, kept]  # classes, rows, w
+        return self.loss_seg(logits.flatten(1).T, labels.flatten(), None if weights is None else weights.flatten(),
+                             avg_factor=positives)
 
     def classes(self, class_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets,
                 num_owned: Tensor) -> dict[str, Tensor]:
@@ -193,13 +196,35 @@ class KernelLoss(BaseModule):
         foreground, = mean_counts((valid & (labels < self.num_classes)).sum()[None])
         weights = None if targets.void is None or not self.ignore_void else valid.float()
         labels = labels.masked_fill(~valid, self.num_classes)
-        # In parts: what a focal loss makes on the way is many times as large as the logits.
-        logits = resize(semantic_logits.float(), labels.shape[-2:]).flatten(2)  # B, classes, h w
-        labels = labels.flatten(1)
-        total = logits.new_zeros(())
-        for image in range(len(logits)):
-            for start in range(0, logits.shape[2], PIXELS):
-                part = image, ..., slice(start, start + PIXELS)
-                total = total + recompute(self._semantics, logits[part], labels[part],
-                                          None if weights is None else weights.flatten(1)[part], foreground)
+        # In parts: what a focal loss makes on the way is many times as large as the logits. Those are enlarged part by
+        # part, too, so that no larger logits are kept for the backward pass.
+        total = semantic_logits.new_zeros((), dtype=torch.float32)
+        for image in range(len(labels)):
+            for source, height, kept, rows in _strips(semantic_logits.shape[2], labels.shape[1:]):
+                total = total + recompute(self._semantics, semantic_logits[image, :, source], height, kept,
+                                          labels[image, rows], None if weights is None else weights[image, rows],
+                                          foreground)
         return dict(loss_seg=total)
+
+
+def _strips(height: int, size: Sequence[int]) -> Iterator[tuple[slice, int, slice, slice]]:
+    """How to bring a map to a size in strips of about ``PIXELS`` pixels.
+
+    Args:
+        height: Rows of the map.
+        size: Height and width that it is brought to.
+
+    Yields:
+        Which rows of the map to resize and to which height, which rows of the result to keep, and where they belong. It
+        is one strip if the height is not a multiple of the map's.
+    """
+    factor, rest = divmod(size[0], height)
+    if rest:
+        yield slice(0, height), size[0], slice(0, size[0]), slice(0, size[0])
+        return
+    step = max(PIXELS // (factor * size[1]), 1)
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        top, bottom = max(start - 1, 0), min(stop + 1, height)  # a row is mixed with the ones beside it
+        yield (slice(top, bottom), factor * (bottom - top), slice(factor * (start - top), factor * (stop - top)),
+               slice(factor * start, factor * stop))

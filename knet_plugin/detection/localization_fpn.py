@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet.models.utils import generate_coordinate
 from mmengine.model import BaseModule, ModuleList, initialize
@@ -85,7 +86,9 @@ class LocalizationFPN(BaseModule):
         self.positional_encoding = None if positional_encoding is None else MODELS.build(positional_encoding)
 
         def conv(channels: int, out: int, size: int, stride: int = 1) -> ConvModule:
-            return ConvModule(channels, out, size, stride=stride, padding=size // 2, norm_cfg=norm_cfg, inplace=False)
+            # What is computed again in the backward pass, the 3 x 3 ones, must leave its input as it is.
+            return ConvModule(channels, out, size, stride=stride, padding=size // 2, norm_cfg=norm_cfg,
+                              inplace=size == 1)
 
         self.convs_all_levels = ModuleList()
         for level in range(NUM_LEVELS):
@@ -126,12 +129,12 @@ class LocalizationFPN(BaseModule):
             if level == self.position_level:
                 feat = self._add_position(feat)
             # A convolution's output is what is kept for the backward pass; norm, ReLU and resize are made again.
-            feat = convs[0].conv(feat)
+            feat = _channels_last(convs[0].conv(feat))
             for i, conv in enumerate(convs[1:], start=1):
                 size = sizes[max(level - i, self.output_level)]
                 feat = recompute(_advance, feat, convs[i - 1], size, conv.conv, parts=convs)
             levels.append(recompute(_advance, feat, convs[-1], sizes[self.output_level], None, parts=convs))
-        fused = torch.cat(levels, dim=1) if self.fuse == 'concat' else sum(levels[1:], start=levels[0])
+        fused = torch.cat(levels, dim=1) if self.fuse == 'concat' else _sum(levels)
         if self.conv_pred is None:
             return [fused]
         return [self.conv_pred(fused), *(conv(fused) for conv in self.aux_convs)]
@@ -149,5 +152,25 @@ class LocalizationFPN(BaseModule):
 
 def _advance(feat: Tensor, done: ConvModule, size: torch.Size, conv: nn.Conv2d | None) -> Tensor:
     """From the output of one convolution, which is ``done``'s, to that of the next one, at another size."""
-    feat = done.activate(done.norm(feat) if done.with_norm else feat)
+    feat = done.norm(feat) if done.with_norm else feat
+    # Without gradients nobody else holds what a convolution or norm has just made.
+    feat = done.activate(feat) if torch.is_grad_enabled() else F.relu(feat, inplace=True)
     return resize(feat, size) if conv is None else resize_and_convolve(conv, feat, size)
+
+
+def _sum(levels: list[Tensor]) -> Tensor:
+    """Sum of maps of one size; without gradients, in the memory of the first."""
+    fused = levels[0]
+    for level in levels[1:]:
+        fused = fused + level if torch.is_grad_enabled() else fused.add_(level)
+    return fused
+
+
+def _channels_last(feat: Tensor) -> Tensor:
+    """The memory that ``resize_and_convolve`` yields, and in which norms, ReLUs and resizes are faster on the CPU.
+
+    After the first convolution, whose input may be four times as large. Where gradients are kept, nothing changes.
+    """
+    if torch.is_grad_enabled() or not feat.is_cpu:
+        return feat
+    return feat.contiguous(memory_format=torch.channels_last)

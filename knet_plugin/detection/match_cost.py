@@ -3,15 +3,51 @@
 mmdet's own ``DiceCost`` adds its eps at other places, and ``CrossEntropyLossCost`` is not the binary agreement.
 """
 
+from functools import cached_property
 from typing import Any
 
+import torch
 from mmdet.models.task_modules.assigners.match_cost import BaseMatchCost
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from knet_plugin.registry import TASK_UTILS
 
-__all__ = ['DiceCost', 'MaskCost']
+__all__ = ['DiceCost', 'MaskCost', 'MaskOverlaps']
+
+
+class MaskOverlaps:
+    """What the mask costs of an image are made of, each computed once, when it is first read.
+
+    Args:
+        predictions: Probabilities of N kernels, (N, h, w).
+        targets: Soft masks of G segments, (G, h, w), values in [0, 1].
+        dtype: Type of the factors of ``products``. In bfloat16 these deviate by up to 3 * 2^-8 of themselves.
+    """
+
+    def __init__(self, predictions: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        self.predictions = predictions.flatten(1).float()
+        self.targets = targets.flatten(1).float()
+        self.dtype = dtype
+        self.pixels = self.targets.shape[1]
+
+    @cached_property
+    def products(self) -> Tensor:
+        """``sum p t`` of every pair, (N, G)."""
+        return (self.predictions.to(self.dtype) @ self.targets.to(self.dtype).T).float()
+
+    @cached_property
+    def areas(self) -> Tensor:
+        """``sum p + sum t`` of every pair, (N, G)."""
+        return self.predictions.sum(dim=1)[:, None] + self.targets.sum(dim=1)
+
+    @cached_property
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """``sum p^2``, (N,), and ``sum t^2``, (G,)."""
+        # As norms, so that no map of squares is made.
+        predictions, targets = (torch.linalg.vector_norm(maps, dim=1).square() for maps in (
+            self.predictions, self.targets))
+        return predictions, targets
 
 
 class _SoftMaskCost(BaseMatchCost):
@@ -46,13 +82,19 @@ class _SoftMaskCost(BaseMatchCost):
         Returns:
             (N, G), at least float32.
         """
-        predictions = pred_instances.masks.flatten(1).float()
-        if self.pred_act:
-            predictions = predictions.sigmoid() if self.act_mode == 'sigmoid' else predictions.softmax(dim=0)
-        return self.weight * self._cost(predictions, gt_instances.masks.flatten(1).float())
+        return self.of_overlaps(MaskOverlaps(self.activate(pred_instances.masks), gt_instances.masks))
 
-    def _cost(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """(N, HW) and (G, HW) values in [0, 1] to (N, G)."""
+    def activate(self, masks: Tensor) -> Tensor:
+        """``pred_instances.masks`` to probabilities, (N, h, w)."""
+        if not self.pred_act:
+            return masks
+        return masks.float().sigmoid() if self.act_mode == 'sigmoid' else masks.float().softmax(dim=0)
+
+    def of_overlaps(self, overlaps: MaskOverlaps) -> Tensor:
+        """The same, (N, G), where another cost has compared the masks already."""
+        return self.weight * self._cost(overlaps)
+
+    def _cost(self, overlaps: MaskOverlaps) -> Tensor:
         raise NotImplementedError
 
 
@@ -60,9 +102,9 @@ class _SoftMaskCost(BaseMatchCost):
 class MaskCost(_SoftMaskCost):
     """Binary agreement, ``-(sum p t + sum (1 - p) (1 - t)) / HW``; arguments as for the other mask cost."""
 
-    def _cost(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        agreement = predictions @ targets.T + (1 - predictions) @ (1 - targets).T
-        return -agreement / targets.shape[1]
+    def _cost(self, overlaps: MaskOverlaps) -> Tensor:
+        # The second sum is HW - sum p - sum t + sum p t, which spares a product.
+        return (overlaps.areas - 2 * overlaps.products) / overlaps.pixels - 1
 
 
 @TASK_UTILS.register_module()
@@ -81,6 +123,6 @@ class DiceCost(_SoftMaskCost):
         super().__init__(weight, pred_act, act_mode)
         self.eps = eps
 
-    def _cost(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        sizes = (predictions.square().sum(dim=1) + self.eps)[:, None] + (targets.square().sum(dim=1) + self.eps)
-        return -2 * (predictions @ targets.T) / sizes
+    def _cost(self, overlaps: MaskOverlaps) -> Tensor:
+        predictions, targets = overlaps.squares
+        return -2 * overlaps.products / ((predictions + self.eps)[:, None] + (targets + self.eps))

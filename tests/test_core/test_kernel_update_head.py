@@ -170,6 +170,14 @@ def test_half_precision_weights():
     assert head(*inputs).mask_logits.dtype == torch.bfloat16
 
 
+def test_half_precision_weights_and_more_pixels_than_float16_counts():
+    head, _ = head_and_inputs(dtype=torch.float16, mask_activation=dict(type='knet_plugin.HardMask'))
+    features, logits = torch.full((1, 8, 300, 300), 0.1).half(), torch.ones(1, 2, 300, 300).half()
+    update = head(features, torch.randn(1, 2, 8, 1, 1).half(), logits)
+    assert update.mask_logits.dtype == torch.float16
+    assert update.kernels.isfinite().all() and update.mask_logits.isfinite().all()
+
+
 def test_options_of_the_interaction():
     plain, _ = head_and_inputs(interaction=dict(type='knet_plugin.KernelInteraction', num_heads=2, num_fcs=3))
     assert sum('ffn.layers' in key and key.endswith('weight') for key in plain.state_dict()) == 3

@@ -1,7 +1,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from knet_plugin.core import KernelUpdateHead, kernel_update_head
 from knet_plugin.core.recompute import has_statistics, recompute
 
 
@@ -58,3 +60,44 @@ def test_batch_norm_counts_a_batch_once(training):
     assert has_statistics(norm) is training and not has_statistics(nn.LayerNorm(3))
     recompute(norm, torch.randn(5, 3, requires_grad=True), parts=norm).sum().backward()
     assert norm.num_batches_tracked == int(training)
+
+
+class MapProducts(TorchDispatchMode):
+    """Counts the matrix products that read or make a map of so many pixels."""
+
+    def __init__(self, pixels):
+        super().__init__()
+        self.pixels, self.count = pixels, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if 'mm' in str(function):
+            tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
+            self.count += any(self.pixels in value.shape for value in tensors)
+        return result
+
+
+@pytest.mark.parametrize('activation', ['HardMask', 'SoftmaxMask'])
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_the_product_of_masks_and_features_is_made_once(activation, kernel_size, monkeypatch):
+    """Recomputed weights: the products on the map and, to the bit, the gradients of a step that keeps everything."""
+    torch.manual_seed(0)
+    head = KernelUpdateHead(8, kernel_size, dict(type=f'knet_plugin.{activation}'), interaction=None)
+    inputs = [torch.randn(shape, requires_grad=True) for shape in (
+        (2, 8, 9, 14), (2, 5, 8, kernel_size, kernel_size), (2, 5, 9, 14))]
+
+    def step():
+        with MapProducts(9 * 14) as products:
+            update = head(*inputs)
+            (update.kernels.square().sum() + update.mask_logits.square().sum()).backward()
+        values = [*update[:2], *(value.grad for value in (*inputs, *head.parameters()) if value.grad is not None)]
+        head.zero_grad()
+        for value in inputs:
+            value.grad = None
+        return products.count, values
+
+    products, values = step()
+    monkeypatch.setattr(kernel_update_head, 'recompute', lambda function, *args, parts=None: function(*args))
+    plain_products, plain = step()
+    assert products == plain_products
+    assert all(torch.equal(left, right) for left, right in zip(values, plain, strict=True))

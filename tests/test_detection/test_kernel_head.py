@@ -72,6 +72,12 @@ def test_no_stuff_no_stuff_kernels():
     assert proposals.semantic_logits.shape[1] == 3
 
 
+def test_masks_are_contiguous_also_without_gradients():
+    with torch.no_grad():
+        proposals = small()(feats())
+    assert proposals.mask_logits.is_contiguous() and proposals.semantic_logits.is_contiguous()
+
+
 def test_initialisation():
     """Table of the official behaviour: convolutions 0.01, instance kernels 1, semantic bias -4.595."""
     torch.manual_seed(0)

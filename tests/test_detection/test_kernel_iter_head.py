@@ -109,6 +109,24 @@ def test_matching_reports_and_outlives_predictions_that_are_not_finite(caplog):
     assert len(losses) == 14
 
 
+@pytest.mark.parametrize('stuff', [0, STUFF])
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_prediction_computes_no_classes_that_nobody_reads(stuff, with_cp):
+    """Neither those of the stages before the last, nor the kernel head's of things."""
+    built = head(num_stuff_classes=stuff, with_cp=with_cp).eval()
+    calls = []
+    built.kernel_head.conv_seg.register_forward_hook(lambda *args: calls.append('semantics'))
+    for i, stage in enumerate(built.kernel_update_head, start=1):
+        stage.classifier.register_forward_hook(lambda *args, i=i: calls.append(i))
+    with torch.no_grad():
+        classes, masks = built.predict(feats(), [])
+        assert calls == [2]
+        proposals, updates = built.stages(feats())
+    assert calls == [2, 'semantics', 1, 2] and proposals.semantic_logits.shape[1] == THINGS + stuff
+    torch.testing.assert_close(classes, updates[-1].class_logits)
+    torch.testing.assert_close(masks, built._upsample(updates[-1].mask_logits))
+
+
 def test_configs_are_not_changed():
     cfg = ConfigDict(config())
     before = copy.deepcopy(cfg)

@@ -179,17 +179,34 @@ def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
     assert torch.equal(gradient, kept)
 
 
-def test_semantic_loss_in_parts(monkeypatch):
+@pytest.mark.parametrize('size', [(4, 5), (8, 10), (3, 4), (2, 10), (1, 1)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_semantic_loss_in_parts(size, dtype, monkeypatch):
+    """Whatever the sizes of logits and targets (8 x 10); in float32 in any case."""
     _, _, owned, _, targets = random_stage()
-    logits = torch.randn(3, 5, 4, 5, requires_grad=True)
+    logits = torch.randn(3, 5, *size).to(dtype).requires_grad_()
     criterion = KernelLoss(3, 2)
     results = []
-    for pixels in (8192, 7):
+    for pixels in (8192, 25, 1):
         monkeypatch.setattr(kernel_loss, 'PIXELS', pixels)
         loss = criterion.semantics(logits, owned, targets)['loss_seg']
+        assert loss.dtype == torch.float32
         results.append((loss, *torch.autograd.grad(loss, logits)))
-    for whole, parts in zip(*results, strict=True):
-        torch.testing.assert_close(parts, whole)
+    for parts in results[1:]:
+        for one, whole in zip(parts, results[0], strict=True):
+            torch.testing.assert_close(one, whole)
+
+
+def test_semantic_loss_keeps_no_enlarged_logits(monkeypatch):
+    """What is recomputed keeps its arguments."""
+    _, _, owned, _, targets = random_stage()
+    logits = torch.randn(3, 5, 4, 5, requires_grad=True)
+    kept = []
+    monkeypatch.setattr(kernel_loss, 'recompute', lambda function, *args: kept.extend(args) or function(*args))
+    KernelLoss(3, 2).semantics(logits, owned, targets)
+    stored = [value.untyped_storage().data_ptr() for value in kept
+              if isinstance(value, torch.Tensor) and value.requires_grad]
+    assert stored and set(stored) == {logits.untyped_storage().data_ptr()}
 
 
 def test_num_points_must_be_positive():

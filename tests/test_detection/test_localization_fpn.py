@@ -69,3 +69,21 @@ def test_bad_options(options, message):
 def test_five_levels_are_refused():
     with pytest.raises(ValueError, match='got 5: set neck.num_outs=4'):
         small()([*pyramid(32, 32), torch.randn(2, 8, 2, 2)])
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('options', [dict(), dict(norm_cfg=dict(type='GN', num_groups=2)), dict(fuse='concat'),
+                                     dict(positional_encoding=None), dict(with_pred=False, num_aux_convs=0)])
+def test_without_gradients_only_the_memory_differs(options, channels_last):
+    """It is used again, but what the caller gave stays as it is."""
+    torch.manual_seed(0)
+    fpn = small(**options)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    feats = [feat.contiguous(memory_format=layout) for feat in pyramid(25, 33)]
+    given = [feat.clone() for feat in feats]
+    expected = fpn(feats)
+    with torch.no_grad():
+        outputs = fpn(feats)
+    for left, right in zip(outputs, expected, strict=True):
+        assert float((left - right).abs().max()) <= 1e-5 * float(right.abs().max())
+    assert all(torch.equal(left, right) for left, right in zip(feats, given, strict=True))

@@ -7,7 +7,7 @@ from golden import Golden, assigner_config, cases
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
-from knet_plugin.detection import MaskHungarianAssigner
+from knet_plugin.detection import MaskHungarianAssigner, mask_hungarian_assigner
 from knet_plugin.registry import TASK_UTILS
 
 
@@ -115,6 +115,42 @@ def test_all_costs_not_finite_still_match():
     assert (MaskHungarianAssigner().assign(pred, gt).gt_inds > 0).sum() == 3
 
 
-def test_bad_topk():
+@pytest.mark.parametrize('options', [dict(), dict(dice_cost=dict(type='knet_plugin.DiceCost', act_mode='softmax'))])
+def test_masks_are_compared_once(options, monkeypatch):
+    """Unless the costs see other probabilities. The result is that of the costs alone."""
+    pred, gt = random_instances(6, 3)
+    assigner = MaskHungarianAssigner(**options)
+    expected = sum(cost(pred, gt) for cost in (assigner.mask_cost, assigner.dice_cost, assigner.cls_cost))
+    made = []
+    real = mask_hungarian_assigner.MaskOverlaps
+    monkeypatch.setattr(mask_hungarian_assigner, 'MaskOverlaps', lambda *args: made.append(real(*args)) or made[-1])
+    torch.testing.assert_close(assigner.cost(pred, gt), expected)
+    assert len(made) == 1 + bool(options)
+
+
+def test_a_cost_of_another_kind():
+    pred, gt = random_instances(6, 3)
+    assigner = MaskHungarianAssigner(dice_cost=dict(type='mmdet.DiceCost', weight=5, pred_act=True))
+    expected = sum(cost(pred, gt) for cost in (assigner.mask_cost, assigner.dice_cost, assigner.cls_cost))
+    torch.testing.assert_close(assigner.cost(pred, gt), expected)
+
+
+def test_bfloat16_deviates_within_its_bound():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.zeros(4, 100, 152)
+    for i, side in enumerate((3, 20, 60, 100)):
+        targets[i, :side, :side] = 1
+    pred = InstanceData(masks=torch.cat([8 * targets - 4, torch.zeros(4, 100, 152)]) +
+                        torch.randn(8, 100, 152, generator=generator))
+    gt = InstanceData(masks=targets, labels=torch.arange(4))
+    plain, rounded = MaskHungarianAssigner(), MaskHungarianAssigner(dtype='bfloat16')
+    difference = (rounded.cost(pred, gt) - plain.cost(pred, gt)).abs().max()
+    assert 0 < float(difference) <= 0.024 * (1 + 4)
+    assert torch.equal(rounded.assign(pred, gt).gt_inds, plain.assign(pred, gt).gt_inds)
+
+
+def test_bad_options():
     with pytest.raises(ValueError, match='topk=0'):
         MaskHungarianAssigner(topk=0)
+    with pytest.raises(ValueError, match="dtype='float16'"):
+        MaskHungarianAssigner(dtype='float16')

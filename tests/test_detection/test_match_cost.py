@@ -43,3 +43,18 @@ def test_half_precision_is_not_summed_in_half():
 def test_bad_activation(cost):
     with pytest.raises(ValueError, match="act_mode='relu'"):
         cost(act_mode='relu')
+
+
+@pytest.mark.parametrize('options', [dict(), dict(act_mode='softmax'), dict(pred_act=False)])
+def test_equal_the_plain_equations(options):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 40, 50).double() * 4, torch.rand(3, 40, 50).double()
+    targets[2] = 0
+    probabilities = logits.softmax(dim=0) if options.get('act_mode') == 'softmax' else logits.sigmoid()
+    masks = logits if options.get('pred_act', True) else probabilities
+    p, t = probabilities.flatten(1), targets.flatten(1)
+    agreement = -(p @ t.T + (1 - p) @ (1 - t).T) / 2000
+    dice = -2 * p @ t.T / (p.square().sum(dim=1)[:, None] + t.square().sum(dim=1) + 0.002)
+    pred, gt = InstanceData(masks=masks), InstanceData(masks=targets)
+    for cost, expected in ((MaskCost(3, **options), 3 * agreement), (DiceCost(2, **options), 2 * dice)):
+        assert torch.allclose(cost(pred, gt).double(), expected, rtol=0, atol=2e-6)

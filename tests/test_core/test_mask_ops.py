@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from knet_plugin.core.mask_ops import group_features
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+def grouped(masks, features, dtype, autocast):
+    """Eq. 3 on inputs of that type, or on float32 ones under autocast."""
+    with torch.autocast('cpu', dtype, enabled=autocast):
+        return group_features(masks, features) if autocast else group_features(masks.to(dtype), features.to(dtype))
+
+
+@pytest.mark.parametrize('autocast', [True, False])
+@pytest.mark.parametrize('dtype', HALVES)
+def test_large_sums_and_their_gradients_are_finite(dtype, autocast):
+    masks, features = torch.ones(1, 2, 300, 300), torch.full((1, 3, 300, 300), 3.)
+    features.requires_grad_()
+    result = grouped(masks, features, dtype, autocast)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, torch.full((1, 2, 3), 270000.), rtol=4e-3, atol=0)
+    for gradient in (1e-6, 1., 70., 1e3):
+        features.grad = None
+        result.backward(torch.full_like(result, gradient), retain_graph=True)
+        torch.testing.assert_close(features.grad, torch.full_like(features, 2 * gradient), rtol=1e-2, atol=6e-8)
+
+
+@pytest.mark.parametrize('dtype', HALVES)
+def test_small_weights_count(dtype):
+    """Those of a softmax over many kernels: 200 x 200 pixels of 2^-16 are 0.61 of a pixel."""
+    result = grouped(torch.full((1, 1, 200, 200), 2.**-16), torch.ones(1, 1, 200, 200), dtype, autocast=True)
+    assert float(result) == pytest.approx(200 * 200 * 2**-16, rel=4e-3)
+
+
+def test_float16_is_summed_in_float32():
+    torch.manual_seed(0)
+    masks, features = torch.rand(2, 5, 40, 60).half(), torch.randn(2, 8, 40, 60).half()
+    expected = torch.einsum('bnhw,bchw->bnc', masks.double(), features.double())
+    assert float((group_features(masks, features) - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_no_type_is_made_coarser(dtype):
+    masks, features = torch.rand(2, 5, 4, 6, dtype=dtype), torch.randn(2, 8, 4, 6, dtype=dtype)
+    result = group_features(masks, features)
+    assert result.dtype == dtype and torch.equal(result, torch.einsum('bnhw,bchw->bnc', masks, features))
