@@ -1,6 +1,7 @@
 """The optimised copy of a model: the same numbers, no training, and its way into runners and inferencers."""
 
 import copy
+import importlib
 import logging
 import re
 
@@ -23,6 +24,7 @@ from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer
 from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import _dynamo as dynamo
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -206,6 +208,24 @@ def test_bfloat16_is_near_and_read_out_in_float32(kind, request):
         assert 1e-5 < error < .05, (key, error)
 
 
+def test_only_what_a_prediction_reads_is_converted(panoptic, monkeypatch):
+    converted = []
+    plain = importlib.import_module('knet_plugin.inference.optimize')._to_plain
+    optimized = optimize(panoptic, torch.bfloat16)
+    monkeypatch.setattr('knet_plugin.inference.optimize._to_plain',
+                        lambda value: converted.append(value) or plain(value))
+    feats = optimized.extract_feat(FEW)
+    for branch in optimized.panoptic_head.modules():
+        if type(branch.forward).__name__ == '_Float32':  # which converts its own inputs
+            branch.forward = branch.forward.function
+    with torch.no_grad():
+        optimized.panoptic_head.predict(feats, [])
+        assert len(converted) == 3  # kernels, masks and classes of the last stage
+        outputs = optimized.panoptic_head(feats)
+    assert {each.dtype for part in outputs for each in part} == {torch.float32}
+    assert all(each.is_contiguous() for part in outputs for each in part)
+
+
 def test_bfloat16_of_trained_weights_gives_nearly_the_same_result():
     golden = Golden('knet_panoptic_trained')
     model = detector(golden).eval()
@@ -222,7 +242,7 @@ def test_bfloat16_of_trained_weights_gives_nearly_the_same_result():
 
 @pytest.mark.skipif(release(torch.__version__) < (2, 6), reason='this torch cannot compile what the hosts decorate')
 @pytest.mark.parametrize('kind', ['panoptic', 'semantic'])
-def test_compile(kind, request, monkeypatch):
+def test_compiles_each_part_to_one_graph(kind, request):
     model = request.getfixturevalue(kind)
     graphs = []
 
@@ -230,9 +250,12 @@ def test_compile(kind, request, monkeypatch):
         graphs.append(graph)
         return graph.forward
 
+    dynamo.reset()
+    dynamo.utils.counters.clear()
     optimized = optimize(model, compile=dict(backend=count), inputs=ODD)
-    assert len(graphs) >= (3 if kind == 'panoptic' else 2)  # backbone, neck and head
     assert relative(logits(optimized, ODD), logits(model, ODD)) < 1e-4
+    assert not dynamo.utils.counters['graph_break']
+    assert len(graphs) == (3 if kind == 'panoptic' else 2)  # backbone, neck and head
 
 
 def test_compiler_that_fails_is_named(panoptic):
