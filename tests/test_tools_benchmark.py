@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -284,6 +285,16 @@ def test_thresholds_are_lowered_until_100_are_returned():
         benchmark_cases._return_100(model, lambda: model()[:50])
     with pytest.raises(RuntimeError, match='Identity returned 3 instances instead of 100'):
         benchmark_cases._return_100(nn.Identity(), lambda: [1, 2, 3])
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['heads'], r"unknown modes \['heads'\]; known are head, "), (['head', '--runs', '1'], '--runs must be at least 2'),
+    (['--page', 'head'], '--page must name a page with .*, got head')])
+def test_wrong_arguments_are_refused_before_anything_is_measured(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *arguments])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_the_tool(tmp_path):

@@ -504,6 +504,8 @@ def main() -> None:
         parser.error(f'unknown modes {unknown}; known are {", ".join(MODES)} and all')
     if args.runs is not None and args.runs < 2:
         parser.error(f'--runs must be at least 2, got {args.runs}')
+    if args.page and not (args.page.is_file() and BEGIN in args.page.read_text()):
+        parser.error(f'--page must name a page with {BEGIN}, got {args.page}; modes stand before it')
     sys.path.insert(0, str(ROOT / 'tools'))
     # The server of the processes on a CPU finds modules by this alone.
     os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT / 'tools'), str(ROOT), os.environ.get('PYTHONPATH', '')])
