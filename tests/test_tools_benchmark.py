@@ -219,7 +219,8 @@ def test_memory_on_a_gpu(monkeypatch):
 def test_modes_with_memory(mode, device, expected, monkeypatch):
     asked = []
     monkeypatch.setattr(benchmark, 'Contender', lambda index, case, *args: case)
-    monkeypatch.setattr(benchmark, 'measure', lambda contenders, runs, memory: asked.append(memory) or ([], []))
+    monkeypatch.setattr(benchmark, 'measure', lambda contenders, runs, with_memory, warm_up: (
+        asked.append(with_memory) or ([], [])))
     assert benchmark.run(mode, '', device, 1, 2) == ([], [])
     assert set(asked) == {expected}
 
@@ -229,8 +230,8 @@ class FakeContender:
         self.case = Case('head', 'setting', name, None)
         self.answers, self.noted = iter(answers), []
 
-    def receive(self):
-        return None
+    def start(self):
+        pass
 
     def ask(self, task):
         answer = next(self.answers)
@@ -253,6 +254,7 @@ def test_a_contender_that_fails_does_not_stop_the_others():
     bad = FakeContender('bad', [dict(seconds=9), RuntimeError('no compiler\nand much more')])
     rows, failures = benchmark.measure([good, bad], 2, False)
     assert rows == [dict(contender='good', seconds=[1, 2])]  # the first run warms up
+    assert benchmark.measure([FakeContender('good', [dict(seconds=3)])], 1, False, 0)[0][0]['seconds'] == [3]
     assert failures == ['setting, bad: no compiler'] and good.ended and bad.ended
 
 
@@ -277,10 +279,11 @@ def test_thresholds_are_lowered_until_100_are_returned():
     torch.manual_seed(0)
     model = Scores(ConfigDict(score_thr=.999))
     assert len(model()) == 0
-    benchmark_cases._return_100(model, model)
+    candidates = benchmark_cases._return_100(model, model)
     assert len(model()) == 100 and not model.fc_cls._forward_hooks
     scores = model.fc_cls(torch.linspace(-1, 1, 800).reshape(1, 200, 4)).sigmoid()
-    assert 125 <= int((scores > model.test_cfg.score_thr).sum()) <= 150  # and hardly further
+    assert 125 <= int((scores > model.test_cfg.score_thr).sum()) == candidates <= 150  # and hardly further
+    assert benchmark_cases._return_100(model, model, candidates) == candidates
     with pytest.raises(RuntimeError, match='returns fewer than 100'):
         benchmark_cases._return_100(model, lambda: model()[:50])
     with pytest.raises(RuntimeError, match='Identity returned 3 instances instead of 100'):

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -167,16 +168,20 @@ class Contender:
     def __init__(self, index: int, case: Any, device: str, threads: int) -> None:
         self.case = case
         # What CUDA has begun cannot be forked; elsewhere, one process imports everything for all.
-        context = multiprocessing.get_context('spawn' if device.startswith('cuda') else 'forkserver')
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=work, args=(index, device, threads, other), daemon=True)
-        self.process.start()
-        other.close()
+        context: Any = multiprocessing.get_context('spawn' if device.startswith('cuda') else 'forkserver')
+        self.pipe, self.other = context.Pipe()
+        self.process = context.Process(target=work, args=(index, device, threads, self.other), daemon=True)
         self.samples: dict[str, list[float]] = {}
         self.parts: dict[str, list[float]] = {}
 
+    def start(self) -> None:
+        """Let the process build its case: one at a time, since some need much memory for it."""
+        self.process.start()
+        self.other.close()
+        self.receive()
+
     def receive(self) -> Any:
-        """What the process answers, at first that its case is built."""
+        """What the process answers."""
         try:
             answer = self.pipe.recv()
         except EOFError:
@@ -218,12 +223,14 @@ class Contender:
 
     def end(self) -> None:
         """Let the process end."""
-        self.process.terminate()
-        self.process.join()
+        if self.process.pid is not None:
+            self.process.terminate()
+            self.process.join()
 
 
-def measure(contenders: Sequence[Contender], runs: int, with_memory: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """Take turns: one run each to warm up, then ``runs`` each.
+def measure(contenders: Sequence[Contender], runs: int, with_memory: bool,
+            warm_up: int = 1) -> tuple[list[dict[str, Any]], list[str]]:
+    """Take turns: ``warm_up`` runs each that do not count, then ``runs`` each.
 
     Returns:
         The rows, and what failed, in words: a contender that fails is left out from then on.
@@ -240,11 +247,11 @@ def measure(contenders: Sequence[Contender], runs: int, with_memory: bool) -> tu
 
     active = list(contenders)
     for contender in contenders:
-        attempt(contender, contender.receive)
-    for turn in range(runs + 1):
+        attempt(contender, contender.start)
+    for turn in range(-warm_up, runs):
         for contender in list(active):
             taken = attempt(contender, lambda contender=contender: contender.ask('time'))  # type: ignore[misc]
-            if turn and taken:
+            if turn >= 0 and taken:
                 contender.note(taken)
     rows = []
     for contender in list(active):
@@ -517,7 +524,9 @@ def main() -> None:
     print(about)
     all_failures = []
     for mode in modes:
-        rows, failures = run(mode, args.only, args.device, args.threads, args.runs or RUNS[mode])
+        with tempfile.TemporaryDirectory() as hints:
+            os.environ['BENCHMARK_HINTS'] = hints
+            rows, failures = run(mode, args.only, args.device, args.threads, args.runs or RUNS[mode])
         all_failures += failures
         write_csv(args.out / f'{mode}.csv', rows)
         shown = with_fastest_layouts(rows, LAYOUTS)
@@ -545,7 +554,8 @@ def run(mode: str, only: str, device: str, threads: int, runs: int) -> tuple[lis
     for group in dict.fromkeys(case.group or case.setting for _, case in chosen):
         contenders = [Contender(i, case, device, threads) for i, case in chosen
                       if (case.group or case.setting) == group]
-        rows, failures = measure(contenders, runs, with_memory)
+        # Whole models have run already, when their thresholds were sought.
+        rows, failures = measure(contenders, runs, with_memory, warm_up=0 if mode == 'model' else 1)
         all_rows += rows
         all_failures += failures
         for row in rows:

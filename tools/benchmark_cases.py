@@ -1,9 +1,11 @@
 """What the benchmark measures: every case is one contender in one setting, built in a process of its own."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -422,7 +424,11 @@ def _model(config: str, optimised: dict[str, Any] | None, device: torch.device) 
     with torch.no_grad():
         feats = model.extract_feat(inputs)
     model.extract_feat = lambda batch_inputs: feats  # they stay the same while the threshold is sought
-    _return_100(model, predict)
+    # Where one contender has found the threshold of a model, the others with the same model begin.
+    hint = Path(os.environ['BENCHMARK_HINTS'], config.replace('/', '_')) if 'BENCHMARK_HINTS' in os.environ else None
+    candidates = _return_100(model, predict, int(hint.read_text()) if hint and hint.exists() else 100)
+    if hint:
+        hint.write_text(str(candidates))
     del model.extract_feat
     if optimised is not None:
         if optimised.get('compile'):
@@ -462,9 +468,17 @@ def _place_proposals(model: nn.Module) -> None:
                 nn.init.zeros_(module.weight)
 
 
-def _return_100(model: nn.Module, predict: Callable[[], InstanceData]) -> None:
+def _return_100(model: nn.Module, predict: Callable[[], InstanceData], candidates: int = 100) -> int:
     """Lower the score threshold until 100 instances are returned, and hardly further: weights that were never trained
     score otherwise than those that the stock threshold is made for.
+
+    Args:
+        model: The model.
+        predict: Runs it.
+        candidates: So many scores are above the threshold that is tried first.
+
+    Returns:
+        So many are above the one that was found.
     """
     configs = [module.test_cfg for module in model.modules()
                if 'score_thr' in (getattr(module, 'test_cfg', None) or {})]
@@ -472,7 +486,7 @@ def _return_100(model: nn.Module, predict: Callable[[], InstanceData]) -> None:
         found = len(predict())
         if found != 100:
             raise RuntimeError(f'{type(model).__name__} returned {found} instances instead of 100')
-        return
+        return candidates
     logits: list[Tensor] = []
     hooks = []
     for name, module in model.named_modules():
@@ -485,7 +499,6 @@ def _return_100(model: nn.Module, predict: Callable[[], InstanceData]) -> None:
     else:
         scores = torch.cat([level.sigmoid().flatten() for level in logits])
     scores = scores.sort(descending=True).values
-    candidates = 100
     while True:
         for cfg in configs:
             cfg.score_thr = float(scores[min(candidates, len(scores) - 1)])
@@ -498,6 +511,7 @@ def _return_100(model: nn.Module, predict: Callable[[], InstanceData]) -> None:
         candidates += candidates // 2
     for hook in hooks:
         hook.remove()
+    return candidates
 
 
 LAYOUTS = ('contiguous', 'channels-last')
