@@ -532,6 +532,8 @@ for _name, _options in ((OURS, None), ('knet_plugin, optimised', {}),
                         ('knet_plugin, optimised, compiled', dict(compile=True)),
                         ('knet_plugin, optimised, bfloat16, compiled', dict(dtype=torch.bfloat16, compile=True))):
     CASES.append(Case('model', f'{WHOLE} (ours alone)', _name, partial(_model, 'knet-s3_r50_fpn_1x_coco', _options)))
+    if _name != OURS:
+        GOALS.append(Goal('model', f'{WHOLE} (ours alone)', 'seconds', _name, OURS, 1.))
 
 
 # Memory layouts.
