@@ -290,6 +290,29 @@ def test_thresholds_are_lowered_until_100_are_returned():
         benchmark_cases._return_100(nn.Identity(), lambda: [1, 2, 3])
 
 
+def contender(mode, answers, runs):
+    made = benchmark.Contender(0, Case(mode, 'setting', 'ours', None), 'cpu', 1)
+    made.ask = answers.get
+    for taken in runs:
+        made.note(dict(taken))
+    return made
+
+
+def test_rows():
+    answers = dict(memory=dict(kept=2**20, peak=2**21), products=7.)
+    runs = [dict(seconds=float(i), outside=i - .5, solver=.5) for i in range(1, 6)]
+    found, = contender('head', answers, runs).rows(with_memory=True)
+    assert (found['low'], found['seconds'], found['high'], found['runs']) == (2., 3., 4., 5)
+    assert (found['kept'], found['peak'], found['products'], found['outside']) == (1., 2., 7., 2.5)
+    found, = contender('train', answers, runs).rows(with_memory=False)
+    assert found['peak'] is None and found['products'] is None
+    answers = dict(memory=dict(peak=9., parts=dict(first=dict(kept=2**20, peak=2**22))))
+    runs = [dict(seconds=9., parts=dict(first=1., second=i)) for i in (2., 4.)]
+    first, second = contender('profile', answers, runs).rows(with_memory=False)
+    assert (first['contender'], first['seconds'], first['kept'], first['peak']) == ('first', 1., 1., 4.)
+    assert (second['contender'], second['seconds'], second['kept']) == ('second', 3., None)
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['heads'], r"unknown modes \['heads'\]; known are head, "), (['head', '--runs', '1'], '--runs must be at least 2'),
     (['--page', 'head'], '--page must name a page with .*, got head')])
