@@ -19,7 +19,8 @@ __all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'MODELS', 'SCOPE', 'STRATEGIES'
 SCOPE = 'knet_plugin'
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE,
-                  locations=['knet_plugin.core', 'knet_plugin.detection', 'knet_plugin.semantic'])
+                  locations=['knet_plugin.core', 'knet_plugin.detection', 'knet_plugin.inference',
+                             'knet_plugin.semantic'])
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['knet_plugin.detection'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['knet_plugin.detection'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,

@@ -1,6 +1,7 @@
 """The optimised copy of a model: the same numbers, no training, and its way into runners and inferencers."""
 
 import copy
+import importlib
 import logging
 import re
 
@@ -11,7 +12,7 @@ from detection_cases import detector, golden_samples
 from golden import Golden
 from mmcv.cnn import ConvModule
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
-from mmdet.apis import DetInferencer
+from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -23,6 +24,8 @@ from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer
 from mmseg.registry import MODELS as MMSEG_MODELS
+from small_runs import run, small_config, small_data
+from torch import _dynamo as dynamo
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -206,6 +209,24 @@ def test_bfloat16_is_near_and_read_out_in_float32(kind, request):
         assert 1e-5 < error < .05, (key, error)
 
 
+def test_only_what_a_prediction_reads_is_converted(panoptic, monkeypatch):
+    converted = []
+    plain = importlib.import_module('knet_plugin.inference.optimize')._to_plain
+    optimized = optimize(panoptic, torch.bfloat16)
+    monkeypatch.setattr('knet_plugin.inference.optimize._to_plain',
+                        lambda value: converted.append(value) or plain(value))
+    feats = optimized.extract_feat(FEW)
+    for branch in optimized.panoptic_head.modules():
+        if type(branch.forward).__name__ == '_Float32':  # which converts its own inputs
+            branch.forward = branch.forward.function
+    with torch.no_grad():
+        optimized.panoptic_head.predict(feats, [])
+        assert len(converted) == 3  # kernels, masks and classes of the last stage
+        outputs = optimized.panoptic_head(feats)
+    assert {each.dtype for part in outputs for each in part} == {torch.float32}
+    assert all(each.is_contiguous() for part in outputs for each in part)
+
+
 def test_bfloat16_of_trained_weights_gives_nearly_the_same_result():
     golden = Golden('knet_panoptic_trained')
     model = detector(golden).eval()
@@ -222,7 +243,7 @@ def test_bfloat16_of_trained_weights_gives_nearly_the_same_result():
 
 @pytest.mark.skipif(release(torch.__version__) < (2, 6), reason='this torch cannot compile what the hosts decorate')
 @pytest.mark.parametrize('kind', ['panoptic', 'semantic'])
-def test_compile(kind, request, monkeypatch):
+def test_compiles_each_part_to_one_graph(kind, request):
     model = request.getfixturevalue(kind)
     graphs = []
 
@@ -230,9 +251,12 @@ def test_compile(kind, request, monkeypatch):
         graphs.append(graph)
         return graph.forward
 
+    dynamo.reset()
+    dynamo.utils.counters.clear()
     optimized = optimize(model, compile=dict(backend=count), inputs=ODD)
-    assert len(graphs) >= (3 if kind == 'panoptic' else 2)  # backbone, neck and head
     assert relative(logits(optimized, ODD), logits(model, ODD)) < 1e-4
+    assert not dynamo.utils.counters['graph_break']
+    assert len(graphs) == (3 if kind == 'panoptic' else 2)  # backbone, neck and head
 
 
 def test_compiler_that_fails_is_named(panoptic):
@@ -443,3 +467,106 @@ def test_in_mmseg_s_inferencer():
     result = inferencer(image)['predictions']
     assert norms(inferencer.model) < norms(plain)
     assert (result == expected).mean() > .99 and len(np.unique(expected)) > 1
+
+
+# By the config alone
+
+
+def optimized_by_config(cfg, **options):
+    cfg = copy.deepcopy(cfg)
+    cfg.model.update(type='knet_plugin.OptimizedForInference', optimized_type=cfg.model.type, **options)
+    return cfg
+
+
+def built_by_config(**options):
+    return built(optimized_by_config(panoptic_config(), **options), MMDET_MODELS, 'mmdet')
+
+
+def one_image():
+    image = torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return dict(inputs=[image], data_samples=[DetDataSample(metainfo=dict(
+        img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1, 1), img_id=0))])
+
+
+@pytest.mark.parametrize('task', ['panoptic', 'semantic'])
+def test_config_in_inferencers(task, monkeypatch):
+    cfg, kind = (panoptic_config(), DetInferencer) if task == 'panoptic' else (semantic_config(), MMSegInferencer)
+    quiet = dict(show_progress=False) if task == 'panoptic' else {}
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    predictions, records = [], logged(monkeypatch)
+    for each in (cfg, optimized_by_config(cfg)):
+        torch.manual_seed(0)
+        inferencer = kind(each, device='cpu', **quiet)
+        spread(inferencer.model)
+        predictions.append(inferencer(image)['predictions'])
+        inferencer(image)
+    made = [record for record in records if 'optimised for inference' in record.getMessage()]
+    assert len(made) == 1 and norms(inferencer.model) > norms(inferencer.model.test_step.optimized)
+    expected, actual = predictions
+    if task == 'panoptic':
+        assert actual[0]['labels'] == expected[0]['labels']
+        assert actual[0]['scores'] == pytest.approx(expected[0]['scores'], abs=1e-4)
+    else:
+        assert (actual == expected).mean() > .99 and len(np.unique(expected)) > 1
+
+
+def test_config_in_the_functions_of_the_hosts():
+    cfg = optimized_by_config(panoptic_config(), dtype='bfloat16')
+    model = spread(init_detector(cfg, device='cpu'))
+    inference_detector(model, np.zeros((64, 96, 3), np.uint8))
+    assert norms(model.test_step.optimized) == 0
+
+
+def test_config_follows_the_weights():
+    model = built_by_config()
+    assert type(model).__name__ == 'KNet'
+    with torch.no_grad():
+        model.test_step(one_image())
+        first = model.test_step.optimized
+        model.test_step(one_image())
+        assert model.test_step.optimized is first
+        state = model.state_dict()
+        model.load_state_dict({name: value + 1 if name.endswith('fc_cls.bias') else value
+                               for name, value in state.items()})
+        model.test_step(one_image())
+    second = model.test_step.optimized
+    assert second is not first and torch.equal(second.panoptic_head.kernel_update_head[-1].classifier.fc_cls.bias,
+                                               model.panoptic_head.kernel_update_head[-1].classifier.fc_cls.bias)
+    assert model.state_dict().keys() == built(panoptic_config(), MMDET_MODELS, 'mmdet').state_dict().keys()
+    model.train()  # as ever
+    model.test_step(one_image())
+    assert model.test_step.optimized is second
+
+
+def test_config_in_copies_and_with_the_function():
+    model = built_by_config()
+    again = copy.deepcopy(model)
+    with torch.no_grad():
+        again.test_step(one_image())
+        assert again.test_step.optimized is not None and model.test_step.optimized is None
+        optimized = optimize(model)  # as the hook does
+        optimized.test_step(one_image())
+    assert norms(optimized) == 0 and 'test_step' not in vars(optimized) and 'test_step' in vars(model)
+
+
+def test_config_refuses_wrong_options():
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, got dtype='int8'"):
+        built_by_config(dtype='int8')
+    with pytest.raises(TypeError, match="compile must be .*, got compile='inductor'"):
+        built_by_config(compile='inductor')
+
+
+@pytest.mark.parametrize('options', [
+    ['default_hooks.optimize.type=knet_plugin.OptimizeForInferenceHook', 'default_hooks.optimize.dtype=bfloat16'],
+    ['model.type=knet_plugin.OptimizedForInference', 'model.optimized_type=KNet', 'model.dtype=bfloat16'],
+], ids=['hook', 'config'])
+def test_on_the_command_line(options, tmp_path):
+    """The whole way of ``mim test``: a config file, a checkpoint, a data set and its metrics."""
+    cfg = small_config('instance', small_data(tmp_path / 'data', num_train=1, num_val=2), 1)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MMDET_MODELS.build(copy.deepcopy(cfg.model))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+    done = run(cfg, tmp_path / 'test', str(tmp_path / 'weights.pth'), '--cfg-options', *options, command='test')
+    output = done.stdout + done.stderr
+    assert re.search(r'KNet optimised for inference \(dtype=torch.bfloat16, .* mask_logits ', output), output[-3000:]
+    assert 'coco/segm_mAP' in output

@@ -1,6 +1,6 @@
 """Measure the package against the hosts' own parts, other models and the plain equations, side by side.
 
-    python tools/benchmark.py head readout fpn scaling profile train model    # 40 minutes on two CPU cores
+    python tools/benchmark.py all --page    # everything, and docs/benchmarks.md from it
     python tools/benchmark.py model --device cuda
 
 Every contender lives in a process of its own. They take turns, one run each, so that whatever else slows the machine
@@ -12,8 +12,10 @@ import argparse
 import csv
 import json
 import multiprocessing
+import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,10 +35,19 @@ from knet_plugin import __version__
 from knet_plugin.hosts import installed_family
 
 ROOT = Path(__file__).resolve().parents[1]
-MODES = ('head', 'readout', 'fpn', 'train', 'scaling', 'profile', 'model')
+RUNS = dict(head=9, readout=7, fpn=9, train=7, scaling=15, profile=7, layout=5, model=3)
+"""Modes, in the order of the page, and how often every contender runs."""
+MODES = tuple(RUNS)
+MEMORY_ON_CPU = ('head', 'readout', 'fpn', 'train')
+"""Modes whose memory is measured on a CPU, too, where it takes a slow run under the profiler."""
+COUNTED = ('head', 'fpn', 'profile')
+"""Modes whose multiply-adds are counted."""
 PAGE = ROOT / 'docs/benchmarks.md'
 BEGIN, END = '<!-- figures: written by tools/benchmark.py -->', '<!-- end of the figures -->'
-COLUMNS = ('mode', 'setting', 'contender', 'seconds', 'low', 'high', 'kept', 'peak', 'products', 'runs')
+COLUMNS = ('mode', 'setting', 'contender', 'seconds', 'low', 'high', 'outside', 'solver', 'matching', 'kept', 'peak',
+           'products', 'runs', 'note')
+NAMES = dict(seconds='time', outside='time outside the solver', kept='memory, kept', peak='memory, peak',
+             exponent='exponent')
 
 
 def work(index: int, device_name: str, threads: int, pipe: Any) -> None:
@@ -52,7 +63,7 @@ def work(index: int, device_name: str, threads: int, pipe: Any) -> None:
         measured = CASES[index].build(device)
         pipe.send(None)
         while (task := pipe.recv()) is not None:
-            tasks = dict(time=lambda: seconds(measured.step, device), memory=lambda: memory(measured, device),
+            tasks = dict(time=lambda: seconds(measured, device), memory=lambda: memory(measured, device),
                          products=lambda: products(measured.step))
             pipe.send(tasks[task]())
     except EOFError:
@@ -61,48 +72,87 @@ def work(index: int, device_name: str, threads: int, pipe: Any) -> None:
         pipe.send(RuntimeError(f'{type(error).__name__}: {error}'))
 
 
-def seconds(step: Any, device: torch.device) -> float:
-    """One run."""
+def seconds(measured: Any, device: torch.device) -> dict[str, Any]:
+    """One run: its seconds, what the case's own clocks say, and the seconds of its parts."""
+    if measured.clocks is not None:
+        measured.clocks.clear()
     if device.type == 'cuda':
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        step()
+        measured.step()
         end.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1000
-    begin = time.perf_counter()
-    step()
-    return time.perf_counter() - begin
-
-
-def memory(measured: Any, device: torch.device) -> dict[str, float]:
-    """Bytes above those before: what the forward pass keeps alive, and the most that a step ever holds."""
-    step, forward = measured
-    result = {}
-    if device.type == 'cuda':
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        result['peak'] = torch.cuda.max_memory_allocated() - before
-        if forward is not None:
-            kept = forward()
-            result['kept'] = torch.cuda.memory_allocated() - before
-            del kept
-        return result
-    result['peak'] = float(max(allocations(step), default=0))
-    if forward is not None:
-        held: list[Any] = []
-        result['kept'] = float(allocations(lambda: held.append(forward()))[-1])
+        taken = start.elapsed_time(end) / 1000
+    else:
+        begin = time.perf_counter()
+        measured.step()
+        taken = time.perf_counter() - begin
+    result: dict[str, Any] = dict(seconds=taken)
+    if measured.clocks is not None:
+        if 'solver' not in measured.clocks:
+            raise RuntimeError('the step never came to the solver whose time is to be subtracted')
+        result |= dict(measured.clocks, outside=taken - measured.clocks['solver'])
+    if measured.parts is not None:
+        result['parts'] = dict(measured.parts.seconds)
     return result
 
 
-def allocations(function: Any) -> list[int]:
-    """Bytes that torch holds on the CPU, above those before, after each of its allocations and releases."""
+def memory(measured: Any, device: torch.device) -> dict[str, Any]:
+    """Bytes above those before: what the forward pass keeps alive, and the most that a step ever holds. Of a part of a
+    step: what it leaves behind, and the most that the step holds within it.
+    """
+    result: dict[str, Any] = {}
+    if device.type == 'cuda':
+        if measured.parts is not None:
+            measured.step()
+            return dict(parts=measured.parts.memory)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        measured.step()
+        torch.cuda.synchronize()
+        result['peak'] = torch.cuda.max_memory_allocated() - before
+        if measured.forward is not None:
+            kept = measured.forward()
+            result['kept'] = torch.cuda.memory_allocated() - before
+            del kept
+        return result
+    trace = allocations(measured.step)
+    result['peak'] = float(max((held for _, held in trace), default=0))
+    if measured.parts is not None:
+        result['parts'] = memory_of_parts(trace)
+    if measured.forward is not None:
+        held: list[Any] = []
+        result['kept'] = float(allocations(lambda: held.append(measured.forward()))[-1][1])
+    return result
+
+
+def allocations(function: Any) -> list[tuple[str, int]]:
+    """Bytes that torch holds on the CPU, above those before, after each of its allocations and releases, and, with its
+    name, at the end of each part.
+    """
+    from benchmark_cases import PART
+
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
-    events = sorted((event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events()
-                    if event.name() == '[memory]')
-    return list(np.cumsum([size for _, size in events])) if events else []
+    trace, held = [], 0
+    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == '[memory]':
+            held += event.nbytes()
+            trace.append(('', held))
+        elif event.name().startswith(PART):
+            trace.append((event.name()[len(PART):], held))
+    return trace
+
+
+def memory_of_parts(trace: Sequence[tuple[str, int]]) -> dict[str, dict[str, float]]:
+    """By part: bytes that it leaves behind, and the most that is held within it."""
+    result, before, peak = {}, 0, 0
+    for name, held in trace:
+        peak = max(peak, held)
+        if name:
+            result[name] = dict(kept=float(held - before), peak=float(peak))
+            before = peak = held
+    return result
 
 
 def products(step: Any) -> float:
@@ -117,12 +167,17 @@ class Contender:
 
     def __init__(self, index: int, case: Any, device: str, threads: int) -> None:
         self.case = case
-        context = multiprocessing.get_context('spawn')
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=work, args=(index, device, threads, other), daemon=True)
+        # What CUDA has begun cannot be forked; elsewhere, one process imports everything for all.
+        context: Any = multiprocessing.get_context('spawn' if device.startswith('cuda') else 'forkserver')
+        self.pipe, self.other = context.Pipe()
+        self.process = context.Process(target=work, args=(index, device, threads, self.other), daemon=True)
+        self.samples: dict[str, list[float]] = {}
+        self.parts: dict[str, list[float]] = {}
+
+    def start(self) -> None:
+        """Let the process build its case: one at a time, since some need much memory for it."""
         self.process.start()
-        other.close()
-        self.times: list[float] = []
+        self.other.close()
         self.receive()
 
     def receive(self) -> Any:
@@ -130,9 +185,9 @@ class Contender:
         try:
             answer = self.pipe.recv()
         except EOFError:
-            raise RuntimeError(f'the process of {self.case.contender} ended ({self.case.setting})') from None
+            raise RuntimeError('the process ended') from None
         if isinstance(answer, RuntimeError):
-            raise RuntimeError(f'{self.case.contender} failed ({self.case.setting}): {answer}')
+            raise answer
         return answer
 
     def ask(self, task: str | None) -> Any:
@@ -140,31 +195,70 @@ class Contender:
         self.pipe.send(task)
         return None if task is None else self.receive()
 
-    def row(self, with_memory: bool) -> dict[str, Any]:
-        """Its figures: seconds (median, first and last decile), MiB."""
-        low, *_, high = quantiles(self.times, n=10, method='inclusive')
-        row = dict(mode=self.case.mode, setting=self.case.setting, contender=self.case.contender,
-                   seconds=median(self.times), low=low, high=high, kept=None, peak=None, products=None,
-                   runs=len(self.times))
-        if self.case.mode == 'profile':
+    def note(self, taken: dict[str, Any]) -> None:
+        """Keep what one run took."""
+        for part, value in taken.pop('parts', {}).items():
+            self.parts.setdefault(part, []).append(value)
+        for quantity, value in taken.items():
+            self.samples.setdefault(quantity, []).append(value)
+
+    def rows(self, with_memory: bool) -> list[dict[str, Any]]:
+        """Its figures, or those of its parts: seconds (median and quartiles), MiB, multiply-adds."""
+        found = self.ask('memory') if with_memory or self.parts else {}
+        of_parts = found.pop('parts', {})
+        if self.parts:
+            return [self._row(part, dict(seconds=values), of_parts.get(part, {}))
+                    for part, values in self.parts.items()]
+        row = self._row(self.case.contender, self.samples, found)
+        if self.case.mode in COUNTED:
             row['products'] = self.ask('products')
-        if with_memory:
-            row |= {name: value / 2**20 for name, value in self.ask('memory').items()}
-        return row
+        return [row]
+
+    def _row(self, name: str, samples: dict[str, list[float]], found: dict[str, float]) -> dict[str, Any]:
+        low, _, high = quantiles(samples['seconds'], n=4, method='inclusive')
+        row = dict.fromkeys(COLUMNS) | dict(mode=self.case.mode, setting=self.case.setting, contender=name, low=low,
+                                            high=high, runs=len(samples['seconds']), samples=samples)
+        return row | {quantity: median(values) for quantity, values in samples.items()} | {
+            quantity: value / 2**20 for quantity, value in found.items()}
+
+    def end(self) -> None:
+        """Let the process end."""
+        if self.process.pid is not None:
+            self.process.terminate()
+            self.process.join()
 
 
-def measure(contenders: Sequence[Contender], runs: int, with_memory: bool) -> list[dict[str, Any]]:
-    """Take turns: one run each to warm up, then ``runs`` each."""
-    for turn in range(runs + 1):
-        for contender in contenders:
-            taken = contender.ask('time')
-            if turn:
-                contender.times.append(taken)
-    rows = [contender.row(with_memory) for contender in contenders]
+def measure(contenders: Sequence[Contender], runs: int, with_memory: bool,
+            warm_up: int = 1) -> tuple[list[dict[str, Any]], list[str]]:
+    """Take turns: ``warm_up`` runs each that do not count, then ``runs`` each.
+
+    Returns:
+        The rows, and what failed, in words: a contender that fails is left out from then on.
+    """
+    failures: list[str] = []
+
+    def attempt(contender: Contender, function: Any) -> Any:
+        try:
+            return function()
+        except (RuntimeError, OSError) as error:
+            failures.append(f'{contender.case.setting}, {contender.case.contender}: {error}'.splitlines()[0])
+            print('FAILED', failures[-1], flush=True)
+            active.remove(contender)
+
+    active = list(contenders)
     for contender in contenders:
-        contender.ask(None)
-        contender.process.join()
-    return rows
+        attempt(contender, contender.start)
+    for turn in range(-warm_up, runs):
+        for contender in list(active):
+            taken = attempt(contender, lambda contender=contender: contender.ask('time'))  # type: ignore[misc]
+            if turn >= 0 and taken:
+                contender.note(taken)
+    rows = []
+    for contender in list(active):
+        rows += attempt(contender, lambda contender=contender: contender.rows(with_memory)) or []  # type: ignore[misc]
+    for contender in contenders:
+        contender.end()
+    return rows, failures
 
 
 def machine(device: str, threads: int) -> dict[str, str]:
@@ -177,90 +271,207 @@ def machine(device: str, threads: int) -> dict[str, str]:
                 family=installed_family())
 
 
+def with_fastest_layouts(rows: Sequence[dict[str, Any]], layouts: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows, and for every contender that was measured in several memory layouts its fastest, as a row of the
+    setting without the layout's name.
+    """
+    fastest: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        for layout in layouts:
+            if row['setting'].endswith(f', {layout})'):
+                setting = row['setting'].removesuffix(f', {layout})') + ')'
+                known = fastest.get((setting, row['contender']))
+                if known is None or row['seconds'] < known['seconds']:
+                    fastest[setting, row['contender']] = dict(row, setting=setting, note=layout)
+    return [*rows, *fastest.values()]
+
+
 def verdicts(rows: Iterable[dict[str, Any]], goals: Iterable[Any]) -> list[dict[str, Any]]:
-    """Ratios of ours to others, beside what they should be at most."""
+    """Ratios of ours to others, with the quartiles of the ratios in single turns, and what they should be at most."""
     figures = {(row['mode'], row['setting'], row['contender']): row for row in rows}
     result = []
     for goal in goals:
         ours = figures.get((goal.mode, goal.setting, goal.contender))
-        theirs = figures.get((goal.mode, goal.setting, goal.versus))
-        if ours and theirs and theirs[goal.quantity]:
+        theirs = figures.get((goal.mode, goal.other_setting or goal.setting, goal.versus))
+        if ours and theirs and ours.get(goal.quantity) is not None and theirs.get(goal.quantity):
             ratio = ours[goal.quantity] / theirs[goal.quantity]
-            result.append(dict(mode=goal.mode, setting=goal.setting, quantity=goal.quantity, ours=ours[goal.quantity],
-                               versus=goal.versus, theirs=theirs[goal.quantity], ratio=ratio, goal=goal.limit,
-                               met=bool(ratio <= goal.limit)))
+            turns = [one / other for one, other in zip(*(row.get('samples', {}).get(goal.quantity, ())
+                                                         for row in (ours, theirs)), strict=False)]
+            low, _, high = quantiles(turns, n=4, method='inclusive') if len(turns) > 1 else (None, None, None)
+            counted = ours.get('products') and theirs.get('products')
+            result.append(dict(mode=goal.mode, setting=goal.setting, contender=goal.contender, quantity=goal.quantity,
+                               ours=ours[goal.quantity],
+                               versus=f'{goal.versus}, {goal.other_setting}' if goal.other_setting else goal.versus,
+                               theirs=theirs[goal.quantity], ratio=ratio, low=low, high=high, goal=goal.limit,
+                               met=bool(ratio <= goal.limit),
+                               products=ours['products'] / theirs['products'] if counted else None, why=goal.why))
     return result
 
 
-def slopes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """How the stages' time grows with N and S, as the exponent of a power law, and a training step's with objects."""
-    lines = []
-    for few in rows:
-        for many in rows:
-            if (few['setting'].replace(' 10 objects', ' 60 objects') == many['setting'] != few['setting']
-                    and few['contender'] == many['contender']):
-                ratio = many['seconds'] / few['seconds']
-                lines.append(f'{few["setting"].split(",")[0]}, {few["contender"]}: with 60 objects an image a step '
-                             f'takes {ratio:.2f} times as long as with 10, solver included')
-    for name in ('N', 'S'):
-        points = []
+def growth(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How the stages' time grows with N and S, as verdicts: the exponent of a power law, which should be 1 at most."""
+    results = []
+    for name, other, fixed in (('N', 'S', '3'), ('S', 'N', '100')):
+        points = {}
         for row in rows:
             values = dict(part.split(' = ') for part in row['setting'].split(', ')) if row['mode'] == 'scaling' else {}
-            if values and values['S' if name == 'N' else 'N'] == ('3' if name == 'N' else '100'):
-                points.append((int(values[name]), row['seconds']))
+            if values.get(other) == fixed:
+                points[int(values[name])] = row
         if len(points) > 1:
-            points.sort()
-            sizes, times = np.log(points).T
-            lines.append(f'time ~ {name}^{np.polyfit(sizes, times, 1)[0]:.2f} ({name} = {points[0][0]} to '
-                         f'{points[-1][0]}: {1000 * points[0][1]:.1f} to {1000 * points[-1][1]:.1f} ms)')
-    return lines
+            sizes = sorted(points)
+
+            def exponent(times: Sequence[float], sizes: Sequence[int] = sizes) -> float:
+                return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+            slope = exponent([points[size]['seconds'] for size in sizes])
+            turns = [exponent(times) for times in zip(*(
+                points[size].get('samples', {}).get('seconds', ()) for size in sizes), strict=False)]
+            low, _, high = quantiles(turns, n=4, method='inclusive') if len(turns) > 1 else (None, None, None)
+            results.append(dict(
+                mode='scaling', setting=f'time ~ {name}^x, {name} = {sizes[0]} to {sizes[-1]}, {other} = {fixed}',
+                contender=points[sizes[0]]['contender'], quantity='exponent', ours=points[sizes[-1]]['seconds'],
+                versus=f'{name} = {sizes[0]}', theirs=points[sizes[0]]['seconds'], ratio=slope, low=low, high=high,
+                goal=1., met=bool(slope <= 1), products=None, why='every stage does the same' if name == 'S' else ''))
+    return results
+
+
+def speed(rows: Iterable[dict[str, Any]], rate: str) -> float | None:
+    """Multiply-adds a second of a plain product, which the profile measures."""
+    return next((row['products'] / row['seconds'] for row in rows
+                 if row['mode'] == 'profile' and row['contender'] == rate and row.get('products')), None)
 
 
 def profile(rows: Sequence[dict[str, Any]], rate: str) -> str:
-    """Where the time goes, and what its products alone would take at the rate of a plain one, as Markdown."""
-    figures = {row['contender']: row for row in rows if row['mode'] == 'profile'}
-    if rate not in figures:
-        return ''
-    speed = figures[rate]['products'] / figures[rate]['seconds']
-    lines = [f'Products alone: {speed / 1e9:.0f} G multiply-adds a second ({rate}).', '',
-             '| part | time | multiply-adds | products alone | time / products alone |', '|---' * 5 + '|']
-    for name, row in figures.items():
-        if name != rate:
-            floor = row['products'] / speed
-            lines.append(f'| {name} | {1000 * row["seconds"]:,.1f} ms | {row["products"] / 1e9:,.2f} G | '
-                         f'{1000 * floor:,.1f} ms | {row["seconds"] / floor if floor else float("nan"):.2f} |')
-    return '\n'.join(lines).replace('nan', '-')
+    """Where the time goes, and what its products alone would take at the rate of a plain one, and where the memory of a
+    training step goes, as Markdown.
+    """
+    lines = []
+    floor_speed = speed(rows, rate)
+    if floor_speed:
+        lines += [f'Products alone: {floor_speed / 1e9:,.1f} G multiply-adds a second ({rate}).', '',
+                  '| part | time | multiply-adds | products alone | time / products alone |', '|---' * 5 + '|']
+        for row in rows:
+            if row['mode'] == 'profile' and row.get('products') is not None and row['contender'] != rate:
+                floor = row['products'] / floor_speed
+                over = format(row['seconds'] / floor, ',.2f') if floor else '-'
+                lines.append(f'| {row["contender"]} | {amount(row, "seconds")} | {row["products"] / 1e9:,.2f} G | '
+                             f'{1000 * floor:,.1f} ms | {over} |')
+    steps: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row['mode'] == 'profile' and row.get('products') is None:
+            steps.setdefault(row['setting'], []).append(row)
+    for setting, parts in steps.items():
+        whole, most = sum(row['seconds'] for row in parts), max(row['peak'] or 0 for row in parts)
+        lines += ['', f'Parts of {setting}: {1000 * whole:,.0f} ms in all, at most {most:,.0f} MiB beyond the weights.',
+                  '', '| part | time | share | memory left behind | share of the peak | held within it, at most |',
+                  '|---' * 6 + '|']
+        for row in parts:
+            share = f'{(row["kept"] or 0) / most:.0%}' if most else '-'
+            lines.append(f'| {row["contender"]} | {amount(row, "seconds")} | {row["seconds"] / whole:.0%} | '
+                         f'{amount(row, "kept")} | {share} | {amount(row, "peak")} |')
+    return '\n'.join(lines).strip()
 
 
-def write_page(folder: Path, page: Path, goals: Iterable[Any], rate: str) -> None:
-    """Put what the JSON files of a folder hold between the marks of a page, and the plot beside it."""
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob('*.json'))}
-    sections, all_verdicts = [], []
-    for mode in (mode for mode in MODES if mode in results):
-        found = verdicts(results[mode]['rows'], goals)
-        all_verdicts += found
-        text = '\n\n'.join(part for part in (table(found) if found else '', '\n'.join(
-            f'- {line}' for line in slopes(results[mode]['rows'])), profile(results[mode]['rows'], rate)) if part)
-        about = ', '.join(f'{name} {value}' if name not in ('device', 'family') else value
-                          for name, value in results[mode]['machine'].items())
-        runs = results[mode]['rows'][0]['runs']
-        sections.append(f'### `{mode}`\n\n{about}; median of {runs} runs.\n\n{text}')
-    before, _, rest = page.read_text().partition(BEGIN)
-    body = '\n\n'.join(sections)
-    page.write_text(f'{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}')
-    plot(all_verdicts, page.with_suffix('.png'))
+def amount(row: dict[str, Any], quantity: str) -> str:
+    """A figure with its unit and, for a time, its quartiles; '-' where there is none."""
+    value = row.get(quantity)
+    if value is None:
+        return '-'
+    if quantity in ('kept', 'peak'):
+        return f'{value:,.0f} MiB'
+    spread = f' ({1000 * row["low"]:,.1f} to {1000 * row["high"]:,.1f})' if quantity == 'seconds' else ''
+    return f'{1000 * value:,.1f} ms{spread}'
+
+
+def figures_table(rows: Sequence[dict[str, Any]]) -> str:
+    """All rows as Markdown, also those without a goal; only columns in which one has something."""
+    optional = dict(outside='outside the solver', solver='in the solver', matching='matching in all',
+                    kept='memory kept', peak='memory peak')
+    shown = [name for name in optional if any(row.get(name) is not None for row in rows)]
+    counted = any(row.get('products') is not None for row in rows)
+    heads = ['setting', 'contender', 'time (quartiles)', *(optional[name] for name in shown)]
+    heads += ['multiply-adds'] if counted else []
+    lines = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
+    for row in rows:
+        name = row['contender'] + (f' ({row["note"]})' if row.get('note') else '')
+        cells = [row['setting'], name, amount(row, 'seconds'), *(amount(row, column) for column in shown)]
+        if counted:
+            cells.append('-' if row.get('products') is None else f'{row["products"] / 1e9:,.2f} G')
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The verdicts as Markdown."""
-    lines = ['| setting | quantity | ours | against | theirs | ratio | goal | met |', '|---' * 8 + '|']
+    lines = ['| setting | quantity | ours | against | theirs | ratio (quartiles) | goal | met |', '|---' * 8 + '|']
     for row in results:
-        unit, factor, digits = ('ms', 1000, 1) if row['quantity'] == 'seconds' else ('MiB', 1, 0)
-        quantity = 'time' if row['quantity'] == 'seconds' else f'memory, {row["quantity"]}'
-        lines.append(f'| {row["setting"]} | {quantity} | {factor * row["ours"]:,.{digits}f} {unit} | {row["versus"]} | '
-                     f'{factor * row["theirs"]:,.{digits}f} {unit} | {row["ratio"]:.2f} | {row["goal"]:.2f} | '
-                     f'{"yes" if row["met"] else "no"} |')
+        unit, factor, digits = ('MiB', 1, 0) if row['quantity'] in ('kept', 'peak') else ('ms', 1000, 1)
+        name = '' if row['contender'] in ('knet_plugin', row['versus']) else f' ({row["contender"]})'
+        ours, theirs = (f'{factor * row[side]:,.{digits}f} {unit}' for side in ('ours', 'theirs'))
+        lines.append(f'| {row["setting"]}{name} | {NAMES[row["quantity"]]} | {ours} | {row["versus"]} | {theirs} | '
+                     f'{ratio_of(row)} | {row["goal"]:.2f} | {"yes" if row["met"] else "no"} |')
     return '\n'.join(lines)
+
+
+def ratio_of(row: dict[str, Any]) -> str:
+    """A verdict's ratio with its quartiles."""
+    spread = '' if row.get('low') is None else f' ({row["low"]:.2f} to {row["high"]:.2f})'
+    return f'{row["ratio"]:.2f}{spread}'
+
+
+def missed_table(results: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], rate: str) -> str:
+    """What is missed as Markdown: by how much, in how many products, and why."""
+    floor_speed = speed(rows, rate)
+    figures = {(row['mode'], row['setting'], row['contender']): row for row in rows}
+    lines = ['| missed | against | ratio (quartiles) | goal | products, ours / theirs | our time / products alone '
+             '| why |', '|---' * 7 + '|']
+    for row in results:
+        if row['met']:
+            continue
+        ours = figures.get((row['mode'], row['setting'], row['contender']), {})
+        over = '-'
+        if row['quantity'] == 'seconds' and floor_speed and ours.get('products'):
+            over = f'{ours["seconds"] * floor_speed / ours["products"]:.2f}'
+        spared = '-' if row.get('products') is None else f'{row["products"]:.2f}'
+        lines.append(f'| `{row["mode"]}`: {row["setting"]}, {NAMES[row["quantity"]]} of {row["contender"]} | '
+                     f'{row["versus"]} | {ratio_of(row)} | {row["goal"]:.2f} | {spared} | {over} | {row["why"]} |')
+    return '\n'.join(lines) if len(lines) > 2 else 'Nothing.'
+
+
+def write_page(folder: Path, page: Path, goals: Sequence[Any], rate: str, layouts: Sequence[str] = ()) -> None:
+    """Put what the JSON files of a folder hold between the marks of a page; beside it the plot, all rows as a CSV file
+    and all there is as a JSON file.
+    """
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob('*.json'))}
+    results = {mode: results[mode] for mode in MODES if mode in results}
+    sections, all_verdicts, all_rows = [], [], []
+    for mode, result in results.items():
+        rows = with_fastest_layouts(result['rows'], layouts)
+        found = verdicts(rows, goals) + growth(rows)
+        all_rows += rows
+        all_verdicts += found
+        result |= dict(rows=rows, goals=found)
+        about = ', '.join(f'{name} {value}' if name not in ('device', 'family') else value
+                          for name, value in result['machine'].items())
+        runs = ' to '.join(map(str, sorted({row['runs'] for row in rows})))
+        failed = '\n'.join(f'- failed: {line}' for line in result.get('failures', ()))
+        parts = (table(found) if found else '', profile(rows, rate) or figures_table(rows), failed)
+        sections.append('\n\n'.join([f'### `{mode}`', f'{about}; medians of {runs} runs.', *filter(None, parts)]))
+    before, _, rest = page.read_text().partition(BEGIN)
+    missed = f'### What is missed\n\n{missed_table(all_verdicts, all_rows, rate)}'
+    body = '\n\n'.join([missed, *sections])
+    page.write_text(f'{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}')
+    write_csv(page.with_suffix('.csv'), all_rows)
+    page.with_suffix('.json').write_text(json.dumps(results, indent=1) + '\n')
+    plot(all_verdicts, page.with_suffix('.png'))
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """All figures but those of single runs, which the JSON file has."""
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction='ignore')
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -272,7 +483,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     positions = range(len(results))
     axes.barh(positions, [row['ratio'] for row in results], color=['#3a8' if row['met'] else '#c54' for row in results])
     axes.plot([row['goal'] for row in results], positions, 'k|', markersize=11, label='goal')
-    axes.set_yticks(positions, [f'{row["setting"]}: {row["quantity"]} / {row["versus"]}' for row in results],
+    axes.set_yticks(positions, [f'{row["setting"]}: {NAMES[row["quantity"]]} / {row["versus"]}' for row in results],
                     fontsize=7)
     axes.axvline(1, color='0.5', linewidth=0.8)
     axes.set_ylim(len(results) - 0.4, -0.6)
@@ -284,46 +495,73 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('modes', nargs='*', help=f'of {", ".join(MODES)}')
+    parser.add_argument('modes', nargs='*', help=f'of {", ".join(MODES)}, or all')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:1')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads of torch')
-    parser.add_argument('--runs', type=int, default=7, help='of every contender, after one to warm up')
+    parser.add_argument('--runs', '--repeats', type=int,
+                        help='of every contender, after one to warm up; unless given, ' + ', '.join(
+                            f'{runs} in {mode}' for mode, runs in RUNS.items()))
     parser.add_argument('--only', default='', help='settings that contain this')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'))
-    parser.add_argument('--page', action='store_true', help='write docs/benchmarks.md from all that --out holds')
+    parser.add_argument('--page', type=Path, nargs='?', const=PAGE,
+                        help='write docs/benchmarks.md, or another page with the same marks, from all that --out holds')
     args = parser.parse_args()
-    if unknown := sorted(set(args.modes) - set(MODES)):
-        parser.error(f'unknown modes {unknown}; known are {", ".join(MODES)}')
-    if args.runs < 2:
+    modes = [mode for mode in MODES if mode in args.modes or 'all' in args.modes]
+    if unknown := sorted(set(args.modes) - {*MODES, 'all'}):
+        parser.error(f'unknown modes {unknown}; known are {", ".join(MODES)} and all')
+    if args.runs is not None and args.runs < 2:
         parser.error(f'--runs must be at least 2, got {args.runs}')
+    if args.page and not (args.page.is_file() and BEGIN in args.page.read_text()):
+        parser.error(f'--page must name a page with {BEGIN}, got {args.page}; modes stand before it')
     sys.path.insert(0, str(ROOT / 'tools'))
-    from benchmark_cases import GOALS, RATE, cases
+    # The server of the processes on a CPU finds modules by this alone.
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT / 'tools'), str(ROOT), os.environ.get('PYTHONPATH', '')])
+    multiprocessing.set_forkserver_preload(['benchmark_cases'])
+    from benchmark_cases import GOALS, LAYOUTS, RATE
 
     args.out.mkdir(parents=True, exist_ok=True)
     about = machine(args.device, args.threads)
     print(about)
-    for mode in args.modes:
-        chosen = [(i, case) for i, case in cases(mode) if args.only in case.setting]
-        rows: list[dict[str, Any]] = []
-        for setting in dict.fromkeys(case.setting for _, case in chosen):
-            contenders = [Contender(i, case, args.device, args.threads) for i, case in chosen
-                          if case.setting == setting]
-            rows += measure(contenders, args.runs, with_memory=mode in ('head', 'train'))
-            for row in rows[-len(contenders):]:
-                print('  '.join(f'{name}={value:.4g}' if isinstance(value, float) else f'{value}'
-                                for name, value in row.items() if value is not None), flush=True)
-        with (args.out / f'{mode}.csv').open('w', newline='') as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        results = verdicts(rows, GOALS)
-        (args.out / f'{mode}.json').write_text(json.dumps(dict(machine=about, rows=rows, goals=results), indent=1))
-        print('\n'.join(slopes(rows)), profile(rows, RATE), sep='\n')
+    all_failures = []
+    for mode in modes:
+        with tempfile.TemporaryDirectory() as hints:
+            os.environ['BENCHMARK_HINTS'] = hints
+            rows, failures = run(mode, args.only, args.device, args.threads, args.runs or RUNS[mode])
+        all_failures += failures
+        write_csv(args.out / f'{mode}.csv', rows)
+        shown = with_fastest_layouts(rows, LAYOUTS)
+        results = verdicts(shown, GOALS) + growth(rows)
+        (args.out / f'{mode}.json').write_text(json.dumps(
+            dict(machine=about, rows=rows, goals=results, failures=failures), indent=1))
+        print(profile(rows, RATE) or figures_table(shown))
         if results:
             print(table(results))
             plot(results, args.out / f'{mode}.png')
     if args.page:
-        write_page(args.out, PAGE, GOALS, RATE)
+        write_page(args.out, args.page, GOALS, RATE, LAYOUTS)
+    if all_failures:
+        sys.exit('\n'.join(['error: these failed:', *all_failures]))
+
+
+def run(mode: str, only: str, device: str, threads: int, runs: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measure one mode, group by group; rows and failures."""
+    from benchmark_cases import cases
+
+    chosen = [(i, case) for i, case in cases(mode) if only in case.setting]
+    with_memory = mode in MEMORY_ON_CPU or device.startswith('cuda')
+    all_rows: list[dict[str, Any]] = []
+    all_failures: list[str] = []
+    for group in dict.fromkeys(case.group or case.setting for _, case in chosen):
+        contenders = [Contender(i, case, device, threads) for i, case in chosen
+                      if (case.group or case.setting) == group]
+        # Whole models have run already, when their thresholds were sought.
+        rows, failures = measure(contenders, runs, with_memory, warm_up=0 if mode == 'model' else 1)
+        all_rows += rows
+        all_failures += failures
+        for row in rows:
+            print('  '.join(f'{name}={row[name]:.4g}' if isinstance(row[name], float) else f'{row[name]}'
+                            for name in COLUMNS if row[name] is not None), flush=True)
+    return all_rows, all_failures
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from knet_plugin.inference.optimize import DTYPES, check_options, optimize_for_inference
+from knet_plugin.inference.optimize import as_dtype, check_options, optimize_for_inference
 from knet_plugin.registry import HOOKS
 
 __all__ = ['OptimizeForInferenceHook']
@@ -36,13 +36,8 @@ class OptimizeForInferenceHook(Hook):
 
     def __init__(self, dtype: str | torch.dtype = 'float32', compile: bool | Mapping[str, Any] = False,
                  channels_last: bool = True) -> None:
-        names = {str(each).removeprefix('torch.'): each for each in DTYPES}
-        if isinstance(dtype, str):
-            if dtype not in names:
-                raise ValueError(f'dtype must be one of {", ".join(names)}, got dtype={dtype!r}')
-            dtype = names[dtype]
-        check_options(dtype, compile)
-        self.dtype = dtype
+        self.dtype = as_dtype(dtype)
+        check_options(self.dtype, compile)
         self.compile = compile
         self.channels_last = channels_last
         self._plain: nn.Module | None = None

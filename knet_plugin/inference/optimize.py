@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -12,16 +13,17 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from knet_plugin.core import KernelUpdateHead
+from knet_plugin.core import HardMask, KernelUpdateHead
 from knet_plugin.detection.kernel_iter_head import KernelIterHead
 from knet_plugin.inference.deviation import Deviation, check_model, compare, random_inputs, raw_outputs
 from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
 from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
 
-__all__ = ['DTYPES', 'check_options', 'optimize_for_inference']
+__all__ = ['DTYPES', 'as_dtype', 'check_options', 'optimize_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What the products of backbone, neck and head may be computed in."""
+_NAMES = {str(dtype).removeprefix('torch.'): dtype for dtype in DTYPES}
 
 _ROUNDING = 1e-3  # relative: more than float32 loses by another order of summation
 
@@ -68,6 +70,8 @@ def optimize_for_inference(model: nn.Module,
     device = _check(model, dtype, compile)
     inputs = random_inputs(model) if inputs is None else inputs.to(device)
     optimized = copy.deepcopy(model).requires_grad_(False).eval()
+    if getattr(vars(optimized).get('test_step'), 'optimizes', False):  # a model that does this by itself
+        del optimized.test_step
     try:
         expected, pairs = find_conv_bn_pairs(optimized, lambda: raw_outputs(optimized, inputs))
     except Exception as error:
@@ -101,6 +105,17 @@ def _warn_of_more_than_rounding(deviations: Mapping[str, Deviation], model: nn.M
                   level=logging.WARNING)
 
 
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The type of a name such as ``'bfloat16'``, as configs have it, or what was given.
+
+    Raises:
+        ValueError: If the name is none of ``DTYPES``.
+    """
+    if isinstance(dtype, str) and dtype not in _NAMES:
+        raise ValueError(f'dtype must be one of {", ".join(_NAMES)}, got dtype={dtype!r}')
+    return _NAMES[dtype] if isinstance(dtype, str) else dtype
+
+
 def check_options(dtype: torch.dtype, compile: bool | Mapping[str, Any]) -> None:
     """Check what can be checked without a model; see :func:`optimize_for_inference`."""
     if not isinstance(dtype, torch.dtype):
@@ -131,6 +146,10 @@ def _replace_forwards(model: nn.Module, dtype: torch.dtype, compile: bool | Mapp
     host_operators = [module for module in model.modules() if _is_host_operator(module)]
     for module in (*host_operators, *(_kernel_branches(model) if dtype != torch.float32 else ())):
         module.forward = _Float32(module.forward)
+    if compile is not False:
+        for module in model.modules():
+            if isinstance(module, HardMask):
+                module.forward = partial(_claimed, module.logit_threshold)  # type: ignore[method-assign]
     parts = list(_parts(model))
     if channels_last:
         within = {id(module) for operator in host_operators for module in operator.modules()}
@@ -138,15 +157,17 @@ def _replace_forwards(model: nn.Module, dtype: torch.dtype, compile: bool | Mapp
             for module in part.modules():
                 if isinstance(module, nn.Conv2d) and id(module) not in within:
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for part, name, last in parts:
+    for part, name, finish in parts:
         function = getattr(part, name)
         if compile is not False:
             function = torch.compile(function, **({} if compile is True else compile))
-        setattr(part, name, _Part(function, dtype, channels_last, last))
+        setattr(part, name, _Part(function, dtype, channels_last, finish))
 
 
-def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
-    """Modules that run faster, the methods by which they are called, and whether others read what they return."""
+def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], Any] | None]]:
+    """Modules that run faster, the methods by which they are called, and what makes plain tensors of what they return,
+    where others read it.
+    """
     heads = getattr(model, 'decode_head', None)
     found = [(_stock(head), 'forward') for head in (heads if isinstance(heads, nn.ModuleList) else [heads])
              if isinstance(head, BaseDecodeHead | IterativeDecodeHead)]
@@ -155,9 +176,9 @@ def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
         found.append((head, 'stages'))  # what both its forward and its predict begin with
     features = [module for name in ('backbone', 'neck') if isinstance(module := getattr(model, name, None), nn.Module)]
     for module in features:
-        yield module, 'forward', not found and module is features[-1]
+        yield module, 'forward', _all_plain if not found and module is features[-1] else None
     for module, name in found:
-        yield module, name, True
+        yield module, name, _plain_when_read if name == 'stages' else _all_plain
 
 
 def _stock(head: nn.Module) -> nn.Module:
@@ -168,11 +189,12 @@ def _stock(head: nn.Module) -> nn.Module:
 class _Part:
     """The forward of a part, under autocast and on images with channels last."""
 
-    def __init__(self, function: Callable[..., Any], dtype: torch.dtype, channels_last: bool, last: bool) -> None:
+    def __init__(self, function: Callable[..., Any], dtype: torch.dtype, channels_last: bool,
+                 finish: Callable[[Any], Any] | None) -> None:
         self.function = function
         self.dtype = dtype
         self.channels_last = channels_last
-        self.last = last
+        self.finish = finish
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.channels_last:
@@ -184,7 +206,36 @@ class _Part:
             tree_map(lambda each: tensors.append(each) if isinstance(each, Tensor) else None, (args, kwargs))
             with torch.autocast(tensors[0].device.type, self.dtype):
                 outputs = self.function(*args, **kwargs)
-        return tree_map(_to_plain, outputs) if self.last else outputs
+        return outputs if self.finish is None else self.finish(outputs)
+
+
+def _all_plain(outputs: Any) -> Any:
+    return tree_map(_to_plain, outputs)
+
+
+def _plain_when_read(outputs: tuple[Any, Sequence[Any]]) -> tuple[Any, Sequence[Any]]:
+    """What ``KernelIterHead.stages`` returns: a prediction reads one stage of it, and never the proposals."""
+    proposals, updates = outputs
+    return proposals, _PlainWhenRead(updates)
+
+
+class _PlainWhenRead(Sequence):
+    """Outputs of which each is converted when somebody takes it for the first time."""
+
+    def __init__(self, outputs: Sequence[Any]) -> None:
+        self.outputs = outputs
+        self.plain: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        i = range(len(self))[index]
+        if i not in self.plain:
+            self.plain[i] = _all_plain(self.outputs[i])
+        return self.plain[i]
 
 
 def _kernel_branches(model: nn.Module) -> Iterator[nn.Module]:
@@ -194,6 +245,11 @@ def _kernel_branches(model: nn.Module) -> Iterator[nn.Module]:
             for branch in (stage.interaction, stage.mask_fcs, stage.fc_mask, stage.classifier):
                 if branch is not None:
                     yield branch
+
+
+def _claimed(logit_threshold: float, mask_logits: Tensor) -> Tensor:
+    """``HardMask`` without ``out=``, which breaks the compiled graph where channels come last."""
+    return (mask_logits.detach() > logit_threshold).to(mask_logits)
 
 
 class _Float32:
