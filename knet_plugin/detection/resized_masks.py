@@ -63,7 +63,9 @@ class ResizedMasks:
                 for sizes in zip(masks.shape[-2:], padded, image, result, strict=True)]
         self._tops = axes[0].starts.tolist()
         self.low, self.high = _bounds(masks, axes)
-        self._vertical, self._horizontal = (torch.from_numpy(axis.weights).to(masks) for axis in axes)
+        self._dtype = torch.float64 if _products_are_rounded(masks) else masks.dtype
+        self._vertical, self._horizontal = (torch.from_numpy(axis.weights).to(masks.device, self._dtype)
+                                            for axis in axes)
         self._rows, self._columns = (torch.from_numpy(axis.taken).to(masks.device) for axis in axes)
 
     @property
@@ -96,8 +98,8 @@ class ResizedMasks:
             (P, TILE, TILE); pixels beyond the result are 0.
         """
         y, x = self._rows[rows], self._columns[columns]
-        patches = self.masks[masks[:, None, None], y[:, :, None], x[:, None, :]]
-        return self._vertical[rows] @ (patches @ self._horizontal[columns].mT)
+        patches = self.masks[masks[:, None, None], y[:, :, None], x[:, None, :]].to(self._dtype)
+        return (self._vertical[rows] @ (patches @ self._horizontal[columns].mT)).to(self.masks.dtype)
 
     def strips(self) -> Iterator[tuple[int, slice, Tensor]]:
         """Pixels of all tiles, a few masks and one row of tiles at a time.
@@ -111,10 +113,10 @@ class ResizedMasks:
         for row, top in enumerate(self._tops):
             for first in range(0, len(self.masks), at_once):
                 chosen = slice(first, first + at_once)
-                band = self.masks[chosen, top:top + height]
+                band = self.masks[chosen, top:top + height].to(self._dtype)
                 lines = (self._vertical[row] @ band).flatten(0, 1)  # n * TILE, w
                 patches = lines.index_select(1, self._columns.flatten()).view(-1, columns, extent).transpose(0, 1)
-                yield row, chosen, torch.bmm(patches, horizontal).unflatten(1, (-1, TILE))
+                yield row, chosen, torch.bmm(patches, horizontal).to(self.masks.dtype).unflatten(1, (-1, TILE))
 
     def assemble(self, tiles: Tensor) -> Tensor:
         """Tiles (..., rows, columns, TILE, TILE) to maps (..., H, W)."""
@@ -147,6 +149,19 @@ def _bounds(masks: Tensor, axes: list[_Axis]) -> tuple[Tensor, Tensor]:
         low = torch.stack([low.narrow(dim, start, extent).amin(dim=dim) for start in starts], dim=dim)
         high = torch.stack([high.narrow(dim, start, extent).amax(dim=dim) for start in starts], dim=dim)
     return low, high
+
+
+def _products_are_rounded(masks: Tensor) -> bool:
+    """Whether torch may round factors to 11 bits or fewer, which would move pixels across a threshold.
+
+    The setting is one for all threads, so it is not changed here.
+    """
+    if masks.dtype != torch.float32 or masks.device.type not in ('cpu', 'cuda'):
+        return False
+    try:
+        return torch.get_float32_matmul_precision() != 'highest'
+    except RuntimeError:  # newer versions of torch, when only some backends were told to round
+        return True
 
 
 def _at_once(pixels: int) -> int:

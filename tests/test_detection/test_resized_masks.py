@@ -193,6 +193,45 @@ def test_chunks_bound_what_is_made_besides_the_result(most, number, contenders, 
     assert max(made) <= bound
 
 
+def products(masks, most):
+    """Types of the factors of all matrix products of a read-out."""
+    with settings_of(MOST=most), Operators() as operators:
+        resized = ResizedMasks(masks, *[(64, 64)] * 3)
+        above(resized, 0.5)
+        owners(resized, torch.ones(len(masks), dtype=masks.dtype), torch.ones(len(masks)).bool())
+    called = [types for name, types, _ in operators.called if name in ('mm', 'bmm')]
+    assert called
+    return set().union(*called)
+
+
+@ways
+@pytest.mark.parametrize('precision', ['high', 'medium'])
+def test_products_are_exact_where_torch_may_round_their_factors(most, precision):
+    masks = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert products(masks, most) == {torch.float32}
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert products(masks, most) == {torch.float64}
+        with settings_of(MOST=most):
+            found = above(ResizedMasks(masks, *[(64, 64)] * 3), 0.5)
+        assert torch.get_float32_matmul_precision() == precision  # that of all other threads, too
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    assert torch.equal(found, in_full(masks, *[(64, 64)] * 3) > 0.5)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, 'fp32_precision'), reason='has one setting for all backends')
+def test_products_are_exact_where_one_backend_may_round(monkeypatch):
+    """torch then refuses to say what holds for all."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = 'tf32'
+    try:
+        assert products(torch.rand(3, 16, 16), most=1) == {torch.float64}
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert products(torch.rand(3, 16, 16), most=1) == {torch.float32}
+
+
 @contextlib.contextmanager
 def default_dtype(dtype):
     before = torch.get_default_dtype()
