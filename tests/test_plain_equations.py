@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from detection_cases import sample
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from mmdet.evaluation.functional import INSTANCE_OFFSET
+from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
 
 from knet_plugin.core import KernelUpdateHead
-from knet_plugin.detection import KernelHead, KernelIterHead, KNetFusionHead
+from knet_plugin.detection import KernelHead, KernelIterHead, KNetFusionHead, resized_masks
 from knet_plugin.detection.targets import segment_targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
@@ -145,29 +147,98 @@ def test_batch_norm_in_the_fpn_counts_a_batch_once():
     assert counts and all(count == 1 for count in counts)
 
 
-@given(seed=st.integers(0, 10**6), roughness=st.integers(1, 12), height=st.integers(1, 70), width=st.integers(1, 70))
-@settings(max_examples=60, deadline=None)
-def test_read_outs(seed, roughness, height, width):
-    """Equal but for pixels where two products, or a probability and the threshold, differ by rounding alone."""
-    torch.manual_seed(seed)
-    coarse = torch.randn(1, KERNELS + STUFF, roughness, roughness) * 5
-    logits = torch.nn.functional.interpolate(coarse, (12, 16), mode='bilinear')[0]
-    class_logits = torch.randn(KERNELS + STUFF, THINGS + STUFF)
-    sizes = ((48, 64), (45, 61), (height, width))
-    fusion = KNetFusionHead(THINGS, STUFF, dict(max_per_img=7))
+@st.composite
+def read_outs(draw):
+    """Mask logits (N, h, w) and sizes that need not fit one another; how many of the masks are stuff."""
+    things, stuff = draw(st.integers(1, 24)), draw(st.integers(0, 4))
+    dtype, roughness = draw(st.sampled_from([torch.float32, torch.float64])), draw(st.integers(1, 12))
+    torch.manual_seed(draw(st.integers(0, 10**6)))
+    coarse = torch.randn(1, things + stuff, roughness, roughness, dtype=dtype) * 5
+    logits = torch.nn.functional.interpolate(coarse, (draw(st.integers(5, 15)), draw(st.integers(5, 15))),
+                                             mode='bilinear')[0]
+    padded = draw(st.integers(20, 70)), draw(st.integers(20, 70))
+    image = tuple(draw(st.integers(side // 2, side)) for side in padded)
+    return logits, (padded, image, (draw(st.integers(1, 45)), draw(st.integers(1, 45)))), stuff
+
+
+def assume_clear(masks, scores=None):
+    """Nothing differs by rounding alone: no probability from the threshold, no product from the next one."""
+    margin = 1e-5 if masks.dtype == torch.float32 else 1e-11
+    assume(bool(((masks - 0.5).abs() > margin).all()))
+    if scores is not None and len(masks) > 1:
+        first, second = (scores[:, None, None] * masks).topk(2, dim=0).values
+        assume(bool((first - second > margin * first).all()))
+
+
+def result_of(fusion, class_logits, logits, sizes):
     meta = dict(batch_input_shape=sizes[0], img_shape=sizes[1], ori_shape=sizes[2])
     dummy = sample(torch.zeros(0, 1, 1), torch.zeros(0).long(), sizes[0], **meta)
-    result, = fusion.predict(class_logits[None], logits[None], [dummy])
+    return fusion.predict(class_logits[None], logits[None], [dummy])[0]
 
+
+@given(read_outs(), st.sampled_from([0, 0.25, 1]))
+@settings(max_examples=60, deadline=None)
+def test_read_outs(case, most):
+    logits, sizes, stuff = case
+    logits, things = logits.float(), len(logits) - stuff  # which the head itself computes in
+    class_logits = torch.randn(len(logits), THINGS + stuff)
+    fusion = KNetFusionHead(THINGS, stuff, dict(max_per_img=7))
     scores, full = class_logits.sigmoid(), plain_knet.full_masks(logits, *sizes)
-    best, labels, masks = plain_knet.instances(scores[:KERNELS, :THINGS], logits[:KERNELS], sizes, 7)
+    kernel_scores, kernel_labels = fusion._candidates(scores)
+    assume_clear(full, kernel_scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resized_masks, 'MOST', most)
+        result = result_of(fusion, class_logits, logits, sizes)
+    best, labels, masks = plain_knet.instances(scores[:things, :THINGS], logits[:things], sizes,
+                                               min(7, things * THINGS))
     instances = result['ins_results']
     assert torch.equal(instances.scores, best) and torch.equal(instances.labels, labels)
-    close = int(((full - 0.5).abs() < 1e-5).sum())
-    assert int((instances.masks != masks).sum()) <= 7 * close
+    assert torch.equal(instances.masks, masks)
+    panoptic = plain_knet.panoptic(kernel_scores, kernel_labels, full, THINGS, THINGS + stuff)
+    assert torch.equal(result['pan_results'].sem_seg[0], panoptic)
 
-    kernel_scores, kernel_labels = fusion._candidates(scores)
-    products = (kernel_scores[:, None, None] * full).topk(2, dim=0).values
-    if not close and bool((products[0] - products[1] > 1e-5).all()):
-        panoptic = plain_knet.panoptic(kernel_scores, kernel_labels, full, THINGS, THINGS + STUFF)
-        assert torch.equal(result['pan_results'].sem_seg[0], panoptic)
+
+@given(read_outs(), st.sampled_from([0, 0.25, 1]))
+@settings(max_examples=60, deadline=None)
+def test_masks_and_owners_in_either_precision(case, most):
+    logits, sizes, _ = case
+    full = plain_knet.full_masks(logits, *sizes)
+    scores = torch.rand(len(logits), dtype=logits.dtype)
+    assume_clear(full, scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resized_masks, 'MOST', most)
+        masks = resized_masks.ResizedMasks(logits.sigmoid(), *sizes)
+        owner, claimed = resized_masks.owners(masks, scores, torch.ones(len(scores)).bool())
+        found = resized_masks.above(masks, 0.5)
+    assert torch.equal(found, full > 0.5)
+    assert torch.equal(owner, (scores[:, None, None] * full).argmax(dim=0))
+    assert torch.equal(claimed, (full >= 0.5).flatten(1).sum(dim=1))
+
+
+@given(read_outs(), st.sampled_from([0, 0.25, 1]))
+@settings(max_examples=60, deadline=None)
+def test_panoptic_map_is_that_of_mmdet(case, most):
+    """Where both are asked for the same: each kernel has one class, whose score is the same by sigmoid and by softmax
+    over the classes and a background, none is below a threshold (mmdet's then gives up its pixels, ours makes them
+    void), and mmdet's gets the masks at full size (it would resize logits). Segments are numbered otherwise.
+    """
+    logits, sizes, stuff = case
+    logits, things = logits.float(), len(logits) - stuff
+    scores = torch.rand(len(logits)) * 0.4 + 0.55
+    labels = torch.cat([torch.randint(THINGS, (things, )), torch.arange(THINGS, THINGS + stuff)])
+    full = plain_knet.full_masks(logits, *sizes)
+    assume_clear(full, scores)
+    kernels = torch.arange(len(logits))
+    class_logits = torch.full((len(logits), THINGS + stuff), -30.)
+    class_logits[kernels, labels] = scores.logit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resized_masks, 'MOST', most)
+        ours = result_of(KNetFusionHead(THINGS, stuff), class_logits, logits, sizes)['pan_results'].sem_seg[0]
+    background = torch.full((len(logits), THINGS + stuff + 1), -30.)
+    background[kernels, labels], background[:, -1] = scores.log(), (1 - scores).log()
+    theirs = MaskFormerFusionHead(THINGS, stuff, dict(object_mask_thr=0., iou_thr=0.6)).panoptic_postprocess(
+        background, full.double().logit())
+    theirs = theirs.sem_seg[0].long()
+    assert torch.equal(ours % INSTANCE_OFFSET, theirs % INSTANCE_OFFSET)
+    pairs = torch.stack([ours.flatten(), theirs.flatten()]).unique(dim=1)
+    assert pairs.shape[1] == len(ours.unique()) == len(theirs.unique())  # the same segments

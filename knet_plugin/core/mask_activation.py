@@ -58,4 +58,6 @@ class HardMask(nn.Module):
     def forward(self, mask_logits: Tensor) -> Tensor:
         """(B, N, H, W) logits to weights that are 0 or 1."""
         logits = mask_logits.detach()
-        return torch.gt(logits, self.logit_threshold, out=torch.empty_like(logits))  # without a bool in between
+        # Without a bool in between; contiguous, as torch.compile ends its graph at any other `out`.
+        weights = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        return torch.gt(logits, self.logit_threshold, out=weights)

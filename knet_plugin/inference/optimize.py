@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -13,7 +12,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from knet_plugin.core import HardMask, KernelUpdateHead
+from knet_plugin.core import KernelUpdateHead
 from knet_plugin.detection.kernel_iter_head import KernelIterHead
 from knet_plugin.inference.deviation import Deviation, check_model, compare, random_inputs, raw_outputs
 from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
@@ -146,10 +145,6 @@ def _replace_forwards(model: nn.Module, dtype: torch.dtype, compile: bool | Mapp
     host_operators = [module for module in model.modules() if _is_host_operator(module)]
     for module in (*host_operators, *(_kernel_branches(model) if dtype != torch.float32 else ())):
         module.forward = _Float32(module.forward)
-    if compile is not False:
-        for module in model.modules():
-            if isinstance(module, HardMask):
-                module.forward = partial(_claimed, module.logit_threshold)  # type: ignore[method-assign]
     parts = list(_parts(model))
     if channels_last:
         within = {id(module) for operator in host_operators for module in operator.modules()}
@@ -245,11 +240,6 @@ def _kernel_branches(model: nn.Module) -> Iterator[nn.Module]:
             for branch in (stage.interaction, stage.mask_fcs, stage.fc_mask, stage.classifier):
                 if branch is not None:
                     yield branch
-
-
-def _claimed(logit_threshold: float, mask_logits: Tensor) -> Tensor:
-    """``HardMask`` without ``out=``, which breaks the compiled graph where channels come last."""
-    return (mask_logits.detach() > logit_threshold).to(mask_logits)
 
 
 class _Float32:

@@ -2,8 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from knet_plugin.detection import KNetFusionHead
+from knet_plugin.detection import KNetFusionHead, resized_masks
 
 THINGS, STUFF, KERNELS = 3, 2, 6
 
@@ -156,3 +158,72 @@ def test_scores_that_are_not_numbers_count_as_0():
     scores = head().predict(class_logits, mask_logits, [image()])[0]['ins_results'].scores
     class_logits[0, 1] = -torch.inf
     assert torch.equal(scores, head().predict(class_logits, mask_logits, [image()])[0]['ins_results'].scores)
+
+
+class WaitingOperators(TorchDispatchMode):
+    """Counts what makes the host wait for a device: results whose size depends on values, and reading values."""
+
+    NAMES = ('nonzero', 'bincount', 'unique', '_unique', 'masked_select', '_local_scalar_dense', 'equal', 'is_nonzero')
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        name = operator._schema.name.removeprefix('aten::')
+        self.count += name.startswith(self.NAMES)
+        if name.startswith('index'):  # a mask of bool as index is a hidden nonzero
+            indices = args[1] if isinstance(args[1], (tuple, list)) else ()
+            self.count += any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+        return operator(*args, **(kwargs or {}))
+
+
+class WaitingCalls(TorchFunctionMode):
+    """Counts what reads values or moves them, of which operators on a CPU know nothing."""
+
+    NAMES = ('tolist', 'item', 'cpu', 'cuda', 'numpy', '__bool__', '__int__', '__float__', '__index__', '__array__')
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, '__name__', '')
+        self.count += name in self.NAMES or name == 'to' and not isinstance(args[1], torch.dtype)
+        return function(*args, **(kwargs or {}))
+
+
+def waits(things, stuff, noise, most, monkeypatch):
+    monkeypatch.setattr(resized_masks, 'MOST', most)
+    generator = torch.Generator().manual_seed(0)
+    number = things + stuff
+    masks = torch.randn(1, number, 40, 50, generator=generator) * 6
+    if not noise:
+        masks = F.interpolate(masks[..., :5, :5], (40, 50), mode='bilinear')
+    classes = torch.randn(1, number, THINGS + stuff, generator=generator)
+    fusion = KNetFusionHead(THINGS, stuff, dict(semantic_on=True, instance_score_thr=0., overlap_thr=0.))
+    samples = [image((150, 190), (120, 160), (160, 200))]
+    fusion.predict(classes, masks, samples)  # the matrices of these sizes are kept
+    with WaitingCalls() as calls, WaitingOperators() as operators:
+        result, = fusion.predict(classes, masks, samples)
+    return calls.count, operators.count, len(result['pan_results'].sem_seg.unique())
+
+
+@pytest.mark.parametrize('most', [0., 1.], ids=['row by row', 'tile by tile'])
+@pytest.mark.parametrize('noise', [False, True])
+def test_the_device_is_not_waited_for_more_often_with_more_masks(noise, most, monkeypatch):
+    calls, operators, segments = waits(15, 5, noise, most, monkeypatch)
+    many = waits(100, 53, noise, most, monkeypatch)
+    assert many[2] > segments > 5
+    assert many[:2] == (calls, operators) and 0 < operators < 15
+
+
+def test_the_counters_see_what_waits():
+    """So that the numbers above are not zeros that count nothing."""
+    values = torch.arange(4.)
+    with WaitingCalls() as calls, WaitingOperators() as operators:
+        values[values > 1].sum().item()
+        values.tolist()
+        if values.nonzero().unique().sum() > 0:
+            values.cpu()
+    assert calls.count == 4 and operators.count == 5
