@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import torch
+
 from knet_plugin.checkpoint.reading import CheckpointError, read_checkpoint
+from knet_plugin.hosts import release
 
 __all__ = ['find_checkpoint']
 
@@ -61,7 +64,9 @@ def _iteration(path: Path, passed_over: list[str], needs_optimizer: bool) -> int
         The number of iterations; None for files of another kind, and for damaged ones.
     """
     try:
-        content = read_checkpoint(path)
+        # An older torch has no way to allow the few classes that mmengine keeps in a checkpoint, so mmengine, which is
+        # to resume from the file, reads it without a check, too.
+        content = read_checkpoint(path, trust=True if release(torch.__version__) < (2, 6) else None)
     except (CheckpointError, OSError) as error:
         passed_over.append(str(error))
         return None
