@@ -149,6 +149,19 @@ def test_relative_folder(tmp_path, monkeypatch):
     assert len(passed_over) == 1
 
 
+@pytest.mark.parametrize('folder', ['./kept', 'kept/../kept', 'link'])
+def test_note_that_spells_the_path_otherwise(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    Path('kept').mkdir()
+    Path('link').symlink_to('kept')
+    save(tmp_path / 'kept', 10)
+    save(tmp_path / 'kept', 20)
+    Path('last_checkpoint').write_text(f'{folder}/iter_20.pth')
+    assert find_checkpoint('.', 'kept') == (f'{folder}/iter_20.pth', [])
+    save(tmp_path / 'kept', 30)
+    assert find_checkpoint('.', 'kept') == (str(tmp_path / 'kept/iter_30.pth'), [])
+
+
 @pytest.fixture(scope='module')
 def resume_from():
     return runpy.run_path(str(resolve_tool('train')))['resume_from']
