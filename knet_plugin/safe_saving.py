@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import hooks
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.registry import HOOKS
 
 __all__ = ['CheckpointHook', 'WholeFileBackend', 'save_whole_checkpoints']
 
 _BACKEND = 'knet_plugin_whole_files'
+_LOCAL = ''
+"""The prefix of paths that have none, by which mmengine chooses where nobody else has chosen."""
 _MIB = 1 << 20
 
 
 def save_whole_checkpoints() -> None:
     """Put our ``CheckpointHook`` in the place of mmengine's; calling it again changes nothing."""
-    register_backend(_BACKEND, WholeFileBackend, force=True)
     HOOKS.register_module(name='CheckpointHook', module=CheckpointHook, force=True)
 
 
@@ -59,22 +60,14 @@ class CheckpointHook(hooks.CheckpointHook):
     ``save_best``) are removed after it is saved.
     """
 
-    backend_args: dict | None
     file_backend: Any
 
-    def before_train(self, runner: Any) -> None:
-        """Choose the folder, and how files are written there."""
-        super().before_train(runner)
-        # Where the user chose another storage, or the folder is not a local one, that storage is responsible.
-        if self.backend_args is None and self.file_client_args is None and isinstance(self.file_backend, LocalBackend):
-            self.backend_args = dict(backend=_BACKEND)
-
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
-        with self._removals_afterwards():
+        with _whole_local_files(), self._removals_afterwards():
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
-        with self._removals_afterwards():
+        with _whole_local_files(), self._removals_afterwards():
             super()._save_best_checkpoint(runner, metrics)
 
     @contextlib.contextmanager
@@ -89,6 +82,23 @@ class CheckpointHook(hooks.CheckpointHook):
             self.file_backend = backend
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         later.remove_all(keep={self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
+
+
+@contextlib.contextmanager
+def _whole_local_files() -> Iterator[None]:
+    """Let mmengine write local files by ``WholeFileBackend`` within the block, unless a config chose another backend.
+
+    Not by ``backend_args``, which ``FlexibleRunner`` does not hand on.
+    """
+    before = type(get_file_backend(_LOCAL))
+    if before is not LocalBackend:  # within another such block, or a user's own
+        yield
+        return
+    register_backend(_BACKEND, WholeFileBackend, force=True, prefixes=_LOCAL)
+    try:
+        yield
+    finally:
+        register_backend('local', before, force=True, prefixes=_LOCAL)
 
 
 class _RemovesLater:

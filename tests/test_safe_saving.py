@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch.utils.data import Dataset
 
 from knet_plugin.safe_saving import CheckpointHook, WholeFileBackend
@@ -34,13 +35,15 @@ class Points(Dataset):
         return dict(x=torch.tensor([float(index)]))
 
 
-def make_runner(work_dir: Path, epochs: int = 3, **hook) -> Runner:
+def make_runner(work_dir: Path, epochs: int = 3, kind: type = Runner, resume: str | None = None,
+                **hook) -> Runner | FlexibleRunner:
     loader = dict(dataset=Points(), batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
-    return Runner(Line(), work_dir=str(work_dir), train_dataloader=loader,
-                  train_cfg=dict(by_epoch=True, max_epochs=epochs),
-                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-                  default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **hook)),
-                  experiment_name=f'{work_dir.parent.name}_{work_dir.name}')
+    return kind(Line(), work_dir=str(work_dir), train_dataloader=loader,
+                train_cfg=dict(by_epoch=True, max_epochs=epochs), resume=resume is not None,
+                load_from=resume and str(work_dir / resume),
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+                default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **hook)),
+                experiment_name=f'{work_dir.parent.name}_{work_dir.name}')
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -100,15 +103,16 @@ def test_runner_uses_the_hook_and_removes_old_checkpoints(tmp_path):
     assert checkpoints(tmp_path / 'run') == ['epoch_3.pth']
 
 
-def test_replaced_checkpoint_outlives_a_failure(tmp_path, full_disk):
+@pytest.mark.parametrize('kind', [Runner, FlexibleRunner])
+def test_replaced_checkpoint_outlives_a_failure(tmp_path, full_disk, kind):
     work_dir = tmp_path / 'run'
-    make_runner(work_dir, epochs=1, max_keep_ckpts=1).train()
-    runner = make_runner(work_dir, epochs=2, max_keep_ckpts=1)
-    runner.resume(str(work_dir / 'epoch_1.pth'))
+    make_runner(work_dir, 1, kind, max_keep_ckpts=1).train()
+    runner = make_runner(work_dir, 2, kind, 'epoch_1.pth', max_keep_ckpts=1)
     full_disk()
     with pytest.raises(OSError, match=r'epoch_2\.pth'):
         runner.train()
     assert checkpoints(work_dir) == ['epoch_1.pth']
+    assert type(get_file_backend('')) is LocalBackend
 
 
 def test_best_model_outlives_a_failure(tmp_path, full_disk):
@@ -128,8 +132,17 @@ def test_best_model_outlives_a_failure(tmp_path, full_disk):
     assert names(work_dir, 'best*') == ['best_score_epoch_2.pth']
 
 
+class Storage(LocalBackend):
+    """Notes what is written."""
+
+    written: list[str] = []
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        self.written.append(Path(filepath).name)
+        super().put(obj, filepath)
+
+
 def test_other_storage_is_left_alone(tmp_path):
-    runner = make_runner(tmp_path / 'run', backend_args=dict(backend='local'))
-    runner.train()
-    hook, = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    assert hook.backend_args == dict(backend='local')
+    register_backend('tests_storage', Storage, force=True)
+    make_runner(tmp_path / 'run', epochs=1, backend_args=dict(backend='tests_storage')).train()
+    assert Storage.written == ['epoch_1.pth']
