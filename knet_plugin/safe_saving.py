@@ -46,11 +46,24 @@ class WholeFileBackend(LocalBackend):
                 file.flush()
                 os.fsync(file.fileno())  # some disks tell only now that they are full
             draft.replace(path)
+            _synchronise(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 draft.unlink()
             raise OSError(error.errno, f'{path} ({len(obj) / _MIB:.1f} MiB) cannot be written: {error.strerror}'
                           f'{_free_space(path.parent)}; files that were saved before are as they were') from error
+
+
+def _synchronise(folder: Path) -> None:
+    """Have the names in a folder on the disk, before others are removed from it."""
+    if os.name == 'posix':
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            # Not all file systems can do it, and the file has its name already.
+            with contextlib.suppress(OSError):
+                os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 class CheckpointHook(hooks.CheckpointHook):

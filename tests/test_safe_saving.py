@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,19 @@ def test_old_file_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
     path = tmp_path / 'file.pth'
     WholeFileBackend().put(b'one', path)
     seen = []
-    monkeypatch.setattr(os, 'fsync', lambda file: seen.append(path.read_bytes()))
+    monkeypatch.setattr(os, 'fsync', lambda file: seen.append((stat.S_ISDIR(os.fstat(file).st_mode), path.read_bytes())))
     WholeFileBackend().put(b'another', path)
-    assert seen == [b'one']
+    assert seen == [(False, b'one'), (True, b'another')]  # the draft, then the folder, where it has its new name
+
+
+def test_folder_that_cannot_be_synchronised(tmp_path, monkeypatch):
+    def refuse(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, 'fsync', refuse)
+    WholeFileBackend().put(b'one', tmp_path / 'file.pth')
+    assert (tmp_path / 'file.pth').read_bytes() == b'one'
 
 
 def test_full_disk_is_explained(tmp_path, full_disk):
