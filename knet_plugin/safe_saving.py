@@ -7,17 +7,20 @@ Here the file gets its name when it is complete, and only then others are remove
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine import hooks
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.registry import HOOKS
 
 __all__ = ['CheckpointHook', 'WholeFileBackend', 'save_whole_checkpoints']
 
 _BACKEND = 'knet_plugin_whole_files'
+_REPLACED = 'knet_plugin_replaced'
+"""Where a checkpoint's message hub has the names of the files that it replaces."""
 _LOCAL = ''
 """The prefix of paths that have none, by which mmengine chooses where nobody else has chosen."""
 _MIB = 1 << 20
@@ -74,20 +77,40 @@ class CheckpointHook(hooks.CheckpointHook):
     """
 
     file_backend: Any
+    out_dir: str
+
+    def before_train(self, runner: Any) -> None:
+        """Choose the folder, and remove there what the resumed run was about to remove when it ended."""
+        super().before_train(runner)
+        resumed = runner.message_hub.get_info('last_ckpt', '')
+        if is_main_process() and os.path.abspath(os.path.dirname(resumed)) == os.path.abspath(self.out_dir):
+            for name in runner.message_hub.get_info(_REPLACED, []):
+                path = self.file_backend.join_path(self.out_dir, name)
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
+                elif self.file_backend.isdir(path):
+                    self.file_backend.rmtree(path)
+        runner.message_hub.update_info(_REPLACED, [])
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
-        with _whole_local_files(), self._removals_afterwards():
+        with _whole_local_files(), self._removals_afterwards(runner):
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
-        with _whole_local_files(), self._removals_afterwards():
+        with _whole_local_files(), self._removals_afterwards(runner):
             super()._save_best_checkpoint(runner, metrics)
 
     @contextlib.contextmanager
-    def _removals_afterwards(self) -> Iterator[None]:
-        """Put off what is removed within the block to its end; if it fails, nothing is removed."""
+    def _removals_afterwards(self, runner: Any) -> Iterator[None]:
+        """Put off what is removed within the block to its end; if it fails, nothing is removed.
+
+        The checkpoint that is saved in between holds the names, for the case that the run ends before they are removed.
+        """
         backend = self.file_backend
-        later = _RemovesLater(backend)
+        if isinstance(backend, _RemovesLater):  # the best checkpoint is saved, and then the last one once more
+            yield
+            return
+        later = _RemovesLater(backend, lambda names: runner.message_hub.update_info(_REPLACED, names))
         self.file_backend = later
         try:
             yield
@@ -115,26 +138,37 @@ def _whole_local_files() -> Iterator[None]:
 
 
 class _RemovesLater:
-    """A file backend that only notes what is to be removed."""
+    """A file backend that only notes what is to be removed.
 
-    def __init__(self, backend: Any) -> None:
+    Args:
+        backend: The one that does it in the end.
+        note: Is called with the names of all files that are to be removed, whenever they change.
+    """
+
+    def __init__(self, backend: Any, note: Callable[[list[str]], None]) -> None:
         self._backend = backend
-        self._removals: list[tuple[Any, str]] = []
+        self._note = note
+        self._removals: dict[str, Callable[[str], None]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def remove(self, filepath: str) -> None:
-        self._removals.append((self._backend.remove, filepath))
+        self._put_off(self._backend.remove, filepath)
 
     def rmtree(self, dir_path: str) -> None:
-        self._removals.append((self._backend.rmtree, dir_path))
+        self._put_off(self._backend.rmtree, dir_path)
+
+    def _put_off(self, remove: Callable[[str], None], path: str) -> None:
+        self._removals[path] = remove
+        self._note([os.path.basename(each) for each in self._removals])
 
     def remove_all(self, keep: set[str | None]) -> None:
         """Do it, except to files that were written anew under the old name."""
-        for remove, path in self._removals:
+        for path, remove in self._removals.items():
             if path not in keep:
                 remove(path)
+        self._note([])
 
 
 def _free_space(folder: Path) -> str:

@@ -75,7 +75,8 @@ def test_old_file_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
     path = tmp_path / 'file.pth'
     WholeFileBackend().put(b'one', path)
     seen = []
-    monkeypatch.setattr(os, 'fsync', lambda file: seen.append((stat.S_ISDIR(os.fstat(file).st_mode), path.read_bytes())))
+    monkeypatch.setattr(os, 'fsync', lambda file: seen.append(
+        (stat.S_ISDIR(os.fstat(file).st_mode), path.read_bytes())))
     WholeFileBackend().put(b'another', path)
     assert seen == [(False, b'one'), (True, b'another')]  # the draft, then the folder, where it has its new name
 
@@ -126,6 +127,36 @@ def test_replaced_checkpoint_outlives_a_failure(tmp_path, full_disk, kind):
     assert type(get_file_backend('')) is LocalBackend
 
 
+def end_before_removal(monkeypatch, runner: Runner) -> None:
+    """Train, but end as a killed run does when it has saved epoch 2, and has not yet removed what that replaces."""
+    remove = LocalBackend.remove
+
+    def end(backend: LocalBackend, path: str) -> None:
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+        remove(backend, path)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(LocalBackend, 'remove', end)
+        runner.train()
+
+
+def test_what_a_killed_run_did_not_remove_any_more(tmp_path, monkeypatch):
+    work_dir = tmp_path / 'run'
+    end_before_removal(monkeypatch, make_runner(work_dir, max_keep_ckpts=1))
+    assert checkpoints(work_dir) == ['epoch_1.pth', 'epoch_2.pth']
+    make_runner(work_dir, 3, Runner, 'epoch_2.pth', max_keep_ckpts=1).train()
+    assert checkpoints(work_dir) == ['epoch_3.pth']
+
+
+def test_resuming_into_another_folder_removes_nothing_there(tmp_path, monkeypatch):
+    end_before_removal(monkeypatch, make_runner(tmp_path / 'run', max_keep_ckpts=1))
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other/epoch_1.pth').touch()
+    make_runner(tmp_path / 'other', 2, Runner, '../run/epoch_2.pth', max_keep_ckpts=1).train()
+    assert checkpoints(tmp_path / 'other') == ['epoch_1.pth']
+
+
 def test_best_model_outlives_a_failure(tmp_path, full_disk):
     work_dir = tmp_path / 'run'
     runner = make_runner(work_dir, epochs=1, save_best='score', rule='greater')
@@ -136,6 +167,7 @@ def test_best_model_outlives_a_failure(tmp_path, full_disk):
     hook.after_val_epoch(runner, dict(score=2))
     hook.after_val_epoch(runner, dict(score=3))  # under the same name
     assert names(work_dir, 'best*') == ['best_score_epoch_2.pth']
+    assert runner.message_hub.get_info('knet_plugin_replaced') == []
     runner.train_loop._epoch = 3
     full_disk()
     with pytest.raises(OSError, match=r'best_score_epoch_3\.pth'):
