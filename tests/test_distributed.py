@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 import torch
 from detection_cases import sample
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine._strategy import DDPStrategy
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from small_runs import TASKS, command_line, losses, run_environment, small_config, small_data, weights
@@ -27,6 +29,7 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from knet_plugin.cli import resolve_tool
+from knet_plugin.distributed import _wrap_without_device, assert_all_resume_alike
 
 SIZE = 32
 ITERATIONS = dict(semantic=60, panoptic=200)
@@ -140,6 +143,47 @@ def test_every_combination_of_images_without_objects(task, tmp_path):
             assert (first[name] + second[name]) / 2 == pytest.approx(value, rel=1e-5, abs=1e-6), (kinds, name)
         for _, found in steps:
             assert (found - gradient).norm() <= 1e-5 * gradient.norm(), kinds
+
+
+@pytest.mark.parametrize(('strategy', 'option'), [
+    (dict(type='DDPStrategy'), 'device_ids'),
+    (dict(type='mmengine.DDPStrategy', model_wrapper=dict(static_graph=True)), 'device_ids'),
+    (dict(type=DDPStrategy), 'device_ids'),
+    (dict(type='mmengine.FSDPStrategy'), 'device_id'),
+    (dict(type='knet_plugin.KNetFSDPStrategy', model_wrapper=dict(limit_all_gathers=True)), 'device_id'),
+    (dict(type='SingleDeviceStrategy'), None),
+    (dict(type='mmengine.SingleDeviceStrategy', auto_scale_lr=None), None)])
+def test_strategies_that_wrap_the_model_get_no_gpu(strategy, option):
+    cfg = Config(dict(runner_type='FlexibleRunner', strategy=strategy))
+    _wrap_without_device(cfg)
+    given = strategy.get('model_wrapper', {}).items()
+    if option is None:
+        assert cfg.strategy.to_dict() == strategy
+    else:
+        assert cfg.strategy.model_wrapper[option] == dict(device_ids=None, device_id='cpu')[option]
+        assert given <= cfg.strategy.model_wrapper.to_dict().items()
+
+
+def resume_error(rank: int, choices: list[dict]) -> str:
+    try:
+        assert_all_resume_alike(Config(choices[rank]))
+    except SystemExit as error:
+        return str(error)
+    return ''
+
+
+@pytest.mark.parametrize(('first', 'second', 'alike'), [
+    (dict(resume=True, load_from='iter_4.pth'), dict(resume=True, load_from='iter_4.pth'), True),
+    (dict(resume=True, load_from='iter_4.pth'), dict(resume=True, load_from='iter_2.pth'), False),
+    (dict(resume=True, load_from='iter_4.pth'), dict(load_from='start.pth'), False),
+    (dict(load_from='start.pth'), dict(load_from='start.pth'), True)])
+def test_processes_that_would_resume_from_different_checkpoints(tmp_path, first, second, alike):
+    errors = in_two_processes(resume_error, tmp_path, [first, second])
+    if alike:
+        assert errors == ['', '']
+    else:
+        assert errors[0] == errors[1]
+        assert re.search(r'process 0 on .*iter_4\.pth\n  process 1 on .*: (iter_2\.pth|nothing)\n', errors[0])
 
 
 HOLLOW = (4, 6, 9, 11, 12, 13, 14, 15)

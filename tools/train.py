@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.distributed import build_runner
+from knet_plugin.distributed import assert_all_resume_alike, build_runner
 from knet_plugin.orphans import end_forks_with_this
 from knet_plugin.reproducible import seed_by_position
 from knet_plugin.resuming import find_checkpoint
@@ -93,6 +93,7 @@ def main() -> None:
     remarks = resume_from(cfg, args.resume) if args.resume else []
     seed_by_position(cfg)
     runner = build_runner(cfg)
+    assert_all_resume_alike(cfg)
     for remark in remarks:
         runner.logger.warning(remark)
     runner.train()
