@@ -10,7 +10,7 @@ import pytest
 import small_runs
 import torch
 from mmengine.config import Config
-from small_runs import command_line, losses, run, run_environment, small_config, small_data
+from small_runs import losses, run, small_config, small_data
 
 pytestmark = pytest.mark.slow
 
@@ -147,9 +147,8 @@ def test_file_that_may_not_grow(data, tmp_path):
     work_dir = tmp_path / 'run'
     run(Config(dict(cfg, train_cfg=dict(cfg.train_cfg, max_iters=5))), work_dir)
     size = (work_dir / 'iter_5.pth').stat().st_size
-    done = subprocess.run(command_line(cfg, work_dir, '--resume'), capture_output=True, text=True, check=False,
-                          env=run_environment(),
-                          preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size // 2, size // 2)))
+    done = run(cfg, work_dir, '--resume', check=False,
+               before=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size // 2, size // 2)))
     assert_says_why(done, work_dir / 'iter_10.pth', 'File too large')
     assert max(losses(work_dir)) == 8
 

@@ -6,10 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from small_runs import command_line, run_environment, small_config, small_data
+from small_runs import command_line, descendants, parent_of, run_command, run_environment, small_config, small_data
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='Linux tells processes of their parent\'s end')
 
@@ -72,6 +71,16 @@ def test_killed_training_leaves_nothing(processes, tmp_path):
     assert_ended(running)
 
 
+def test_run_that_takes_too_long_leaves_nothing(tmp_path):
+    """Not even what is in a session of its own."""
+    script = ('import os, subprocess, sys, time; from pathlib import Path; '
+              'child = subprocess.Popen(["sleep", "60"], start_new_session=True); '
+              'Path("pid").write_text(str(child.pid)); time.sleep(60)')
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_command([sys.executable, '-c', script], tmp_path, timeout=3)
+    assert_ended({int((tmp_path / 'pid').read_text())})
+
+
 def assert_ended(processes: set[int]) -> None:
     """Wait for their end a while, and kill those that go on."""
     ended = wait_until(lambda: not any(map(is_running, processes)), 20, fail=False)
@@ -88,23 +97,6 @@ def wait_until(condition: Callable[[], bool], timeout: float, fail: bool = True)
             return False
         time.sleep(0.05)
     return True
-
-
-def parent_of(pid: int) -> int:
-    """The number of its parent, 0 if it has ended."""
-    try:
-        return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def descendants(pid: int) -> set[int]:
-    """What a process has started, and what those have started."""
-    parents = {int(path.name): parent_of(int(path.name)) for path in Path('/proc').glob('[0-9]*')}
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
 
 
 def is_running(pid: int) -> bool:
