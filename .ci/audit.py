@@ -5,6 +5,7 @@ where they stand, `# nosec` and why; advisories that do not concern us are liste
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ LOCKS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('requirem
 ACCEPTED: dict[str, str] = {}
 """Advisories by their identifier, each with the reason why it is no danger here."""
 
+NO_ANSWER = r'Could not connect|not redirecting properly|^\S*(ConnectionError|Timeout)\b|interface\.ServiceError$'
+"""What pip-audit's last line says where the registry does not answer."""
+
 
 def look_at_code() -> bool:
     """Whether bandit has nothing to say about the package and its scripts."""
@@ -23,15 +27,22 @@ def look_at_code() -> bool:
 
 
 def look_at_requirements(lock: str) -> bool:
-    """Whether no advisory is known for the pinned packages of a file; without an answer, that is said."""
+    """Whether no advisory is known for the pinned packages of a file; without an answer, that is said.
+
+    If pip-audit itself fails, for instance because it is not installed, nothing is known, which is a finding too.
+    """
     accepted = [word for name in ACCEPTED for word in ('--ignore-vuln', name)]
     done = subprocess.run(
         [sys.executable, '-m', 'pip_audit', '-r', lock, '--no-deps', '--disable-pip', '--format', 'json',
          '--progress-spinner', 'off', '--timeout', '20', *accepted], cwd=ROOT, capture_output=True, text=True)
     try:
         packages = json.loads(done.stdout)['dependencies']
-    except ValueError:
-        reason = (done.stderr.strip().splitlines() or ['it said nothing'])[-1]
+    except (ValueError, KeyError, TypeError):
+        reason = ([line for line in done.stderr.splitlines() if line.strip() and 'Tip: ' not in line]
+                  or ['it said nothing'])[-1]
+        if not re.search(NO_ANSWER, reason):
+            print(f'{lock}: pip-audit FAILED with status {done.returncode}: {reason}')
+            return False
         print(f'{lock}: NOT AUDITED, as pip-audit could not ask for advisories: {reason}')
         return True
     known = [package for package in packages if 'vulns' in package]

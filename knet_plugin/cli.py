@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -226,7 +227,7 @@ def _call(command: list[str]) -> int:
     search = [str(_PACKAGE.parent), os.environ.get('PYTHONPATH', '')]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, search)))
     # A training must not go on unseen, and write to a folder where another resumes it.
-    with subprocess.Popen(command, env=environment, preexec_fn=end_with_parent) as process:
+    with subprocess.Popen(command, env=environment, preexec_fn=partial(end_with_parent, os.getpid())) as process:
         while True:
             try:
                 status = process.wait()

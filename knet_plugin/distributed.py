@@ -1,16 +1,26 @@
-"""Several processes on a machine without an accelerator, where the hosts' runners expect one."""
+"""Several processes: on a machine without an accelerator, where the hosts' runners expect one, or on many machines."""
 
-from unittest import mock
+import contextlib
+import inspect
+import socket
+from collections.abc import Iterator
+from typing import Any
 
 import torch
+from mmengine._strategy import DDPStrategy, FSDPStrategy
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
+from mmengine.dist import all_gather_object
+from mmengine.registry import RUNNERS, STRATEGIES
 from mmengine.runner import FlexibleRunner, Runner
+from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ['build_runner']
+__all__ = ['assert_all_resume_alike', 'build_runner']
 
-DDP = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
+_BUFFERS = 'forward_sync_buffers'  # which torch 2.13 has in the place of the other
+if _BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
+    _BUFFERS = 'broadcast_buffers'
+DDP = {'type': 'MMDistributedDataParallel', _BUFFERS: False}
 """How mmengine's runners wrap a model by default."""
 
 
@@ -29,7 +39,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     if replaces_nccl:
         cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
     _wrap_without_device(cfg)
-    with mock.patch.object(torch.cuda, 'set_device'):  # mmengine gives each process a GPU, whatever the backend
+    with _no_devices():
         runner = _build(cfg)
     if replaces_nccl:
         runner.logger.info('There is no accelerator: the processes run on the CPU, with gloo instead of nccl.')
@@ -40,6 +50,17 @@ def _build(cfg: Config) -> Runner | FlexibleRunner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+@contextlib.contextmanager
+def _no_devices() -> Iterator[None]:
+    """Let nothing come of it that mmengine gives each process a GPU, whatever the backend."""
+    set_device = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = set_device
+
+
 def _wrap_without_device(cfg: Config) -> None:
     """Keep mmengine from telling the model's wrapper the number of a GPU."""
     if 'runner_type' not in cfg:
@@ -47,9 +68,29 @@ def _wrap_without_device(cfg: Config) -> None:
         cfg.model_wrapper_cfg = dict(cfg.get('model_wrapper_cfg') or default, device_ids=None)
         return
     strategy = cfg.get('strategy') or dict(type='DDPStrategy')
+    kind = strategy['type'] if isinstance(strategy['type'], type) else STRATEGIES.get(strategy['type'])
+    if kind is None or not issubclass(kind, DDPStrategy):  # those that wrap no model, or as they like
+        return
     wrapper = strategy.get('model_wrapper')
-    if strategy['type'] == 'DDPStrategy':
-        wrapper = dict(wrapper or DDP, device_ids=None)
-    elif strategy['type'].endswith('FSDPStrategy'):
-        wrapper = dict(wrapper or {}, device_id='cpu')
+    wrapper = dict(wrapper or {}, device_id='cpu') if issubclass(kind, FSDPStrategy) else dict(
+        wrapper or DDP, device_ids=None)
     cfg.strategy = dict(strategy, model_wrapper=wrapper)
+
+
+def assert_all_resume_alike(cfg: Config) -> None:
+    """See to it that all processes go on from the same checkpoint, or all from none.
+
+    Each looks for it by itself, in a work folder that may be on a disk of its machine alone.
+
+    Args:
+        cfg: The config of this process, whose runner is built.
+
+    Raises:
+        SystemExit: They do not; in all processes.
+    """
+    choice = str(cfg.load_from) if cfg.get('resume') else 'nothing'
+    choices: list[Any] = all_gather_object((choice, socket.gethostname()))
+    if len({each for each, _ in choices}) > 1:
+        lines = [f'process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
+        raise SystemExit('error: the processes would resume from different checkpoints:\n  ' + '\n  '.join(lines)
+                         + '\nThe work folder has to be on storage that all machines share')

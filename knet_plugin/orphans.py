@@ -8,12 +8,23 @@ import sys
 __all__ = ['end_forks_with_this', 'end_with_parent']
 
 _PR_SET_PDEATHSIG = 1
+# Loaded here, as a fork of a process with threads may find the loader's lock taken.
+_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
+_forking = 0
+"""The process that forks, for its child."""
 
 
-def end_with_parent() -> None:
-    """Have the system end this process with SIGTERM when its parent ends, even if by ``kill -9``; on Linux only."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(parent: int | None = None) -> None:
+    """Have the system end this process with SIGTERM when its parent ends, even if by ``kill -9``; on Linux only.
+
+    Args:
+        parent: Its number; if it has ended already, so does this process. By default, whoever is the parent now.
+    """
+    if _LIBC is not None:
+        parent = parent or os.getppid()
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before the system was told
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end_forks_with_this() -> None:
@@ -21,4 +32,9 @@ def end_forks_with_this() -> None:
 
     torch lets them look for their parent, too, but one that has more to hand over than a pipe holds never ends.
     """
-    os.register_at_fork(after_in_child=end_with_parent)
+    os.register_at_fork(before=_remember, after_in_child=lambda: end_with_parent(_forking))
+
+
+def _remember() -> None:
+    global _forking
+    _forking = os.getpid()

@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import torch
+
 from knet_plugin.checkpoint.reading import CheckpointError, read_checkpoint
+from knet_plugin.hosts import release
 
 __all__ = ['find_checkpoint']
 
@@ -36,14 +39,16 @@ def find_checkpoint(work_dir: str | Path, *folders: str | Path) -> tuple[str | N
     files = {file for folder in (work_dir, *folders) for file in Path(os.path.abspath(folder)).glob('*.pth')}
     files |= {Path(named)} if reached is not None else set()
     for file in sorted(files, key=lambda each: (each.stat().st_mtime_ns, each.name), reverse=True):
-        if str(file) == named:
+        if named and file.resolve() == Path(named).resolve():
             if reached is not None:
-                return named, passed_over
+                break
             continue
         iteration = _iteration(file, passed_over, needs_optimizer=True)
         # Copying a folder may mix up the times of its files: the one that is named counts, unless another is further.
         if iteration is not None and (reached is None or iteration > reached):
             return str(file), passed_over
+    if reached is not None:
+        return named, passed_over
     if passed_over:
         raise CheckpointError(f'no checkpoint in {work_dir} can be resumed:\n  ' + '\n  '.join(passed_over))
     return None, []
@@ -61,7 +66,9 @@ def _iteration(path: Path, passed_over: list[str], needs_optimizer: bool) -> int
         The number of iterations; None for files of another kind, and for damaged ones.
     """
     try:
-        content = read_checkpoint(path)
+        # An older torch has no way to allow the few classes that mmengine keeps in a checkpoint, so mmengine, which is
+        # to resume from the file, reads it without a check, too.
+        content = read_checkpoint(path, trust=True if release(torch.__version__) < (2, 6) else None)
     except (CheckpointError, OSError) as error:
         passed_over.append(str(error))
         return None

@@ -29,10 +29,10 @@ def shares(few: int, many: int) -> Any:
 
 
 def try_inputs(check: Callable[[Any], None], inputs: st.SearchStrategy, count: int) -> None:
-    """Call ``check`` with ``count`` examples of ``inputs``."""
-    tried = 0
+    """Call ``check`` with at least ``count`` examples of ``inputs``, times the factor."""
+    tried, wanted = 0, int(count * FACTOR)
 
-    @settings(max_examples=int(count * FACTOR), derandomize=SEED is None, deadline=None, database=None,
+    @settings(max_examples=wanted, derandomize=SEED is None, deadline=None, database=None,
               suppress_health_check=list(HealthCheck))
     @given(inputs)
     def run(example: Any) -> None:
@@ -44,6 +44,7 @@ def try_inputs(check: Callable[[Any], None], inputs: st.SearchStrategy, count: i
         run() if SEED is None else seed(int(SEED))(run)()
     finally:
         print(f'{check.__name__}: {tried} inputs tried')
+    assert tried >= wanted, f'only {tried} of {wanted} inputs were tried'
 
 
 def seeds() -> st.SearchStrategy:

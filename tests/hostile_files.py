@@ -23,7 +23,7 @@ CATEGORIES = [dict(id=id, name=name, supercategory='', isthing=isthing)
 CLASSES = [category['name'] for category in CATEGORIES]
 METAINFO = dict(classes=CLASSES, thing_classes=CLASSES[:3], stuff_classes=CLASSES[3:])
 OBJECTS = ('box', 'triangle', 'crowd', 'rle', 'rle empty', 'two points', 'odd polygon', 'zero polygon', 'empty polygon',
-           'no points', 'zero box', 'thin box', 'outside', 'partly outside', 'category unknown', 'twice')
+           'no points', 'zero box', 'thin box', 'outside', 'partly outside', 'category unknown')
 """Kinds of annotations that can be trained on or are passed over."""
 
 

@@ -1,11 +1,13 @@
 """Trainings of seconds for the three tasks, each in processes of its own, and what they leave behind."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,7 @@ def small_config(task: str, data_root: Path, iterations: int, batch_size: int = 
 
 
 def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', gpus: int = 1, check: bool = True,
+        timeout: float = 300, before: Callable[[], None] | None = None,
         **environment: str) -> 'subprocess.CompletedProcess[str]':
     """Train or test in processes of their own, and wait.
 
@@ -144,13 +147,50 @@ def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', gp
         command: 'train' or 'test'.
         gpus: Number of processes; on the CPU where there is no GPU.
         check: Whether the run has to succeed.
+        timeout: Seconds after which all its processes are killed.
+        before: What is called in the new process, before it becomes the command.
         environment: Further variables.
+
+    Raises:
+        subprocess.TimeoutExpired: It took too long.
     """
-    done = subprocess.run(command_line(cfg, work_dir, *arguments, command=command, gpus=gpus), capture_output=True,
-                          text=True, cwd=work_dir.parent, env=run_environment(**environment))
+    return run_command(command_line(cfg, work_dir, *arguments, command=command, gpus=gpus), work_dir.parent, check,
+                       timeout, before, **environment)
+
+
+def run_command(command: list[str], folder: Path, check: bool = True, timeout: float = 300,
+                before: Callable[[], None] | None = None, **environment: str) -> 'subprocess.CompletedProcess[str]':
+    """Call a command in a folder, as ``run`` does."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+                          env=run_environment(**environment), preexec_fn=before) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            # One by one: torchrun gives each process a session of its own.
+            for pid in (process.pid, *descendants(process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
     if check:
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done
+        assert process.returncode == 0, (output + errors)[-4000:]
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def descendants(pid: int) -> set[int]:
+    """What a process has started, and what those have started."""
+    parents = {int(path.name): parent_of(int(path.name)) for path in Path('/proc').glob('[0-9]*')}
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def parent_of(pid: int) -> int:
+    """The number of a process's parent, 0 if it has ended."""
+    try:
+        return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def command_line(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', gpus: int = 1) -> list[str]:

@@ -1,10 +1,11 @@
 """Two processes do what one does with all their images."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
-import os
-import signal
+import random
+import re
 import socket
 import subprocess
 import sys
@@ -20,13 +21,25 @@ import pytest
 import torch
 from detection_cases import sample
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine._strategy import DDPStrategy
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from small_runs import TASKS, command_line, losses, run_environment, small_config, small_data, weights
+from small_runs import (
+    TASKS,
+    command_line,
+    losses,
+    run,
+    run_command,
+    run_environment,
+    small_config,
+    small_data,
+    weights,
+)
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from knet_plugin.cli import resolve_tool
+from knet_plugin.distributed import _wrap_without_device, assert_all_resume_alike
 
 SIZE = 32
 ITERATIONS = dict(semantic=60, panoptic=200)
@@ -142,6 +155,47 @@ def test_every_combination_of_images_without_objects(task, tmp_path):
             assert (found - gradient).norm() <= 1e-5 * gradient.norm(), kinds
 
 
+@pytest.mark.parametrize(('strategy', 'option'), [
+    (dict(type='DDPStrategy'), 'device_ids'),
+    (dict(type='mmengine.DDPStrategy', model_wrapper=dict(static_graph=True)), 'device_ids'),
+    (dict(type=DDPStrategy), 'device_ids'),
+    (dict(type='mmengine.FSDPStrategy'), 'device_id'),
+    (dict(type='knet_plugin.KNetFSDPStrategy', model_wrapper=dict(limit_all_gathers=True)), 'device_id'),
+    (dict(type='SingleDeviceStrategy'), None),
+    (dict(type='mmengine.SingleDeviceStrategy', auto_scale_lr=None), None)])
+def test_strategies_that_wrap_the_model_get_no_gpu(strategy, option):
+    cfg = Config(dict(runner_type='FlexibleRunner', strategy=strategy))
+    _wrap_without_device(cfg)
+    given = strategy.get('model_wrapper', {}).items()
+    if option is None:
+        assert cfg.strategy.to_dict() == strategy
+    else:
+        assert cfg.strategy.model_wrapper[option] == dict(device_ids=None, device_id='cpu')[option]
+        assert given <= cfg.strategy.model_wrapper.to_dict().items()
+
+
+def resume_error(rank: int, choices: list[dict]) -> str:
+    try:
+        assert_all_resume_alike(Config(choices[rank]))
+    except SystemExit as error:
+        return str(error)
+    return ''
+
+
+@pytest.mark.parametrize(('first', 'second', 'alike'), [
+    (dict(resume=True, load_from='iter_4.pth'), dict(resume=True, load_from='iter_4.pth'), True),
+    (dict(resume=True, load_from='iter_4.pth'), dict(resume=True, load_from='iter_2.pth'), False),
+    (dict(resume=True, load_from='iter_4.pth'), dict(load_from='start.pth'), False),
+    (dict(load_from='start.pth'), dict(load_from='start.pth'), True)])
+def test_processes_that_would_resume_from_different_checkpoints(tmp_path, first, second, alike):
+    errors = in_two_processes(resume_error, tmp_path, [first, second])
+    if alike:
+        assert errors == ['', '']
+    else:
+        assert errors[0] == errors[1]
+        assert re.search(r'process 0 on .*iter_4\.pth\n  process 1 on .*: (iter_2\.pth|nothing)\n', errors[0])
+
+
 HOLLOW = (4, 6, 9, 11, 12, 13, 14, 15)
 """Training images without objects: of five batches of four, dealt to two processes in turn, all of the first process in
 the second batch, all of the second process in the third, all in the fourth."""
@@ -202,21 +256,6 @@ def comparable_config(task: str, data: Path, iterations: int, processes: int, do
     return cfg
 
 
-def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', processes: int = 2,
-        timeout: float = 300) -> str:
-    """Run the command line to its end, and return what it says. All its processes are killed after the timeout."""
-    with subprocess.Popen(
-            command_line(cfg, work_dir, *arguments, command=command, gpus=processes), text=True, cwd=work_dir.parent,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=run_environment(), start_new_session=True) as process:
-        try:
-            output, _ = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert process.returncode == 0, output[-4000:]
-    return output
-
-
 def assert_losses_close(work_dir: Path, expected: Path, processes: int = 1, rel: float = 1e-5) -> None:
     """The mean of both processes' losses is that of the processes of another run; all have the same names."""
     both = [losses(work_dir, rank) for rank in range(2)]
@@ -230,10 +269,10 @@ def assert_losses_close(work_dir: Path, expected: Path, processes: int = 1, rel:
                 assert value == pytest.approx(wanted, rel=rel, abs=1e-7), (iteration, name)
 
 
-def assert_weights_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def assert_weights_close(found: dict[str, Tensor], expected: dict[str, Tensor], atol: float = 1e-6) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close({name: found[name]}, {name: value}, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close({name: found[name]}, {name: value}, rtol=1e-5, atol=atol)
 
 
 def figures(work_dir: Path) -> dict[str, float]:
@@ -246,11 +285,22 @@ def figures(work_dir: Path) -> dict[str, float]:
 @pytest.mark.parametrize('task', TASKS)
 def test_five_steps_equal_those_of_one_process(task, data, tmp_path):
     """Objects in all images, in those of one process, of the other, in none, and crowds."""
-    run(comparable_config(task, data, 5, 1), tmp_path / 'one', processes=1)
-    output = run(comparable_config(task, data, 5, 2), tmp_path / 'two')
-    assert output.count('with gloo instead of nccl') == 1
+    run(comparable_config(task, data, 5, 1), tmp_path / 'one')
+    done = run(comparable_config(task, data, 5, 2), tmp_path / 'two', gpus=2)
+    assert (done.stdout + done.stderr).count('with gloo instead of nccl') == 1
     assert_losses_close(tmp_path / 'two', tmp_path / 'one')
     assert_weights_close(weights(tmp_path / 'two'), weights(tmp_path / 'one'))
+
+
+@pytest.mark.slow
+def test_five_steps_in_32_bits(data, tmp_path):
+    """With plain gradient descent: Adam makes whole steps of gradients that are nothing but rounding."""
+    for processes in (1, 2):
+        cfg = comparable_config('panoptic', data, 5, processes, double=False)
+        cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.01)
+        run(cfg, tmp_path / f'{processes}', gpus=processes)
+    assert_losses_close(tmp_path / '2', tmp_path / '1', rel=1e-4)
+    assert_weights_close(weights(tmp_path / '2'), weights(tmp_path / '1'), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -264,10 +314,10 @@ def test_evaluation_equals_that_of_one_process(task, data, tmp_path):
     given = cfg.val_dataloader.dataset
     cfg.train_dataloader.dataset.update({key: given[key] for key in ('ann_file', 'data_prefix') if key in given})
     checkpoint = tmp_path / f'trained/iter_{ITERATIONS[task]}.pth'
-    run(cfg, checkpoint.parent, processes=1)
+    run(cfg, checkpoint.parent)
     cfg = small_config(task, data, 1, batch_size=1)
     for processes in (1, 2):
-        run(cfg, tmp_path / f'{processes}', str(checkpoint), command='test', processes=processes)
+        run(cfg, tmp_path / f'{processes}', str(checkpoint), command='test', gpus=processes)
     found = figures(tmp_path / '1')
     assert figures(tmp_path / '2') == pytest.approx(found, abs=1e-6)
     for name in ('mIoU', *(['coco_panoptic/PQ', 'coco/segm_mAP'] if task == 'panoptic' else [])):
@@ -281,19 +331,19 @@ def test_sharded_training_equals_unsharded_and_resumes(data, tmp_path):
     cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.01)  # Adam would not notice how gradients are clipped
     cfg.load_from = str(tmp_path / 'start.pth')  # the two runners draw initial weights in different orders
     torch.save(dict(state_dict=initialised(cfg.model).state_dict()), cfg.load_from)
-    run(cfg, tmp_path / 'plain')
+    run(cfg, tmp_path / 'plain', gpus=2)
     cfg.runner_type = 'FlexibleRunner'
     cfg.strategy = dict(
         type='knet_plugin.KNetFSDPStrategy',
         model_wrapper=dict(auto_wrap_policy=dict(type='knet_plugin.fsdp.wrap_large_parts', min_num_params=20000)))
-    output = run(cfg, tmp_path / 'sharded')
-    assert output.count('with gloo instead of nccl') == 1
+    done = run(cfg, tmp_path / 'sharded', gpus=2)
+    assert (done.stdout + done.stderr).count('with gloo instead of nccl') == 1
     assert_losses_close(tmp_path / 'sharded', tmp_path / 'plain', processes=2, rel=1e-4)
     state, expected = (torch.load(tmp_path / name / 'iter_4.pth', weights_only=False)['state_dict']
                        for name in ('sharded', 'plain'))
     assert_weights_close(state, expected)
 
-    run(cfg, tmp_path / 'resumed', '--resume', str(tmp_path / 'sharded/iter_2.pth'))
+    run(cfg, tmp_path / 'resumed', '--resume', str(tmp_path / 'sharded/iter_2.pth'), gpus=2)
     assert losses(tmp_path / 'resumed') == {
         iteration: pytest.approx(values, rel=1e-5) for iteration, values in losses(tmp_path / 'sharded').items()
         if iteration >= 2}
@@ -301,22 +351,68 @@ def test_sharded_training_equals_unsharded_and_resumes(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_slurm_starts(data, tmp_path):
-    """Two of them, with the variables that ``srun`` gives each."""
-    cfg = comparable_config('semantic', data, 2, 2)
-    _, _, _, _, *arguments = command_line(cfg, tmp_path / 'work')
-    command = [sys.executable, str(resolve_tool('train')), *arguments, '--launcher', 'slurm']
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    processes = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=run_environment(
-        SLURM_PROCID=f'{rank}', SLURM_LOCALID=f'{rank}', SLURM_NTASKS='2', SLURM_NODELIST='localhost',
-        MASTER_ADDR='localhost', MASTER_PORT=f'{port}')) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=200) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+def test_processes_that_mim_starts(data, tmp_path):
+    _, _, _, _, *arguments = command_line(comparable_config('semantic', data, 2, 2), tmp_path / 'work')
+    run_command([sys.executable, '-m', 'mim', 'train', 'knet_plugin', *arguments, '--launcher', 'pytorch', '--gpus',
+                 '2', '--port', f'{free_port()}'], tmp_path)
     first, second = (losses(tmp_path / 'work', rank) for rank in range(2))
     assert first.keys() == second.keys() == {0, 1}
     assert first[0].keys() == second[0].keys()
+
+
+def run_under_slurm(cfg: Config, folder: Path, names: tuple[str, str], *arguments: str) -> list[tuple[int, str]]:
+    """Train in two processes with the variables that ``srun`` gives each, and return status and output of both.
+
+    Args:
+        cfg: The config.
+        folder: Where the work folders are.
+        names: Of the work folder of each.
+        arguments: Further ones of the command line.
+    """
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        processes, logs = [], [folder / f'output-{rank}.txt' for rank in range(2)]
+        for rank, name in enumerate(names):
+            _, _, _, _, *given = command_line(cfg, folder / name, *arguments)
+            processes.append(stack.enter_context(subprocess.Popen(
+                [sys.executable, str(resolve_tool('train')), *given, '--launcher', 'slurm'], cwd=folder,
+                stdout=stack.enter_context(logs[rank].open('w')), stderr=subprocess.STDOUT, env=run_environment(
+                    SLURM_PROCID=f'{rank}', SLURM_LOCALID=f'{rank}', SLURM_NTASKS='2', SLURM_NODELIST='localhost',
+                    MASTER_ADDR='localhost', MASTER_PORT=f'{port}'))))
+            stack.callback(processes[-1].kill)
+        end = time.monotonic() + 200
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, end - time.monotonic()))
+        states = [process.poll() for process in processes]
+    return [(-1 if state is None else state, log.read_text()) for state, log in zip(states, logs, strict=True)]
+
+
+def free_port() -> int:
+    """One that the system does not give to others by itself, as it does with those from 32,768 on."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(('localhost', port))
+            return port
+    raise OSError('no port is free')
+
+
+@pytest.mark.slow
+def test_processes_that_slurm_starts(data, tmp_path):
+    for status, output in run_under_slurm(comparable_config('semantic', data, 2, 2), tmp_path, ('work', 'work')):
+        assert status == 0, output[-4000:]
+    first, second = (losses(tmp_path / 'work', rank) for rank in range(2))
+    assert first.keys() == second.keys() == {0, 1}
+    assert first[0].keys() == second[0].keys()
+
+
+@pytest.mark.slow
+def test_processes_on_machines_that_share_no_storage(data, tmp_path):
+    """One of them finds a checkpoint, the other none."""
+    (tmp_path / 'here').mkdir()
+    torch.save(dict(meta=dict(iter=2), optimizer={}, state_dict={}), tmp_path / 'here/iter_2.pth')
+    cfg = comparable_config('semantic', data, 4, 2)
+    for status, output in run_under_slurm(cfg, tmp_path, ('here', 'there'), '--resume'):
+        assert status == 1, output[-4000:]
+        assert 'would resume from different checkpoints' in output
+        assert f'{tmp_path}/here/iter_2.pth' in output

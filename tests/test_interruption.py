@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import small_runs
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
-from small_runs import command_line, losses, run, run_environment, small_config, small_data
+from mmengine.registry import DefaultScope
+from small_runs import losses, run, small_config, small_data
 
 pytestmark = pytest.mark.slow
 
@@ -25,15 +27,32 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 17 MiB, room for one of the checkpoints of instance segmentation."""
+    """Call it with a number of MiB to get a folder on a disk of that size, or to give it another size."""
     folder = tmp_path / 'disk'
     folder.mkdir()
-    mount = shutil.which('mount')
-    if not mount or subprocess.run([mount, '-t', 'tmpfs', '-o', 'size=17m', 'tmpfs', folder], check=False,
-                                   capture_output=True).returncode:
-        pytest.skip('disks cannot be mounted here')
-    yield folder
-    subprocess.run(['umount', folder], check=True)
+    mounted = []
+
+    def resize(size: float) -> Path:
+        options = [f'{"remount," * len(mounted)}size={size * 1024:.0f}k', 'tmpfs', str(folder)]
+        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', *options], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f'disks cannot be mounted here: {done.stderr.strip()}')
+        mounted[:] = [folder]
+        return folder
+
+    if not shutil.which('mount'):
+        pytest.skip('disks cannot be mounted here: there is no mount')
+    yield resize
+    if mounted:
+        subprocess.run(['umount', folder], check=True)
+
+
+def checkpoint_size(cfg: Config) -> float:
+    """What a checkpoint takes, in MiB: the weights, and two of Adam's numbers for each that is trained."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    return 4 * (sum(each.numel() for each in model.state_dict().values()) + 2 * trained) / 2**20
 
 
 def config_by_chance(task: str, data: Path) -> Config:
@@ -132,12 +151,14 @@ def test_killed_epoch_is_repeated(data, tmp_path):
 def test_full_disk(data, small_disk):
     cfg = small_config('instance', data, 20, default_hooks__checkpoint__interval=10,
                        default_hooks__checkpoint__max_keep_ckpts=1)
-    work_dir = small_disk / 'run'
+    size = checkpoint_size(cfg)
+    work_dir = small_disk(1.5 * size) / 'run'
     done = run(cfg, work_dir, check=False)
+    assert (work_dir / 'iter_10.pth').stat().st_size == pytest.approx(size * 2**20, rel=0.1)
     assert_says_why(done, work_dir / 'iter_20.pth', 'No space left on device')
     assert 'MiB are free' in done.stderr
 
-    subprocess.run(['mount', '-o', 'remount,size=40m', small_disk], check=True)
+    small_disk(4 * size)
     run(cfg, work_dir, '--resume')
     assert [path.name for path in work_dir.glob('iter_*.pth')] == ['iter_20.pth']
 
@@ -147,9 +168,8 @@ def test_file_that_may_not_grow(data, tmp_path):
     work_dir = tmp_path / 'run'
     run(Config(dict(cfg, train_cfg=dict(cfg.train_cfg, max_iters=5))), work_dir)
     size = (work_dir / 'iter_5.pth').stat().st_size
-    done = subprocess.run(command_line(cfg, work_dir, '--resume'), capture_output=True, text=True, check=False,
-                          env=run_environment(),
-                          preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size // 2, size // 2)))
+    done = run(cfg, work_dir, '--resume', check=False,
+               before=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size // 2, size // 2)))
     assert_says_why(done, work_dir / 'iter_10.pth', 'File too large')
     assert max(losses(work_dir)) == 8
 

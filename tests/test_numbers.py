@@ -10,9 +10,10 @@ import pytest
 import torch
 from golden import relative_error
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from small_runs import TASKS, losses, small_config, small_data
 
@@ -132,34 +133,79 @@ def test_recomputed_layers_change_nothing(task, data, tmp_path):
         assert losses(tmp_path / 'True')[iteration] == pytest.approx(record, rel=1e-4)
 
 
+@HOOKS.register_module()
+class Snapshots(Hook):
+    """Keeps the weights after every iteration, and those that are validated."""
+
+    priority = 'LOWEST'  # behind the hook that swaps in the average
+
+    def __init__(self) -> None:
+        self.trained: list[dict[str, torch.Tensor]] = []
+        self.validated: dict[str, torch.Tensor] = {}
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        self.trained.append(weights_of(runner.model))
+
+    def before_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        self.validated = weights_of(runner.model)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
 @pytest.mark.parametrize('task', TASKS)
 def test_averaged_weights(task, data, tmp_path):
     """mmengine's EMA hook: the average is what is validated and saved in the place of the weights."""
     cfg = config(task, data, 4, train_cfg__val_interval=4, default_hooks__checkpoint__interval=4)
-    cfg.custom_hooks.append(dict(type='EMAHook', momentum=.25))
+    cfg.custom_hooks += [dict(type='EMAHook', momentum=.25), dict(type='mmengine.Snapshots')]
     cfg.model.backbone.norm_eval = True  # its statistics would be copied, not averaged
     runner = train(cfg, tmp_path)
+    snapshots, = (hook for hook in runner.hooks if isinstance(hook, Snapshots))
     checkpoint = load_file(tmp_path / 'iter_4.pth', trust=True)
     averaged, current = checkpoint['state_dict'], checkpoint['ema_state_dict']
-    name, weight = next((name, value) for name, value in runner.model.named_parameters() if value.requires_grad)
-    assert torch.equal(current[f'module.{name}'], weight)
-    assert not torch.equal(averaged[name], weight)
-    assert (averaged[name] - weight).abs().max() < .02  # four steps of at most 0.001
-    assert runner.message_hub.get_info('iter') == 3
+    assert len(snapshots.trained) == 4
+    moved = 0
+    for name, average in snapshots.trained[0].items():
+        for weight in (each[name] for each in snapshots.trained[1:]):
+            average = .75 * average + .25 * weight
+        torch.testing.assert_close(averaged[name], average, rtol=1e-6, atol=1e-7)
+        assert torch.equal(snapshots.validated[name], averaged[name]), name
+        assert torch.equal(current[f'module.{name}'], snapshots.trained[-1][name]), name
+        moved += not torch.equal(averaged[name], current[f'module.{name}'])
+    assert moved > len(averaged) / 4  # some are frozen
 
 
-def gradients(runner: Runner, batches: list) -> dict[str, torch.Tensor]:
-    """The gradients after as many backward passes as there are batches, as mmengine accumulates them."""
+def mirrored(batch: dict[str, list]) -> dict[str, list]:
+    """Other images, which show as many segments on as many pixels."""
+    changed = copy.deepcopy(batch)
+    changed['inputs'] = [255 - image.flip(-1) for image in changed['inputs']]
+    for sample in changed['data_samples']:
+        if 'gt_instances' in sample:
+            sample.gt_instances.masks = sample.gt_instances.masks.flip()
+            sample.gt_instances.bboxes = sample.gt_instances.masks.get_bboxes(type(sample.gt_instances.bboxes))
+        if 'gt_sem_seg' in sample:
+            for name, value in sample.gt_sem_seg.items():
+                sample.gt_sem_seg.set_data({name: value.flip(-1)})
+    return changed
+
+
+def stepped(runner: Runner, batches: list[dict[str, list]]) -> torch.Tensor:
+    """All weights after one step of gradient descent that accumulates these batches; the model stays as it is."""
     runner.model.train()
-    optim_wrapper = runner.optim_wrapper
-    optim_wrapper._accumulative_counts = len(batches)
-    optim_wrapper.initialize_count_status(runner.model, 0, len(batches))
-    runner.model.zero_grad()
+    before = copy.deepcopy(runner.model.state_dict())
+    optimizer = torch.optim.SGD([each for each in runner.model.parameters() if each.requires_grad], lr=1e-2)
+    wrapper = OptimWrapper(optimizer, accumulative_counts=len(batches))
+    wrapper.initialize_count_status(runner.model, 0, len(batches))
+    wrapper.zero_grad()
     for batch in batches:
         prepared = runner.model.data_preprocessor(copy.deepcopy(batch), training=True)
-        loss, _ = runner.model.parse_losses(runner.model(**prepared, mode='loss'))
-        optim_wrapper.backward(optim_wrapper.scale_loss(loss))
-    return {name: value.grad.clone() for name, value in runner.model.named_parameters() if value.grad is not None}
+        with wrapper.optim_context(runner.model):
+            loss, _ = runner.model.parse_losses(runner.model(**prepared, mode='loss'))
+        wrapper.update_params(loss)
+    after = torch.cat([value.flatten() for value in weights_of(runner.model).values()])
+    runner.model.load_state_dict(before)
+    return after
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -175,14 +221,18 @@ def test_accumulated_gradients(task, data, tmp_path):
     batch = next(iter(runner.train_dataloader))
     half = {key: value[:2] for key, value in batch.items()}
     other = {key: value[2:] for key, value in batch.items()}
-    twice = {key: [*value, *copy.deepcopy(value)] for key, value in half.items()}
-    expected = gradients(runner, [twice])
-    actual = gradients(runner, [half, half])
-    scale = max(float(value.abs().max()) for value in expected.values())
-    for name, value in expected.items():
-        assert (actual[name] - value).abs().max() < 1e-5 * scale, name
+    start = torch.cat([value.flatten() for value in weights_of(runner.model).values()])
 
-    expected, actual = gradients(runner, [batch]), gradients(runner, [half, other])
-    one, two = (torch.cat([value.flatten() for value in found.values()]) for found in (expected, actual))
-    print(f'{task}: gradients of different batches differ by {(one - two).norm() / one.norm():.3f}')
-    assert (one - two).norm() < .4 * one.norm()
+    second = mirrored(half)
+    step = stepped(runner, [{key: half[key] + second[key] for key in half}]) - start
+    difference = stepped(runner, [half, second]) - start - step
+    apart = stepped(runner, [half]) - start - step
+    print(f'{task}: steps differ by {difference.norm() / step.norm():.1e}; one half alone by '
+          f'{apart.norm() / step.norm():.2f}')
+    assert difference.norm() < 1e-4 * step.norm()
+    assert apart.norm() > .1 * step.norm()  # the halves are not alike
+
+    step = stepped(runner, [batch]) - start
+    difference = stepped(runner, [half, other]) - start - step
+    print(f'{task}: steps with any batches differ by {difference.norm() / step.norm():.3f}')
+    assert difference.norm() < .4 * step.norm()

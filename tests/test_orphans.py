@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
+from small_runs import command_line, descendants, parent_of, run_command, run_environment, small_config, small_data
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='Linux tells processes of their parent\'s end')
 
@@ -33,12 +35,68 @@ def test_child_ends_with_its_killed_parent(script):
         child = int(parent.stdout.readline())
         assert is_running(child)
         parent.kill()
-    deadline = time.monotonic() + 10
-    while is_running(child) and time.monotonic() < deadline:
+    assert_ended({child})
+
+
+def test_child_of_a_parent_that_ended_before_the_child_knew():
+    """The parent is not the one that it was said to be."""
+    script = 'from knet_plugin.orphans import end_with_parent; end_with_parent(1); print("it went on")'
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, '')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [1, 2])
+def test_killed_training_leaves_nothing(processes, tmp_path):
+    """Of one process, which is killed, or of two, whose launcher is; with workers that have much to hand over."""
+    cfg = small_config('instance', small_data(tmp_path / 'data'), 100000, train_dataloader__num_workers=2)
+    work_dir = tmp_path / 'run'
+    with subprocess.Popen(command_line(cfg, work_dir, gpus=processes), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, env=run_environment(), cwd=tmp_path) as command:
+        try:
+            wait_until(lambda: len(list(work_dir.glob('losses-*.jsonl'))) == processes, 120)
+            running = descendants(command.pid)
+            first = next(pid for pid in running if parent_of(pid) == command.pid)  # the training, or the launcher
+            trainings = [first] if processes == 1 else [pid for pid in running if parent_of(pid) == first]
+            assert len([pid for pid in running if parent_of(pid) in trainings]) >= 2 * processes
+            for pid in trainings:
+                os.kill(pid, signal.SIGSTOP)  # so that nobody takes what the workers hand over
+            time.sleep(1)
+            os.kill(first, signal.SIGKILL)
+            for pid in trainings:
+                os.kill(pid, signal.SIGCONT)
+            assert command.wait(timeout=30) == 128 + signal.SIGKILL
+        finally:
+            command.kill()
+    assert_ended(running)
+
+
+def test_run_that_takes_too_long_leaves_nothing(tmp_path):
+    """Not even what is in a session of its own."""
+    script = ('import os, subprocess, sys, time; from pathlib import Path; '
+              'child = subprocess.Popen(["sleep", "60"], start_new_session=True); '
+              'Path("pid").write_text(str(child.pid)); time.sleep(60)')
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_command([sys.executable, '-c', script], tmp_path, timeout=3)
+    assert_ended({int((tmp_path / 'pid').read_text())})
+
+
+def assert_ended(processes: set[int]) -> None:
+    """Wait for their end a while, and kill those that go on."""
+    ended = wait_until(lambda: not any(map(is_running, processes)), 20, fail=False)
+    for process in filter(is_running, processes):
+        os.kill(process, signal.SIGKILL)
+    assert ended, 'some went on'
+
+
+def wait_until(condition: Callable[[], bool], timeout: float, fail: bool = True) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            assert not fail, 'it did not happen'
+            return False
         time.sleep(0.05)
-    if is_running(child):
-        os.kill(child, signal.SIGKILL)
-        pytest.fail('it went on')
+    return True
 
 
 def is_running(pid: int) -> bool:

@@ -1,12 +1,15 @@
 """The newest whole checkpoint is found, whatever the interruption left."""
 
+import contextlib
 import os
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import resolve_tool
@@ -15,12 +18,27 @@ from knet_plugin.resuming import find_checkpoint
 
 def save(folder: Path, iteration: int, time: int | None = None, named: bool = False, **without) -> Path:
     path = folder / f'iter_{iteration}.pth'
-    content = dict(meta=dict(iter=iteration), state_dict=dict(weight=torch.zeros(1000)), optimizer={})
+    history = HistoryBuffer([0.5], [1])  # a class of its own is in each of mmengine's checkpoints
+    content = dict(meta=dict(iter=iteration), state_dict=dict(weight=torch.zeros(1000)), optimizer={},
+                   message_hub=dict(log_scalars=dict(loss=history)))
     torch.save({key: value for key, value in content.items() if key not in without}, path)
     os.utime(path, (time or iteration,) * 2)
     if named:
         (folder / 'last_checkpoint').write_text(str(path))
     return path
+
+
+@contextlib.contextmanager
+def nothing_allowed() -> Iterator[None]:
+    """Take back what the plugin allowed torch to read when it was imported; torch 2.3 allows nothing."""
+    before = getattr(torch.serialization, 'get_safe_globals', list)()
+    if before:
+        torch.serialization.clear_safe_globals()
+    try:
+        yield
+    finally:
+        if before:
+            torch.serialization.add_safe_globals(before)
 
 
 def cut(path: Path) -> Path:
@@ -39,6 +57,13 @@ def test_named_one(tmp_path):
     save(tmp_path, 10)
     named = save(tmp_path, 20, named=True)
     assert find_checkpoint(tmp_path) == (str(named), [])
+
+
+def test_torch_that_can_allow_no_classes(tmp_path, monkeypatch):
+    named = save(tmp_path, 10, named=True)
+    monkeypatch.setattr(torch, '__version__', '2.3.0')
+    with nothing_allowed():
+        assert find_checkpoint(tmp_path) == (str(named), [])
 
 
 def test_later_one_whose_name_was_not_noted_any_more(tmp_path):
@@ -122,6 +147,19 @@ def test_relative_folder(tmp_path, monkeypatch):
     path, passed_over = find_checkpoint('.')
     assert path == str(expected)
     assert len(passed_over) == 1
+
+
+@pytest.mark.parametrize('folder', ['./kept', 'kept/../kept', 'link'])
+def test_note_that_spells_the_path_otherwise(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    Path('kept').mkdir()
+    Path('link').symlink_to('kept')
+    save(tmp_path / 'kept', 10)
+    save(tmp_path / 'kept', 20)
+    Path('last_checkpoint').write_text(f'{folder}/iter_20.pth')
+    assert find_checkpoint('.', 'kept') == (f'{folder}/iter_20.pth', [])
+    save(tmp_path / 'kept', 30)
+    assert find_checkpoint('.', 'kept') == (str(tmp_path / 'kept/iter_30.pth'), [])
 
 
 @pytest.fixture(scope='module')

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch.utils.data import Dataset
 
 from knet_plugin.safe_saving import CheckpointHook, WholeFileBackend
@@ -34,13 +36,15 @@ class Points(Dataset):
         return dict(x=torch.tensor([float(index)]))
 
 
-def make_runner(work_dir: Path, epochs: int = 3, **hook) -> Runner:
+def make_runner(work_dir: Path, epochs: int = 3, kind: type = Runner, resume: str | None = None,
+                **hook) -> Runner | FlexibleRunner:
     loader = dict(dataset=Points(), batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
-    return Runner(Line(), work_dir=str(work_dir), train_dataloader=loader,
-                  train_cfg=dict(by_epoch=True, max_epochs=epochs),
-                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-                  default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **hook)),
-                  experiment_name=f'{work_dir.parent.name}_{work_dir.name}')
+    return kind(Line(), work_dir=str(work_dir), train_dataloader=loader,
+                train_cfg=dict(by_epoch=True, max_epochs=epochs), resume=resume is not None,
+                load_from=resume and str(work_dir / resume),
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+                default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **hook)),
+                experiment_name=f'{work_dir.parent.name}_{work_dir.name}')
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -71,9 +75,20 @@ def test_old_file_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
     path = tmp_path / 'file.pth'
     WholeFileBackend().put(b'one', path)
     seen = []
-    monkeypatch.setattr(os, 'fsync', lambda file: seen.append(path.read_bytes()))
+    monkeypatch.setattr(os, 'fsync', lambda file: seen.append(
+        (stat.S_ISDIR(os.fstat(file).st_mode), path.read_bytes())))
     WholeFileBackend().put(b'another', path)
-    assert seen == [b'one']
+    assert seen == [(False, b'one'), (True, b'another')]  # the draft, then the folder, where it has its new name
+
+
+def test_folder_that_cannot_be_synchronised(tmp_path, monkeypatch):
+    def refuse(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, 'fsync', refuse)
+    WholeFileBackend().put(b'one', tmp_path / 'file.pth')
+    assert (tmp_path / 'file.pth').read_bytes() == b'one'
 
 
 def test_full_disk_is_explained(tmp_path, full_disk):
@@ -100,15 +115,46 @@ def test_runner_uses_the_hook_and_removes_old_checkpoints(tmp_path):
     assert checkpoints(tmp_path / 'run') == ['epoch_3.pth']
 
 
-def test_replaced_checkpoint_outlives_a_failure(tmp_path, full_disk):
+@pytest.mark.parametrize('kind', [Runner, FlexibleRunner])
+def test_replaced_checkpoint_outlives_a_failure(tmp_path, full_disk, kind):
     work_dir = tmp_path / 'run'
-    make_runner(work_dir, epochs=1, max_keep_ckpts=1).train()
-    runner = make_runner(work_dir, epochs=2, max_keep_ckpts=1)
-    runner.resume(str(work_dir / 'epoch_1.pth'))
+    make_runner(work_dir, 1, kind, max_keep_ckpts=1).train()
+    runner = make_runner(work_dir, 2, kind, 'epoch_1.pth', max_keep_ckpts=1)
     full_disk()
     with pytest.raises(OSError, match=r'epoch_2\.pth'):
         runner.train()
     assert checkpoints(work_dir) == ['epoch_1.pth']
+    assert type(get_file_backend('')) is LocalBackend
+
+
+def end_before_removal(monkeypatch, runner: Runner) -> None:
+    """Train, but end as a killed run does when it has saved epoch 2, and has not yet removed what that replaces."""
+    remove = LocalBackend.remove
+
+    def end(backend: LocalBackend, path: str) -> None:
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+        remove(backend, path)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(LocalBackend, 'remove', end)
+        runner.train()
+
+
+def test_what_a_killed_run_did_not_remove_any_more(tmp_path, monkeypatch):
+    work_dir = tmp_path / 'run'
+    end_before_removal(monkeypatch, make_runner(work_dir, max_keep_ckpts=1))
+    assert checkpoints(work_dir) == ['epoch_1.pth', 'epoch_2.pth']
+    make_runner(work_dir, 3, Runner, 'epoch_2.pth', max_keep_ckpts=1).train()
+    assert checkpoints(work_dir) == ['epoch_3.pth']
+
+
+def test_resuming_into_another_folder_removes_nothing_there(tmp_path, monkeypatch):
+    end_before_removal(monkeypatch, make_runner(tmp_path / 'run', max_keep_ckpts=1))
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other/epoch_1.pth').touch()
+    make_runner(tmp_path / 'other', 2, Runner, '../run/epoch_2.pth', max_keep_ckpts=1).train()
+    assert checkpoints(tmp_path / 'other') == ['epoch_1.pth']
 
 
 def test_best_model_outlives_a_failure(tmp_path, full_disk):
@@ -121,6 +167,7 @@ def test_best_model_outlives_a_failure(tmp_path, full_disk):
     hook.after_val_epoch(runner, dict(score=2))
     hook.after_val_epoch(runner, dict(score=3))  # under the same name
     assert names(work_dir, 'best*') == ['best_score_epoch_2.pth']
+    assert runner.message_hub.get_info('knet_plugin_replaced') == []
     runner.train_loop._epoch = 3
     full_disk()
     with pytest.raises(OSError, match=r'best_score_epoch_3\.pth'):
@@ -128,8 +175,17 @@ def test_best_model_outlives_a_failure(tmp_path, full_disk):
     assert names(work_dir, 'best*') == ['best_score_epoch_2.pth']
 
 
+class Storage(LocalBackend):
+    """Notes what is written."""
+
+    written: list[str] = []
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        self.written.append(Path(filepath).name)
+        super().put(obj, filepath)
+
+
 def test_other_storage_is_left_alone(tmp_path):
-    runner = make_runner(tmp_path / 'run', backend_args=dict(backend='local'))
-    runner.train()
-    hook, = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    assert hook.backend_args == dict(backend='local')
+    register_backend('tests_storage', Storage, force=True)
+    make_runner(tmp_path / 'run', epochs=1, backend_args=dict(backend='tests_storage')).train()
+    assert Storage.written == ['epoch_1.pth']

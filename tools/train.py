@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config
+from torch.distributed import is_torchelastic_launched
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.distributed import build_runner
-from knet_plugin.orphans import end_forks_with_this
+from knet_plugin.distributed import assert_all_resume_alike, build_runner
+from knet_plugin.orphans import end_forks_with_this, end_with_parent
 from knet_plugin.reproducible import seed_by_position
 from knet_plugin.resuming import find_checkpoint
 
@@ -84,6 +85,8 @@ def resume_from(cfg: Config, checkpoint: str) -> list[str]:
 def main() -> None:
     """Train as the command line says."""
     args = parse_arguments()
+    if is_torchelastic_launched():
+        end_with_parent()  # torchrun, which ends its processes itself unless it is killed
     end_forks_with_this()
     cfg = load_run_config(args)
     if args.amp:
@@ -93,6 +96,7 @@ def main() -> None:
     remarks = resume_from(cfg, args.resume) if args.resume else []
     seed_by_position(cfg)
     runner = build_runner(cfg)
+    assert_all_resume_alike(cfg)
     for remark in remarks:
         runner.logger.warning(remark)
     runner.train()

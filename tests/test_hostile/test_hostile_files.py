@@ -158,6 +158,12 @@ def test_annotation_ids_have_to_be_unique(tmp_path):
         coco(tmp_path, [dict(format='jpg', size=(20, 30), objects=objects)], 0)
 
 
+def test_segment_ids_have_to_be_unique(tmp_path):
+    dataset = panoptic(tmp_path, [dict(format='jpg', size=(20, 30), segments=['thing'], times=2)], 0)
+    with pytest.raises(ValueError, match=r'0\.png.*250'):
+        dataset[0]
+
+
 def test_unknown_category_of_a_segment_stops_mmdet(tmp_path):
     image = dict(format='jpg', size=(20, 30), segments=['thing'], changes=dict(category_id=5))
     with pytest.raises(KeyError, match='5'):
