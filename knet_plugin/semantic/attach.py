@@ -98,7 +98,13 @@ def _place(cfg: Config) -> tuple[int | None, dict[str, Any]]:
     """Where the head is in a cascade (None without one), and the head."""
     if not isinstance(cfg, Config):
         raise TypeError(f'cfg must be a Config of mmengine, got {type(cfg).__name__}: read it with Config.fromfile')
-    head: Any = (cfg.get('model') or {}).get('decode_head')
+    model: Any = {} if cfg.get('model') is None else cfg.model
+    if not isinstance(model, Mapping):
+        raise ValueError(f'model must be a dict, got model={model!r}')
+    head: Any = model.get('decode_head')
+    if head is None:
+        raise ValueError(f'there is no model.decode_head; model.type={model.get("type")!r} is no segmentor of mmseg '
+                         'that has one (EncoderDecoder, CascadeEncoderDecoder)')
     heads = (list(head) if isinstance(head, list | tuple) else [head]) or [None]
     reasons = []
     for index in reversed(range(len(heads))):
@@ -122,6 +128,8 @@ def _refusal(kind: Any) -> str | None:
             raise ValueError(f'model.decode_head.type={kind!r} is not registered: do the config\'s custom_imports '
                              'name its module?')
         kind = cls
+    if not isinstance(kind, type):
+        raise ValueError(f'model.decode_head.type must be a class or its name, got {kind!r}')
     return next((REFUSED[base.__name__] for base in kind.__mro__ if base.__name__ in REFUSED), None)
 
 

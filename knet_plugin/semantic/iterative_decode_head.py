@@ -163,9 +163,12 @@ class IterativeDecodeHead(BaseModule):
         self._calls = 0
         result = function(*args, **kwargs)
         if not self._calls:
-            raise TypeError(f'{type(self.kernel_generate_head).__name__} classifies without calling its cls_seg, so '
-                            'K-Net cannot get at its features')
+            raise self._bypassed()
         return result
+
+    def _bypassed(self) -> TypeError:
+        return TypeError(f'{type(self.kernel_generate_head).__name__} classifies without calling its cls_seg, so K-Net '
+                         'cannot get at its features')
 
     def cls_seg(self, feats: Tensor) -> Tensor:
         """In the stock ``cls_seg``'s place: M_S from F, by way of M_0 and K_0.
@@ -241,6 +244,8 @@ class IterativeDecodeHead(BaseModule):
     def _check_stages(self, seg_logits: Any) -> None:
         """Refuse to train where the stages would silently get no loss, or none of their own."""
         head = type(self.kernel_generate_head).__name__
+        if self._recording and not self._calls:
+            raise self._bypassed()
         if not self._stage_logits:
             raise TypeError(f'loss_by_feat was called outside IterativeDecodeHead.loss, so the stages of {head} are '
                             'not known: call loss(inputs, batch_data_samples, train_cfg)')

@@ -162,8 +162,8 @@ def reaches(value, *groups):
     """Whether the gradient of a value says something of some tensor of each group."""
     found = iter(torch.autograd.grad(value, [tensor for group in groups for tensor in group], retain_graph=True,
                                      allow_unused=True))
-    return all(any([gradient is not None and bool(gradient.any()) for gradient in islice(found, len(group))])
-               for group in groups)
+    parts = [list(islice(found, len(group))) for group in groups]
+    return all(any(gradient is not None and gradient.any() for gradient in part) for part in parts)
 
 
 @torch.no_grad()
@@ -197,7 +197,7 @@ def check_classifier(model, head, arguments, size):
 
 
 def check_segmenter(plain, parts, features, kernels, expected):
-    """F are the patches and K_0 the classes, in the order and layout of the masks, which are a norm of their cosines."""
+    """F are the patches and K_0 the classes, in the order of the masks, which are a norm of their cosines."""
     torch.testing.assert_close(features.flatten(2).transpose(1, 2), parts['patch_proj'])
     torch.testing.assert_close(kernels.flatten(2), parts['classes_proj'])
     cosines = torch.einsum('bnc,bchw->bhwn', normalize(kernels.flatten(2), dim=2), normalize(features, dim=1))

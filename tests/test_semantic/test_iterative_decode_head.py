@@ -422,6 +422,8 @@ def test_head_that_bypasses_the_seam():
     for call in (head, head.stage_logits, lambda levels: head.predict(levels, [dict(img_shape=(8, 8))], None)):
         with pytest.raises(TypeError, match='BypassingHead classifies without calling its cls_seg'):
             call(features())
+    with pytest.raises(TypeError, match='BypassingHead classifies without calling its cls_seg'):
+        head.train().loss(features(), samples(), None)
 
 
 def test_classifier_that_is_not_linear():
