@@ -14,21 +14,11 @@ from knet_plugin.migration.migrate import importing_plugin
 from knet_plugin.migration.options import bare_type
 from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
+from knet_plugin.semantic.seams import Refused, seam_of
 
 __all__ = ['attach', 'attached_text']
 
 OURS = 'knet_plugin.IterativeDecodeHead'
-
-_QUERIES = ('its masks are of learned queries, not of classes, and are matched to segments; KNet, the detector of this '
-            'package, does that with kernels')
-# Heads that K-Net does not go on, and why.
-REFUSED = {
-    'MaskFormerHead': _QUERIES,
-    'Mask2FormerHead': _QUERIES,
-    'SideAdapterCLIPHead': 'its vocabulary is open: classes come from CLIP\'s text encoder, not from kernels',
-    'VPDDepthHead': 'it estimates depth, and has no classes',
-    'PointHead': 'it sees sampled points only, from which kernels could gather nothing',
-}
 
 
 def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, Any] | None = None) -> Config:
@@ -118,7 +108,7 @@ def _place(cfg: Config) -> tuple[int | None, dict[str, Any]]:
 
 
 def _refusal(kind: Any) -> str | None:
-    """Why K-Net does not go on a head, for its class or a class that it derives from."""
+    """Why K-Net does not go on a head, if so."""
     if _is_knet(kind):
         return None
     if isinstance(kind, str):
@@ -130,7 +120,8 @@ def _refusal(kind: Any) -> str | None:
         kind = cls
     if not isinstance(kind, type):
         raise ValueError(f'model.decode_head.type must be a class or its name, got {kind!r}')
-    return next((REFUSED[base.__name__] for base in kind.__mro__ if base.__name__ in REFUSED), None)
+    seam = seam_of(kind)
+    return seam.reason if isinstance(seam, Refused) else None
 
 
 def _is_knet(kind: Any) -> bool:
