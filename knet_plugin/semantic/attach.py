@@ -15,6 +15,7 @@ from knet_plugin.migration.options import bare_type
 from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
 from knet_plugin.semantic.seams import Refused, seam_of
+from knet_plugin.semantic.stage_config import default_stage_config, without_defaults
 
 __all__ = ['attach', 'attached_text']
 
@@ -147,12 +148,28 @@ def _attached_head(head: Mapping[str, Any], num_stages: int,
         report = Report()
         new = decode_head_config(head, report)
         report.check()
+        _shorten(new)
     before = new.get('num_stages', 3)
     given = new.get('kernel_update_head')
     if update is not None or isinstance(given, list | tuple):
         old = list(given) if isinstance(given, list | tuple) else [given or {}] * before
         new['kernel_update_head'] = [*old, *[update or old[-1]] * num_stages]
     return dict(new, num_stages=before + num_stages)
+
+
+def _shorten(head: dict[str, Any]) -> None:
+    """Leave out of a migrated K-Net, in place, what its stages would be anyway."""
+    generator, stages = head['kernel_generate_head'], head['kernel_update_head']
+    kernels = generator.get('out_channels') or generator.get('num_classes')
+    if not (isinstance(generator.get('channels'), int) and isinstance(kernels, int)):
+        return  # these are its class's, and known when it is built
+    default = default_stage_config(generator['channels'], kernels)
+    if isinstance(stages, Mapping):
+        head['kernel_update_head'] = without_defaults(stages, default)
+    else:
+        head['kernel_update_head'] = [without_defaults(stage, default) for stage in stages]
+    if not head['kernel_update_head']:
+        del head['kernel_update_head']
 
 
 def _literal(value: Any) -> str:

@@ -13,7 +13,8 @@ from mmengine.registry import DefaultScope
 
 from knet_plugin import attach
 from knet_plugin.cli import resolve_tool
-from knet_plugin.migration import load_source
+from knet_plugin.migration import Report, load_source
+from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.attach import attached_text
 from knet_plugin.semantic.trial import build_segmentor, measure
 
@@ -73,6 +74,25 @@ def test_on_a_knet_it_adds_stages(update):
     with DefaultScope.overwrite_default_scope('mmseg'):
         head = build_segmentor(twice, (64, 64)).decode_head
     assert [stage.interaction is None for stage in head.kernel_update_head] == [False] * 3 + [update is not None] * 3
+
+
+def test_on_a_knet_only_what_differs_is_said():
+    """Stages are those of the whole migrated config, of the K-Net as published and of one that differs."""
+    stock = load_source(KNET)
+    for changes in ({}, dict(feat_transform_cfg=None, num_mask_fcs=2, feedforward_channels=64)):
+        for stage in stock.model.decode_head.kernel_update_head:
+            stage.update(changes)
+        head = attach(stock, 1).model.decode_head
+        said = head.get('kernel_update_head')
+        assert said == (dict(feat_transform=False, num_mask_fcs=2, interaction=dict(feedforward_channels=64))
+                        if changes else None)
+        whole = decode_head_config(stock.model.decode_head, Report())
+        models = []
+        for update in (said, whole['kernel_update_head']):
+            cfg = copy.deepcopy(stock)
+            cfg.model.decode_head = dict(whole, kernel_update_head=update, num_stages=1)
+            models.append(build_segmentor(cfg, (64, 64)))
+        assert repr(models[0].decode_head.kernel_update_head) == repr(models[1].decode_head.kernel_update_head)
 
 
 @pytest.mark.parametrize('name, reason', [
