@@ -136,7 +136,7 @@ def check_training(model, head, size):
     assert model.parse_losses(losses)[0].isfinite()
     features, kernels, start = seen[0]  # PointRend's second head runs the first again
     levels = [level for level in levels if level.requires_grad]
-    stock = list(head.kernel_generate_head.parameters())
+    stock = [parameter for parameter in head.kernel_generate_head.parameters() if parameter.requires_grad]
     assert reaches(features.square().sum(), levels) and reaches(kernels.square().sum(), stock)
     stages = [sum(value for key, value in losses.items() if 'loss' in key and key.endswith(f'.s{i}'))
               for i in range(head.num_stages + 1)]
