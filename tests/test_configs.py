@@ -70,7 +70,7 @@ def official_weights(name):
     return {key: torch.empty(shape, device='meta') for key, shape in shapes.items()}
 
 
-# Those that tools/attach.py made are built and run in test_semantic/test_decode_heads.py.
+# Those that tools/attach.py made are what knet_plugin.attach makes, which test_semantic/test_decode_heads.py checks.
 @pytest.mark.parametrize('name', [name for name in list_configs() if resolve_config(name).parent.name != 'attached'])
 def test_builds(name):
     cfg = Config.fromfile(resolve_config(name))

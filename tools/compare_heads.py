@@ -10,7 +10,9 @@ from its last checkpoint, so hours of training can be had in pieces. Plot and ta
 import argparse
 import copy
 import csv
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -102,13 +104,16 @@ def read_rows() -> list[dict[str, str]]:
 
 
 def add_row(row: dict[str, Any]) -> None:
-    """Append a row; shards may do so at the same time."""
-    new = not CSV.exists()
+    """Append a row; shards may do so at the same time, also when there is no file yet."""
+    if not CSV.exists():
+        draft = CSV.with_suffix(f'.{os.getpid()}.tmp')
+        with draft.open('w', newline='') as file:
+            csv.DictWriter(file, COLUMNS).writeheader()
+        with suppress(FileExistsError):  # then another shard was first
+            os.link(draft, CSV)
+        draft.unlink()
     with CSV.open('a', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+        csv.DictWriter(file, COLUMNS).writerow(row)
 
 
 def train(algorithm: str, generation: str, with_knet: bool, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -168,6 +173,19 @@ def plot(figures: dict[tuple[str, int], dict[str, list[float]]]) -> None:
     figure.savefig(PLOT, dpi=110)
 
 
+def write_page(text: str) -> None:
+    """Put the table between its marks in the page.
+
+    Raises:
+        SystemExit: The page does not have them, in their order.
+    """
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f'error: {PAGE} must have the lines {BEGIN!r} and, below it, {END!r}')
+    PAGE.write_text(f'{before}{BEGIN}\n\n{text}\n\n{END}{after}')
+
+
 def main() -> None:
     """Train what is not trained yet, then write table and plot."""
     parser = argparse.ArgumentParser(description='What K-Net gains on several kinds of decode heads')
@@ -175,7 +193,8 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare_heads'))
     parser.add_argument('--iterations', type=int, default=600)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
-    parser.add_argument('--only', nargs='+', metavar='ALGORITHM', help='train these')
+    parser.add_argument('--only', nargs='+', metavar='ALGORITHM', help='train these',
+                        choices=[algorithm for algorithms in ALGORITHMS.values() for algorithm in algorithms])
     parser.add_argument('--shard', default='0/1', help='I/N: every Nth pair of runs, beginning with the Ith')
     args = parser.parse_args()
     index, shards = map(int, args.shard.split('/'))
@@ -194,8 +213,7 @@ def main() -> None:
         plot(figures)
         text = table(figures)
         print(text)
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f'{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}')
+        write_page(text)
 
 
 if __name__ == '__main__':

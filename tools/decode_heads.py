@@ -2,30 +2,34 @@
 
     python tools/decode_heads.py --configs            # write configs/semantic/attached/
     python tools/decode_heads.py                      # measure what is not measured yet, and write the table
+    python tools/decode_heads.py --seconds            # only the times of what was not timed in turns yet
 
 Every algorithm is one row of docs/decode_heads.csv, per family of host packages; a run that was interrupted goes on
-where it was. Run it in the environments of both.
+where it was. Run it in the environments of both. For times that can be compared, the machine must have a core to spare.
 """
 
 import argparse
 import csv
 import gc
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmseg.models.segmentors import BaseSegmentor
 
 from knet_plugin.hosts import installed_family
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
-from knet_plugin.semantic.trial import build_segmentor, measure, train_step
+from knet_plugin.semantic.trial import build_segmentor, measure, shortest_seconds, train_step
 
 ROOT = Path(__file__).resolve().parents[1]
 ATTACHED = ROOT / 'configs/semantic/attached'
 CSV, PAGE = ROOT / 'docs/decode_heads.csv', ROOT / 'docs/decode_heads.md'
 HEADER = '| algorithm | config | image | parameters (M) | G multiply-adds | seconds an image | works with |'
+TURNS = 3
 BEGIN, END = '<!-- table: written by tools/decode_heads.py -->', '<!-- end of the table -->'
 
 
@@ -132,26 +136,41 @@ class Row:
     seconds_with: str
     works: str
     """``yes``, or the error."""
+    turns: str = ''
+    """How often the model without and the one with K-Net were timed in turns; the shortest times are kept."""
 
 
 def try_algorithm(algorithm: Algorithm) -> Row:
     """Train a step and predict, without and with K-Net."""
-    figures = []
-    works = f'needs {algorithm.needs}' if algorithm.needs and not find_spec(algorithm.needs) else 'yes'
+    row = Row(algorithm.name, installed_family(), f'{algorithm.size[0]} x {algorithm.size[1]}', *[''] * 6, works='yes')
+    if algorithm.needs and not find_spec(algorithm.needs):
+        return replace(row, works=f'needs {algorithm.needs}')
     try:
         stock = algorithm.config()
-        for cfg in (stock, attach(stock)) if works == 'yes' else ():
-            model = build_segmentor(cfg, algorithm.size)
-            train_step(model, algorithm.size)
-            cost = measure(model, algorithm.size)
-            figures.append((f'{cost.parameters / 1e6:.2f}', f'{cost.flops / 1e9:.2f}', f'{cost.seconds:.3f}'))
-            del model
-            gc.collect()
+        models, costs = [], []
+        for cfg in (stock, attach(stock)):
+            models.append(build_segmentor(cfg, algorithm.size))
+            train_step(models[-1], algorithm.size)
+            costs.append(measure(models[-1], algorithm.size))
+            models[-1].zero_grad(set_to_none=True)
+        parameters, flops = ([f'{value:.2f}' for value in values] for values in (
+            [cost.parameters / 1e6 for cost in costs], [cost.flops / 1e9 for cost in costs]))
+        row = replace(row, parameters=parameters[0], parameters_with=parameters[1], flops=flops[0], flops_with=flops[1])
+        return timed(row, models, algorithm.size)
     except Exception as error:  # whatever a host does wrong belongs in the table
-        works = f'{type(error).__name__}: {error}'.splitlines()[0][:200].replace('|', '/')
-    figures += [('', '', '')] * (2 - len(figures))
-    pairs = [figure for before_and_after in zip(*figures, strict=True) for figure in before_and_after]
-    return Row(algorithm.name, installed_family(), f'{algorithm.size[0]} x {algorithm.size[1]}', *pairs, works)
+        return replace(row, works=f'{type(error).__name__}: {error}'.splitlines()[0][:200].replace('|', '/'))
+
+
+def time_algorithm(algorithm: Algorithm, row: Row) -> Row:
+    """Only predict, without and with K-Net in turns; the rest of the row stays."""
+    stock = algorithm.config()
+    return timed(row, [build_segmentor(cfg, algorithm.size) for cfg in (stock, attach(stock))], algorithm.size)
+
+
+def timed(row: Row, models: Sequence[BaseSegmentor], size: tuple[int, int]) -> Row:
+    """A row with the times of its two models."""
+    seconds = [f'{value:.3f}' for value in shortest_seconds(models, size, TURNS)]
+    return replace(row, seconds=seconds[0], seconds_with=seconds[1], turns=str(TURNS))
 
 
 def read_rows() -> list[Row]:
@@ -194,23 +213,31 @@ def table(rows: list[Row]) -> str:
 
 
 def write_page(rows: list[Row]) -> None:
-    """Put the table between its marks in the page."""
+    """Put the table between its marks in the page.
+
+    Raises:
+        SystemExit: The page does not have them, in their order.
+    """
     page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(f'{before}{BEGIN}\n\n{table(rows)}\n{END}{rest.partition(END)[2]}')
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f'error: {PAGE} must have the lines {BEGIN!r} and, below it, {END!r}')
+    PAGE.write_text(f'{before}{BEGIN}\n\n{table(rows)}\n{END}{after}')
 
 
 def main() -> None:
     """Write the configs, or measure."""
+    algorithms = {algorithm.name: algorithm for generation in GENERATIONS.values() for algorithm in generation}
     parser = argparse.ArgumentParser(description='Try K-Net on every kind of decode head')
     parser.add_argument('--configs', action='store_true', help='only write configs/semantic/attached/')
-    parser.add_argument('--again', nargs='*', default=[], metavar='ALGORITHM',
+    parser.add_argument('--seconds', action='store_true', help='only time what works and was not timed in turns yet')
+    parser.add_argument('--again', nargs='*', default=[], metavar='ALGORITHM', choices=[*algorithms],
                         help='measure these once more; what did not work is tried again anyway')
     args = parser.parse_args()
-    algorithms = [algorithm for generation in GENERATIONS.values() for algorithm in generation]
     if args.configs:
         ATTACHED.mkdir(exist_ok=True)
-        for algorithm in algorithms:
+        for algorithm in algorithms.values():
             base = f'mmseg::{algorithm.stock}.py'
             text = attached_text(base, load_source(base), plugin='../../_base_/plugin.py')
             algorithm.attached.write_text(f'# {algorithm.name}, with K-Net.\n{text}')
@@ -218,13 +245,25 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     family = installed_family()
-    rows = [row for row in read_rows()
-            if row.family != family or (row.works == 'yes' and row.algorithm not in args.again)]
-    for algorithm in algorithms:
-        if not any(row.algorithm == algorithm.name and row.family == family for row in rows):
-            rows.append(try_algorithm(algorithm))
-            write_rows(rows)
-            print(rows[-1], flush=True)
+    rows = read_rows()
+    for algorithm in algorithms.values():
+        index = next((i for i, row in enumerate(rows) if (row.algorithm, row.family) == (algorithm.name, family)), None)
+        old, again = None if index is None else rows[index], algorithm.name in args.again
+        if args.seconds:
+            if old is None or old.works != 'yes' or (old.turns == str(TURNS) and not again):
+                continue
+            row = time_algorithm(algorithm, old)
+        elif old is None or old.works != 'yes' or again:
+            row = try_algorithm(algorithm)
+        else:
+            continue
+        if index is None:
+            rows.append(row)
+        else:
+            rows[index] = row
+        gc.collect()
+        write_rows(rows)
+        print(row, flush=True)
     write_page(rows)
 
 

@@ -14,21 +14,12 @@ from knet_plugin.migration.migrate import importing_plugin
 from knet_plugin.migration.options import bare_type
 from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
+from knet_plugin.semantic.seams import Refused, seam_of
+from knet_plugin.semantic.stage_config import default_stage_config, without_defaults
 
 __all__ = ['attach', 'attached_text']
 
 OURS = 'knet_plugin.IterativeDecodeHead'
-
-_QUERIES = ('its masks are of learned queries, not of classes, and are matched to segments; KNet, the detector of this '
-            'package, does that with kernels')
-# Heads that K-Net does not go on, and why.
-REFUSED = {
-    'MaskFormerHead': _QUERIES,
-    'Mask2FormerHead': _QUERIES,
-    'SideAdapterCLIPHead': 'its vocabulary is open: classes come from CLIP\'s text encoder, not from kernels',
-    'VPDDepthHead': 'it estimates depth, and has no classes',
-    'PointHead': 'it sees sampled points only, from which kernels could gather nothing',
-}
 
 
 def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, Any] | None = None) -> Config:
@@ -98,7 +89,13 @@ def _place(cfg: Config) -> tuple[int | None, dict[str, Any]]:
     """Where the head is in a cascade (None without one), and the head."""
     if not isinstance(cfg, Config):
         raise TypeError(f'cfg must be a Config of mmengine, got {type(cfg).__name__}: read it with Config.fromfile')
-    head: Any = (cfg.get('model') or {}).get('decode_head')
+    model: Any = {} if cfg.get('model') is None else cfg.model
+    if not isinstance(model, Mapping):
+        raise ValueError(f'model must be a dict, got model={model!r}')
+    head: Any = model.get('decode_head')
+    if head is None:
+        raise ValueError(f'there is no model.decode_head; model.type={model.get("type")!r} is no segmentor of mmseg '
+                         'that has one (EncoderDecoder, CascadeEncoderDecoder)')
     heads = (list(head) if isinstance(head, list | tuple) else [head]) or [None]
     reasons = []
     for index in reversed(range(len(heads))):
@@ -112,7 +109,7 @@ def _place(cfg: Config) -> tuple[int | None, dict[str, Any]]:
 
 
 def _refusal(kind: Any) -> str | None:
-    """Why K-Net does not go on a head, for its class or a class that it derives from."""
+    """Why K-Net does not go on a head, if so."""
     if _is_knet(kind):
         return None
     if isinstance(kind, str):
@@ -122,7 +119,10 @@ def _refusal(kind: Any) -> str | None:
             raise ValueError(f'model.decode_head.type={kind!r} is not registered: do the config\'s custom_imports '
                              'name its module?')
         kind = cls
-    return next((REFUSED[base.__name__] for base in kind.__mro__ if base.__name__ in REFUSED), None)
+    if not isinstance(kind, type):
+        raise ValueError(f'model.decode_head.type must be a class or its name, got {kind!r}')
+    seam = seam_of(kind)
+    return seam.reason if isinstance(seam, Refused) else None
 
 
 def _is_knet(kind: Any) -> bool:
@@ -148,12 +148,28 @@ def _attached_head(head: Mapping[str, Any], num_stages: int,
         report = Report()
         new = decode_head_config(head, report)
         report.check()
+        _shorten(new)
     before = new.get('num_stages', 3)
     given = new.get('kernel_update_head')
     if update is not None or isinstance(given, list | tuple):
         old = list(given) if isinstance(given, list | tuple) else [given or {}] * before
         new['kernel_update_head'] = [*old, *[update or old[-1]] * num_stages]
     return dict(new, num_stages=before + num_stages)
+
+
+def _shorten(head: dict[str, Any]) -> None:
+    """Leave out of a migrated K-Net, in place, what its stages would be anyway."""
+    generator, stages = head['kernel_generate_head'], head['kernel_update_head']
+    kernels = generator.get('out_channels') or generator.get('num_classes')
+    if not (isinstance(generator.get('channels'), int) and isinstance(kernels, int)):
+        return  # these are its class's, and known when it is built
+    default = default_stage_config(generator['channels'], kernels)
+    if isinstance(stages, Mapping):
+        head['kernel_update_head'] = without_defaults(stages, default)
+    else:
+        head['kernel_update_head'] = [without_defaults(stage, default) for stage in stages]
+    if not head['kernel_update_head']:
+        del head['kernel_update_head']
 
 
 def _literal(value: Any) -> str:

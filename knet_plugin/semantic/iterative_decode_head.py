@@ -1,5 +1,6 @@
 """K-Net on top of any mmseg decode head with a linear classifier."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -10,14 +11,14 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.finite_inputs import image_name
 from knet_plugin.registry import MODELS, SCOPE
-from knet_plugin.semantic.seams import PLAIN, Seam, classifier_of, exchange, seam_of
+from knet_plugin.semantic.seams import Refused, Seam, exchange, seam_of
 from knet_plugin.semantic.stage_config import resolve_stage_configs
 
 __all__ = ['IterativeDecodeHead']
@@ -28,12 +29,12 @@ class IterativeDecodeHead(BaseModule):
     """A stock decode head whose classifier is refined by S kernel update stages (Section 3.3 of the paper).
 
     Every decode head with a linear classifier sends its last feature through ``BaseDecodeHead.cls_seg``. What enters
-    there is F, the 1 x 1 weight of ``conv_seg`` is K_0, what leaves is M_0. This head owns the stock head, puts its
-    own ``cls_seg`` and ``loss_by_feat`` in the stock ones' places and leaves all the rest (forward, loss, predict, the
-    handling of cascades) to it, so whatever the stock head does between its inputs and its classifier stays done. What
-    else a head trains on (auxiliary maps, boundaries) keeps its losses. Heads that are special say so in the table
-    :data:`knet_plugin.semantic.seams.SEAMS`; one that trains on several outputs and is not there is refused at the
-    first loss.
+    there is F, the 1 x 1 weight of ``conv_seg`` is K_0, what leaves is M_0. This head owns the stock head, puts
+    ``cls_seg`` and ``loss_by_feat`` of its own in the stock ones' places and leaves all the rest (forward, loss,
+    predict, the handling of cascades) to it, so whatever the stock head does between its inputs and its classifier
+    stays done. What else a head trains on (auxiliary maps, boundaries) keeps its losses. For heads that are special,
+    the table :data:`knet_plugin.semantic.seams.SEAMS` says how to get in, or why not; one that trains on several
+    outputs and is not there is refused at the first loss.
 
     Weights of the official release, of mmseg's own K-Net and of the stock head alone are renamed while they are loaded.
 
@@ -46,7 +47,7 @@ class IterativeDecodeHead(BaseModule):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        TypeError: If the stock head has no such classifier; the message names it.
+        TypeError: If the stock head has no such classifier, or is one that K-Net does not go on; the message says why.
         ValueError: If ``num_stages`` is negative or not the number of configs, or if a stage's config contradicts the
             classifier (``channels``, ``num_classes``).
     """
@@ -59,23 +60,16 @@ class IterativeDecodeHead(BaseModule):
         super().__init__(init_cfg)
         self.kernel_generate_head = _build_stock_head(kernel_generate_head)
         head = self.kernel_generate_head
-        channels = (head.get_submodule(self._seam.kernels).out_features if self._seam.kernels else
-                    classifier_of(head).in_channels)
-        stages = resolve_stage_configs(kernel_update_head, num_stages, channels, head.out_channels, head.num_classes)
+        self._seam = _seam_for(type(head))
+        stages = resolve_stage_configs(kernel_update_head, num_stages, self._seam.channels(head), head.out_channels,
+                                       head.num_classes)
         self.kernel_update_head = ModuleList([self._build_stage(i, cfg) for i, cfg in enumerate(stages)])
         self._recording = False
         self._stage_logits: list[Tensor] = []
         self._recorded_with_grad = False
         self._calls = 0
-        self._kept: dict[nn.Module, Tensor] | None = None  # a dict while the outputs of parts are wanted
-        # Bound methods, not closures: they survive deepcopy, pickle and torch.compile.
-        head.loss_by_feat = self.loss_by_feat
-        if self._seam.kernels:
-            head.forward = self._refine_forward
-            for name in (self._seam.features, self._seam.kernels):
-                head.get_submodule(name).register_forward_hook(self._keep)
-        else:
-            head.cls_seg = self.cls_seg
+        head.loss_by_feat = self.loss_by_feat  # a bound method, not a closure, as all that the seam puts there
+        self._seam.enter(head, self._refine)
 
     @staticmethod
     def _build_stage(index: int, cfg: dict) -> KernelUpdateHead:
@@ -98,11 +92,6 @@ class IterativeDecodeHead(BaseModule):
     channels = property(lambda self: self.kernel_generate_head.channels)
     loss_decode = property(lambda self: self.kernel_generate_head.loss_decode)
     sampler = property(lambda self: self.kernel_generate_head.sampler)
-
-    @property
-    def _seam(self) -> Seam:
-        """What is special about the stock head."""
-        return seam_of(self.kernel_generate_head)
 
     @property
     def num_stages(self) -> int:
@@ -163,43 +152,12 @@ class IterativeDecodeHead(BaseModule):
         self._calls = 0
         result = function(*args, **kwargs)
         if not self._calls:
-            raise TypeError(f'{type(self.kernel_generate_head).__name__} classifies without calling its cls_seg, so '
-                            'K-Net cannot get at its features')
+            raise self._bypassed()
         return result
 
-    def cls_seg(self, feats: Tensor) -> Tensor:
-        """In the stock ``cls_seg``'s place: M_S from F, by way of M_0 and K_0.
-
-        Args:
-            feats: F before dropout, (B, C, H, W). Dropout falls on M_0 alone, where the stock head applies it.
-
-        Returns:
-            M_S, (B, N, H, W).
-        """
-        head = self.kernel_generate_head
-        mask_logits = type(head).cls_seg(head, feats)  # M_0
-        kernels = classifier_of(head).weight.expand(feats.shape[0], -1, -1, -1, -1)  # K_0: B, N, C, 1, 1
-        return self._refine(feats, kernels, mask_logits)
-
-    def _refine_forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """In the place of the forward of a stock head without classifier, whose parts yield F and K_0."""
-        head, seam = self.kernel_generate_head, self._seam
-        kept = self._kept = {}
-        try:
-            mask_logits = type(head).forward(head, *args, **kwargs)  # M_0
-            if len(kept) < 2:
-                raise RuntimeError(f'{type(head).__name__} did not call its {seam.features} and {seam.kernels}, or '
-                                   'they were replaced after K-Net was built on them')
-            feats, kernels = kept[head.get_submodule(seam.features)], kept[head.get_submodule(seam.kernels)]
-        finally:
-            self._kept = None
-        feats = feats.transpose(1, 2).unflatten(2, mask_logits.shape[-2:])
-        return self._refine(feats, kernels[..., None, None], mask_logits)
-
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """Forward hook of the parts that yield F and K_0."""
-        if self._kept is not None:
-            self._kept[module] = output
+    def _bypassed(self) -> TypeError:
+        return TypeError(f'{type(self.kernel_generate_head).__name__} classifies without calling its cls_seg, so K-Net '
+                         'cannot get at its features')
 
     def _refine(self, feats: Tensor, kernels: Tensor, mask_logits: Tensor) -> Tensor:
         """M_S from F (B, C, H, W), K_0 (B, N, C, 1, 1) and M_0 (B, N, H, W)."""
@@ -231,8 +189,10 @@ class IterativeDecodeHead(BaseModule):
         for i, logits in enumerate(self._stage_logits):
             outputs, _ = exchange(seg_logits, self._stage_logits[-1], logits)
             for name, value in type(head).loss_by_feat(head, outputs, batch_data_samples, *args, **kwargs).items():
+                # Those that count once come with every stage's, all equal: a head makes its losses in one go.
                 losses[name if self._seam.counts_once(name) else f'{name}.s{i}'] = value
-        unused = [pattern for pattern in self._seam.once if not any(fnmatchcase(name, pattern) for name in losses)]
+        unused = [pattern for pattern in self._seam.once or ()
+                  if not any(fnmatchcase(name, pattern) for name in losses)]
         if unused and not isinstance(seg_logits, Tensor):
             raise ValueError(f'the entry of {type(head).__name__} in knet_plugin.semantic.SEAMS has once={unused}, but '
                              f'its losses are {sorted(losses)}')
@@ -241,6 +201,8 @@ class IterativeDecodeHead(BaseModule):
     def _check_stages(self, seg_logits: Any) -> None:
         """Refuse to train where the stages would silently get no loss, or none of their own."""
         head = type(self.kernel_generate_head).__name__
+        if self._recording and not self._calls:
+            raise self._bypassed()
         if not self._stage_logits:
             raise TypeError(f'loss_by_feat was called outside IterativeDecodeHead.loss, so the stages of {head} are '
                             'not known: call loss(inputs, batch_data_samples, train_cfg)')
@@ -251,7 +213,7 @@ class IterativeDecodeHead(BaseModule):
         if self._calls > 1:
             raise TypeError(f'{head} calls its classifier {self._calls} times in one forward; K-Net cannot tell which '
                             'of the maps to supervise at each stage')
-        if not isinstance(seg_logits, Tensor) and self._seam is PLAIN:
+        if not isinstance(seg_logits, Tensor) and self._seam.once is None:
             raise TypeError(f'{head} trains on a {type(seg_logits).__name__}, not on a single map; say which of its '
                             f'losses do not read the map, as in knet_plugin.semantic.SEAMS[{head}] = Seam(once=('
                             '\'loss_aux\', ))')
@@ -324,7 +286,23 @@ def _build_stock_head(cfg: dict) -> BaseDecodeHead:
     scope = DefaultScope.get_current_instance()
     if scope is not None and scope.scope_name in ('mmengine', 'mmdet', SCOPE):
         cfg = dict(cfg, _scope_=cfg.get('_scope_', 'mmseg'))
+    kind = cfg.get('type')
+    kind = MMSEG_MODELS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(kind, type):
+        _seam_for(kind)  # before it is built, for which more may be missing
     head = MMSEG_MODELS.build(cfg)
     if not isinstance(head, BaseDecodeHead):
         raise TypeError(f'kernel_generate_head must be one of mmseg\'s decode heads, got {type(head).__name__}')
     return head
+
+
+def _seam_for(kind: type) -> Seam:
+    """A seam of one's own for a head of a class.
+
+    Raises:
+        TypeError: If K-Net does not go on it.
+    """
+    seam = seam_of(kind)
+    if isinstance(seam, Refused):
+        raise TypeError(f'K-Net does not go on {kind.__name__}: {seam.reason}')
+    return copy.copy(seam)

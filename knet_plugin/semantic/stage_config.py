@@ -1,12 +1,13 @@
 """Configs of the update stages that a semantic classifier calls for."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knet_plugin.core import SoftmaxMask
 from knet_plugin.core.stage_config import class_of, stage_configs
 
-__all__ = ['default_stage_config', 'resolve_stage_configs']
+__all__ = ['default_stage_config', 'resolve_stage_configs', 'without_defaults']
 
 # Channels that the published semantic models update together (512 channels are two half-kernels).
 UPDATER_CHANNELS = 256
@@ -31,6 +32,34 @@ def default_stage_config(channels: int, num_kernels: int) -> dict[str, Any]:
                      group_channels=channels if channels % UPDATER_CHANNELS else UPDATER_CHANNELS),
         interaction=dict(type='knet_plugin.KernelInteraction',
                          num_heads=next(heads for heads in (8, 6, 5, 4, 3, 2, 1) if channels % heads == 0)))
+
+
+def without_defaults(cfg: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stage's config has to be said.
+
+    Args:
+        cfg: A whole config: a part that it does not name is left to its class, not to ``default``.
+        default: What it will be laid over, as by :func:`default_stage_config`.
+
+    Returns:
+        The config without what ``default`` says and what is its class's own default; parts likewise.
+    """
+    own = class_of(default['type'])
+    if own is None or class_of(cfg.get('type', own)) is not own:
+        return dict(cfg)
+    signature = inspect.signature(own).parameters.items()
+    implied = {name: parameter.default for name, parameter in signature} | dict(default)
+    result = {}
+    for name, value in cfg.items():
+        known = implied.get(name, inspect.Parameter.empty)
+        if name == 'type' or value == known:
+            continue
+        if isinstance(value, Mapping) and isinstance(known, Mapping) and 'type' in known:
+            value = without_defaults(value, known)
+            if not value:
+                continue
+        result[name] = value
+    return result
 
 
 def resolve_stage_configs(given: dict | Sequence[dict] | None, num_stages: int, channels: int, num_kernels: int,

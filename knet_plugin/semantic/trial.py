@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmseg.structures import SegDataSample
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ['Cost', 'build_segmentor', 'dummy_batch', 'input_size', 'measure', 'train_step']
+__all__ = ['Cost', 'build_segmentor', 'dummy_batch', 'input_size', 'measure', 'shortest_seconds', 'train_step']
 
 
 @dataclass
@@ -28,12 +29,10 @@ class Cost:
         parameters: Weights, all of them.
         flops: Multiply-adds of the convolutions, products and attentions of one image. (One each, as mmengine's count,
             where torch's has two.)
-        seconds: The shortest time of one image, on the CPU.
     """
 
     parameters: int
     flops: float
-    seconds: float
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
@@ -111,27 +110,44 @@ def train_step(model: BaseSegmentor, size: tuple[int, int], images: int = 2) -> 
     return losses
 
 
-def measure(model: BaseSegmentor, size: tuple[int, int], repetitions: int = 3) -> Cost:
-    """Predict one dummy image several times.
+def measure(model: BaseSegmentor, size: tuple[int, int]) -> Cost:
+    """Predict a dummy image, and count.
 
     Args:
         model: A segmentor.
         size: Height and width of the image.
-        repetitions: How often time is taken, after one prediction in which operations are counted.
+
+    Raises:
+        ValueError: If the prediction is not of that size.
     """
     model.eval()
-    batch = dummy_batch(model, size, 1)
-    seconds = []
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        # With gradients and by plain products, since attention in one piece is not counted.
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            result, = model.test_step(batch)
-        with torch.no_grad():
-            for _ in range(repetitions):
-                start = time.perf_counter()
-                model.test_step(batch)
-                seconds.append(time.perf_counter() - start)
+    # With gradients and by plain products, since attention in one piece is not counted.
+    with DefaultScope.overwrite_default_scope('mmseg'), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), \
+            FlopCounterMode(display=False) as counter:
+        result, = model.test_step(dummy_batch(model, size, 1))
     if result.pred_sem_seg.data.shape[-2:] != torch.Size(size):
         raise ValueError(f'the prediction has the shape {tuple(result.pred_sem_seg.data.shape)}, not {size}')
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters, counter.get_total_flops() / 2, min(seconds))
+    return Cost(parameters, counter.get_total_flops() / 2)
+
+
+@torch.no_grad()
+def shortest_seconds(models: Sequence[BaseSegmentor], size: tuple[int, int], repetitions: int = 3) -> list[float]:
+    """The shortest time that each of several models takes for a dummy image.
+
+    They take turns, so that what else the machine does slows all of them down, and not the one that had bad luck.
+
+    Args:
+        models: Segmentors.
+        size: Height and width of the image.
+        repetitions: How often each of them is timed.
+    """
+    seconds: list[list[float]] = [[] for _ in models]
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        for _ in range(repetitions):
+            for model, times in zip(models, seconds, strict=True):
+                batch = dummy_batch(model.eval(), size, 1)
+                start = time.perf_counter()
+                model.test_step(batch)
+                times.append(time.perf_counter() - start)
+    return [min(times) for times in seconds]

@@ -1,6 +1,7 @@
 """``knet_plugin.attach`` and its tool."""
 
 import copy
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from mmengine.registry import DefaultScope
 
 from knet_plugin import attach
 from knet_plugin.cli import resolve_tool
-from knet_plugin.migration import load_source
+from knet_plugin.migration import Report, load_source
+from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.attach import attached_text
-from knet_plugin.semantic.trial import build_segmentor
+from knet_plugin.semantic.trial import build_segmentor, measure
 
 FCN = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
 FAST = 'mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py'
@@ -74,6 +76,25 @@ def test_on_a_knet_it_adds_stages(update):
     assert [stage.interaction is None for stage in head.kernel_update_head] == [False] * 3 + [update is not None] * 3
 
 
+def test_on_a_knet_only_what_differs_is_said():
+    """Stages are those of the whole migrated config, of the K-Net as published and of one that differs."""
+    stock = load_source(KNET)
+    for changes in ({}, dict(feat_transform_cfg=None, num_mask_fcs=2, feedforward_channels=64)):
+        for stage in stock.model.decode_head.kernel_update_head:
+            stage.update(changes)
+        head = attach(stock, 1).model.decode_head
+        said = head.get('kernel_update_head')
+        assert said == (dict(feat_transform=False, num_mask_fcs=2, interaction=dict(feedforward_channels=64))
+                        if changes else None)
+        whole = decode_head_config(stock.model.decode_head, Report())
+        models = []
+        for update in (said, whole['kernel_update_head']):
+            cfg = copy.deepcopy(stock)
+            cfg.model.decode_head = dict(whole, kernel_update_head=update, num_stages=1)
+            models.append(build_segmentor(cfg, (64, 64)))
+        assert repr(models[0].decode_head.kernel_update_head) == repr(models[1].decode_head.kernel_update_head)
+
+
 @pytest.mark.parametrize('name, reason', [
     ('mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py', 'Mask2FormerHead: its masks are of learned'),
     ('mmseg::maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py', 'MaskFormerHead: its masks are of learned'),
@@ -89,7 +110,10 @@ def test_refused(name, reason):
 
 
 @pytest.mark.parametrize('model, message', [
-    (None, 'got None'), (dict(), 'got None'), (dict(decode_head=3), 'got 3'), (dict(decode_head=[]), r'got \[\]'),
+    (None, 'no model.decode_head'), (dict(), 'no model.decode_head; model.type=None'),
+    ('x', "model must be a dict, got model='x'"), (dict(decode_head=3), 'got 3'), (dict(decode_head=[]), r'got \[\]'),
+    (dict(type='FasterRCNN'), "model.type='FasterRCNN' is no segmentor of mmseg"),
+    (dict(decode_head=dict(type=7)), 'type must be a class or its name, got 7'),
     (dict(decode_head=dict(type='NoSuchHead')), "type='NoSuchHead' is not registered"),
     (dict(decode_head=dict(type='PointHead')), 'it sees sampled points only'),
 ])
@@ -140,16 +164,31 @@ def run(monkeypatch, *arguments):
     runpy.run_path(str(resolve_tool('attach')), run_name='__main__')
 
 
+def numbers(printed, name):
+    """Parameters (M), GFLOPs, seconds and loss, or their ratios, of a line of the report."""
+    line = next(line for line in printed.splitlines() if line.strip().startswith(name))
+    return [float(number) for number in re.findall(r'\d+\.\d+', line)]
+
+
 def test_tool(tmp_path, monkeypatch, capsys):
     base = tmp_path / 'configs/mine.py'
     base.parent.mkdir()
-    base.write_text("_base_ = 'mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py'")
+    base.write_text(f"_base_ = '{FAST}'")
     out = tmp_path / 'attached/mine.py'
     run(monkeypatch, base, '-o', out, '--stages', 2, '--size', 64, 96)
     printed = capsys.readouterr().err
     assert "_base_ = '../configs/mine.py'" in out.read_text()
     assert Config.fromfile(out).model.decode_head.num_stages == 2
-    assert '64 x 96' in printed and 'with K-Net' in printed and 'ratio' in printed
+    assert '64 x 96' in printed
+    stock = load_source(FAST)
+    costs = [measure(build_segmentor(cfg, (64, 96)), (64, 96)) for cfg in (stock, attach(stock, 2))]
+    reported = [numbers(printed, name) for name in ('without', 'with K-Net')]
+    for cost, (parameters, flops, seconds, loss) in zip(costs, reported, strict=True):
+        assert (parameters, flops) == (round(cost.parameters / 1e6, 2), round(cost.flops / 1e9, 2))
+        assert seconds > 0 and loss > 0
+    assert reported[0][3] < reported[1][3]  # K-Net has losses of its own
+    assert numbers(printed, 'ratio')[:2] == [round(costs[1].parameters / costs[0].parameters, 2),
+                                             round(costs[1].flops / costs[0].flops, 2)]
     with pytest.raises(SystemExit, match='exists already'):
         run(monkeypatch, base, '-o', out)
     with pytest.raises(SystemExit, match='there is no config'):
@@ -158,15 +197,74 @@ def test_tool(tmp_path, monkeypatch, capsys):
         run(monkeypatch, 'mmseg::fcn/nothing')
     with pytest.raises(SystemExit, match='its vocabulary is open'):
         run(monkeypatch, 'mmseg::san/san-vit-b16_coco-stuff164k-640x640')
+    with pytest.raises(SystemExit, match="model.type='FasterRCNN' is no segmentor"):
+        run(monkeypatch, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco')
 
 
-def test_tool_says_what_does_not_run(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match='num_stages=-1'):
-        run(monkeypatch, FCN, '-o', tmp_path / 'new.py', '--stages', -1)
-    (tmp_path / 'wrong.py').write_text(f"_base_ = '{FCN}'\nmodel = dict(decode_head=dict(in_channels=3))")
-    with pytest.raises(SystemExit, match='it does not run: RuntimeError'):
-        run(monkeypatch, tmp_path / 'wrong.py', '--size', 64, 64)
+@pytest.mark.parametrize('options, message', [
+    (('--stages', -1), '--stages must be 1 or more, got -1'), (('--stages', 0), '--stages must be 1 or more, got 0'),
+    (('--size', 0, 0), '--size must be height and width in pixels, got 0 0'), (('--size', -3, 64), 'got -3 64')])
+def test_tool_on_bad_options(monkeypatch, options, message):
+    with pytest.raises(SystemExit, match=message):
+        run(monkeypatch, FCN, '--no-trial', *options)
+
+
+@pytest.mark.parametrize('change, message', [
+    ('decode_head=dict(in_channels=3)', 'does not run, even without K-Net: RuntimeError'),
+    ("decode_head=dict(loss_decode=dict(loss_weight=float('nan')))", 'without K-Net: FloatingPointError: these losses'),
+])
+def test_tool_says_what_does_not_run(tmp_path, monkeypatch, change, message):
+    """And leaves nothing, so that the same command can be given once more."""
+    (tmp_path / 'wrong.py').write_text(f"_base_ = '{FAST}'\nmodel = dict({change})")
+    for _ in range(2):
+        with pytest.raises(SystemExit, match=message):
+            run(monkeypatch, tmp_path / 'wrong.py', '-o', tmp_path / 'new.py', '--size', 64, 64)
     assert not (tmp_path / 'new.py').exists()
+
+
+def test_tool_tries_the_model_with_knet_too(tmp_path, monkeypatch):
+    (tmp_path / 'bypassing.py').write_text("""
+from mmseg.models.decode_heads import FCNHead
+from mmseg.registry import MODELS
+
+
+@MODELS.register_module()
+class BypassingHead(FCNHead):
+    def forward(self, inputs):
+        return self.conv_seg(self._forward_feature(inputs))
+""")
+    (tmp_path / 'mine.py').write_text(f"_base_ = '{FAST}'\ncustom_imports = dict(imports=['bypassing'])\n"
+                                      "model = dict(decode_head=dict(_delete_=True, type='BypassingHead', "
+                                      'in_channels=128, in_index=-1, channels=32, num_convs=1, num_classes=19))')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit, match='runs without K-Net, but not with it: TypeError: BypassingHead classifies'):
+        run(monkeypatch, tmp_path / 'mine.py', '-o', tmp_path / 'new.py', '--size', 64, 64)
+    assert not (tmp_path / 'new.py').exists()
+
+
+def test_tool_on_imports_of_another_form(tmp_path, monkeypatch):
+    (tmp_path / 'mine.py').write_text(f"_base_ = '{FAST}'\ncustom_imports = ['json']")
+    with pytest.raises(SystemExit, match='custom_imports must be a dict with imports'):
+        run(monkeypatch, tmp_path / 'mine.py', '--no-trial')
+
+
+def test_tool_below_a_file(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match='x.py cannot be written: .*Errno'):
+        run(monkeypatch, FAST, '--no-trial', '-o', tmp_path / 'file/x.py')
+
+
+def test_tool_below_links(tmp_path, monkeypatch):
+    """The base is found, by whichever way the file is read."""
+    (tmp_path / 'deep/er').mkdir(parents=True)
+    (tmp_path / 'link').symlink_to('deep/er')
+    (tmp_path / 'base.py').write_text(f"_base_ = '{FAST}'")
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, 'base.py', '--no-trial', '-o', 'link/new.py')
+    run(monkeypatch, 'base.py', '--no-trial', '-o', 'deep/plain.py')
+    for path in ('link/new.py', 'deep/er/new.py', 'deep/plain.py'):
+        assert Config.fromfile(path).model.decode_head.type == OURS
+    assert "_base_ = '../base.py'" in (tmp_path / 'deep/plain.py').read_text()
 
 
 def test_tool_on_a_head_of_ones_own(tmp_path, monkeypatch, capsys):

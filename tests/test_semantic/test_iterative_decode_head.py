@@ -14,7 +14,7 @@ from segmentation_cases import check_segmentation, labelled, segmentation_sample
 from torch.utils.checkpoint import checkpoint
 
 from knet_plugin.checkpoint import from_official, to_official
-from knet_plugin.semantic import SEAMS, Seam
+from knet_plugin.semantic import SEAMS, Refused, Seam
 
 CLASSES = 7
 WIDTHS = (8, 12, 16, 20)  # of the four feature levels
@@ -349,10 +349,63 @@ def test_a_third_partys_head_is_registered_in_one_line(monkeypatch):
     losses = head.loss(features(), samples(), None)
     assert {'loss_other', 'loss_ce.s0', 'loss_ce.s3'} <= losses.keys() and 'loss_other.s0' not in losses
     monkeypatch.setitem(SEAMS, TwoOutputs, Seam(once=('loss_othr', )))
+    assert 'loss_other' in head.loss(features(), samples(), None)  # what is built keeps its seam
+    head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead']))).train()
     with pytest.raises(ValueError, match=r"once=\['loss_othr'\], but its losses are"):
         head.loss(features(), samples(), None)
+    monkeypatch.setitem(SEAMS, TwoOutputs, Refused('not today'))
+    with pytest.raises(TypeError, match='K-Net does not go on TwoOutputs: not today'):
+        build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+            type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead'])))
     with pytest.raises(TypeError, match="once='loss_other'"):
         Seam(once='loss_other')
+
+
+class ByPosition(FCNHead):
+    """A third party's head that classifies without a classifier: kernels of its own on rows of positions."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.queries = torch.nn.Parameter(torch.randn(self.num_classes, self.channels))
+
+    def forward(self, inputs):
+        feats = self._forward_feature(inputs)
+        return self.masks(feats.flatten(2), feats.shape[2:])
+
+    def masks(self, rows, size):
+        return torch.tanh(self.queries @ rows).unflatten(2, size)
+
+
+class ByPositionSeam(Seam):
+    def channels(self, head):
+        return head.channels
+
+    def enter(self, head, refine):
+        self._head, self._refine = head, refine
+        head.masks = self._masks
+
+    def _masks(self, rows, size):
+        kernels = self._head.queries[None, ..., None, None].expand(len(rows), -1, -1, -1, -1)
+        return self._refine(rows.unflatten(2, size), kernels, type(self._head).masks(self._head, rows, size))
+
+
+def test_a_third_partys_way_of_making_masks(monkeypatch):
+    """Nothing but the adapter knows of it; copies have their own."""
+    monkeypatch.setitem(SEAMS, ByPosition, ByPositionSeam())
+    head = perturb(build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
+        type=ByPosition, _scope_='mmseg', **HEADS['FCNHead'])))).train()
+    losses = head.loss(features(), samples(), None)
+    assert losses.keys() == {f'{key}.s{i}' for key in ('loss_ce', 'acc_seg') for i in range(4)}
+    sum(losses[f'loss_ce.s{i}'] for i in range(4)).backward()
+    assert head.kernel_generate_head.queries.grad.any()
+    plain = copy.deepcopy(head.eval().kernel_generate_head)
+    del plain.masks
+    torch.testing.assert_close(head.stage_logits(features())[0], plain(features()))
+    clone = copy.deepcopy(head)
+    with torch.no_grad():
+        clone.kernel_generate_head.queries.zero_()
+    assert not clone.stage_logits(features())[0].any() and head.stage_logits(features())[0].any()
 
 
 def test_copies_refuse_too():
@@ -422,6 +475,8 @@ def test_head_that_bypasses_the_seam():
     for call in (head, head.stage_logits, lambda levels: head.predict(levels, [dict(img_shape=(8, 8))], None)):
         with pytest.raises(TypeError, match='BypassingHead classifies without calling its cls_seg'):
             call(features())
+    with pytest.raises(TypeError, match='BypassingHead classifies without calling its cls_seg'):
+        head.train().loss(features(), samples(), None)
 
 
 def test_classifier_that_is_not_linear():
@@ -583,7 +638,10 @@ def test_default_scope_does_not_matter(scope):
     (dict(num_stage=3), TypeError, 'num_stage'),
     (dict(kernel_generate_head=dict(type='mmseg.FCNHead', **HEADS['FCNHead'], num_conv=1)), TypeError, 'num_conv'),
     (dict(kernel_generate_head=dict(type='mmseg.PointHead', in_channels=[8], in_index=[0], channels=8, num_classes=7)),
-     TypeError, 'PointHead has no linear classifier'),
+     TypeError, 'K-Net does not go on PointHead: it sees sampled points only'),
+    (dict(kernel_generate_head=dict(type='SideAdapterCLIPHead')), TypeError, 'SideAdapterCLIPHead: its vocabulary is'),
+    (dict(kernel_generate_head=dict(type='mmseg.Mask2FormerHead')), TypeError, 'Mask2FormerHead: its masks are of'),
+    (dict(kernel_generate_head=dict(type='VPDDepthHead')), TypeError, 'VPDDepthHead: it estimates depth'),
     (dict(kernel_generate_head=dict(type='mmseg.FPN', in_channels=[8], out_channels=8, num_outs=1)), TypeError, 'FPN'),
 ])
 def test_bad_arguments(changes, error, message):

@@ -4,7 +4,7 @@ from mmengine.config import Config
 
 from knet_plugin import attach
 from knet_plugin.migration import load_source
-from knet_plugin.semantic.trial import build_segmentor, dummy_batch, input_size, measure, train_step
+from knet_plugin.semantic.trial import build_segmentor, dummy_batch, input_size, measure, shortest_seconds, train_step
 
 FAST = load_source('mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py')
 SIZE = (64, 96)
@@ -12,17 +12,27 @@ SIZE = (64, 96)
 
 def test_attention_is_counted():
     """What the interaction costs is known: projections, products of attention, and the two layers after them."""
-    costs = [measure(build_segmentor(attach(FAST, 3, update), SIZE), SIZE, 1) for update in (
+    costs = [measure(build_segmentor(attach(FAST, 3, update), SIZE), SIZE) for update in (
         None, dict(interaction=None))]
     kernels, channels, hidden = 19, 128, 2048
     stage = 4 * kernels * channels**2 + 2 * kernels**2 * channels + 2 * kernels * channels * hidden
     assert costs[0].flops - costs[1].flops == 3 * stage
-    assert costs[0].seconds > 0
 
 
 def test_parameters():
     model = build_segmentor(FAST, SIZE)
-    assert measure(model, SIZE, 1).parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert measure(model, SIZE).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_models_take_turns(monkeypatch):
+    """Each time is of one model, and the shortest counts."""
+    models = [build_segmentor(FAST, SIZE), build_segmentor(FAST, SIZE)]
+    turns, clock = [], iter([0, 5, 10, 14, 20, 23, 30, 39])
+    for i, model in enumerate(models):
+        monkeypatch.setattr(model, 'test_step', lambda batch, i=i: turns.append(i))
+    monkeypatch.setattr('knet_plugin.semantic.trial.time.perf_counter', lambda: next(clock))
+    assert shortest_seconds(models, SIZE, 2) == [3, 4]
+    assert turns == [0, 1, 0, 1]
 
 
 def test_a_step_leaves_the_weights():
