@@ -40,7 +40,7 @@ demo: setup  ## Set up, then train a small model on made-up images and show what
 	$(VENV)/bin/python tools/demo.py
 
 # Of each worker: with more threads than cores, torch is several times slower.
-test test-slow test-openmmlab test-oldest test-latest: export OMP_NUM_THREADS = 1
+test test-slow test-long test-openmmlab test-openmmlab-slow test-oldest test-latest: export OMP_NUM_THREADS = 1
 
 .PHONY: test
 test: setup  ## Set up, then run the tests (without the slow ones)
@@ -48,11 +48,20 @@ test: setup  ## Set up, then run the tests (without the slow ones)
 
 .PHONY: test-slow
 test-slow: setup  ## Run the slow tests: builds and trainings
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'slow and not long' $(PYTEST_ARGS)
+
+.PHONY: test-long
+test-long: setup  ## Run the tests of a quarter of an hour each: trainings on twenty real images
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m long tests/test_real_images.py $(PYTEST_ARGS)
 
 .PHONY: test-openmmlab
 test-openmmlab: setup-openmmlab  ## Run the tests with the original OpenMMLab packages
 	$(VENV2)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+
+.PHONY: test-openmmlab-slow
+test-openmmlab-slow: setup-openmmlab  ## Run the trainings with the original OpenMMLab packages
+	$(VENV2)/bin/python -m pytest -n $(WORKERS) -m 'slow and not long' $(PYTEST_ARGS) \
+	    tests/test_distributed.py tests/test_interruption.py tests/test_numbers.py
 
 .PHONY: test-oldest
 test-oldest: setup-oldest  ## Run the tests with the oldest torch and numpy that the forks allow

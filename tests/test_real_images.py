@@ -86,6 +86,7 @@ def label_maps(root, number):
     return len(label_of)
 
 
+@pytest.mark.long
 def test_coco_as_label_maps(tmp_path):
     """Twenty images, 133 classes."""
     classes = label_maps(tmp_path / 'data', 20)
@@ -164,6 +165,7 @@ def first_images(root, number):
         (root / f'annotations/{name}.json').write_text(json.dumps(content))
 
 
+@pytest.mark.long
 def test_coco_panoptic_twenty(tmp_path):
     """Twenty images: smaller, with fewer kernels and masks at stride 4, because there is ten times more to learn."""
     first_images(tmp_path / 'data', 20)
