@@ -136,7 +136,7 @@ def small_config(task: str, data_root: Path, iterations: int, batch_size: int = 
 
 
 def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', gpus: int = 1, check: bool = True,
-        timeout: float = 300, before: Callable[[], None] | None = None,
+        timeout: float = 600, before: Callable[[], None] | None = None,
         **environment: str) -> 'subprocess.CompletedProcess[str]':
     """Train or test in processes of their own, and wait.
 
@@ -158,7 +158,7 @@ def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', gp
                        timeout, before, **environment)
 
 
-def run_command(command: list[str], folder: Path, check: bool = True, timeout: float = 300,
+def run_command(command: list[str], folder: Path, check: bool = True, timeout: float = 600,
                 before: Callable[[], None] | None = None, **environment: str) -> 'subprocess.CompletedProcess[str]':
     """Call a command in a folder, as ``run`` does."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,

@@ -45,7 +45,7 @@ def test_training(tmp_path, capsys):
     make_images_small(cfg)
     cfg.custom_hooks.append(dict(type='mmengine.Watcher'))
     # Large blocks go back to the system as soon as they are freed, so that what is measured is what is held.
-    run(cfg, tmp_path / 'run', MALLOC_MMAP_THRESHOLD_='65536')
+    run(cfg, tmp_path / 'run', timeout=1800, MALLOC_MMAP_THRESHOLD_='65536')
 
     records = [json.loads(line) for line in (tmp_path / 'run' / 'usage.jsonl').read_text().splitlines()]
     steps, memory, workers, files = ([record[name] for record in records] for name in
