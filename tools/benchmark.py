@@ -134,8 +134,10 @@ def allocations(function: Any) -> list[tuple[str, int]]:
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
+    events = profiler.profiler.kineto_results.events()
     trace, held = [], 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+    # torch below 2.4 tells microseconds only; events of the same one keep their order.
+    for event in sorted(events, key=lambda event: event.start_ns() if hasattr(event, 'start_ns') else event.start_us()):
         if event.name() == '[memory]':
             held += event.nbytes()
             trace.append(('', held))
