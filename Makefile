@@ -51,7 +51,7 @@ test-slow: setup  ## Run the slow tests: builds and trainings
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'slow and not long' $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: setup  ## Run the tests of a quarter of an hour each: trainings on twenty real images
+test-long: setup  ## Run the tests of a quarter of an hour each: trainings on real images
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m long tests/test_real_images.py $(PYTEST_ARGS)
 
 .PHONY: test-openmmlab

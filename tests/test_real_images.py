@@ -60,6 +60,7 @@ def overfit(root, work_dir, iterations, options):
     return trained
 
 
+@pytest.mark.long
 def test_ade20k(tmp_path):
     """Three images, 150 classes."""
     figure = overfit(SAMPLES / 'ade20k', tmp_path / 'work', 300, [])
@@ -143,6 +144,7 @@ def resized(width, height):
         'test_dataloader.dataset.pipeline.1')]
 
 
+@pytest.mark.long
 def test_coco_panoptic(tmp_path):
     """Two images with 40 objects and 133 classes: panoptic, instance and semantic segmentation in one run."""
     figures = overfit_panoptic(SAMPLES / 'coco', tmp_path / 'work', 600, [])
