@@ -190,10 +190,10 @@ def test_names_in_annotations_do_not_lead_results_out(data, tmp_path):
     before = tree(tmp_path)
     run_command(
         [sys.executable, str(resolve_tool('test_dev')), str(work / 'config.py'), str(work / 'iter_1.pth'), '--out',
-         str(work / 'submission'), '--image-info', str(hostile / 'annotations/panoptic_val.json'), '--img-dir',
+         str(work / 'for-the-server'), '--image-info', str(hostile / 'annotations/panoptic_val.json'), '--img-dir',
          str(hostile / 'val'), '--work-dir', str(work)], work)
     new = tree(tmp_path) - before
-    assert any(path.startswith('c/d/work/submission') for path in new)
+    assert any(path.startswith('c/d/work/for-the-server') for path in new)
     assert {path for path in new if not path.startswith('c/d/work')} == set()
 
 
