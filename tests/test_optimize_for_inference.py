@@ -209,7 +209,7 @@ def test_bfloat16_is_near_and_read_out_in_float32(kind, request):
         assert 1e-5 < error < .05, (key, error)
 
 
-def test_only_what_a_prediction_reads_is_converted(panoptic, monkeypatch):
+def test_proposals_are_not_converted(panoptic, monkeypatch):
     converted = []
     plain = importlib.import_module('knet_plugin.inference.optimize')._to_plain
     optimized = optimize(panoptic, torch.bfloat16)
@@ -221,7 +221,8 @@ def test_only_what_a_prediction_reads_is_converted(panoptic, monkeypatch):
             branch.forward = branch.forward.function
     with torch.no_grad():
         optimized.panoptic_head.predict(feats, [])
-        assert len(converted) == 3  # kernels, masks and classes of the last stage
+        stages = optimized.panoptic_head.num_stages
+        assert len(converted) == 3 * stages  # kernels, masks and classes, the latter None but at the last stage
         outputs = optimized.panoptic_head(feats)
     assert {each.dtype for part in outputs for each in part} == {torch.float32}
     assert all(each.is_contiguous() for part in outputs for each in part)

@@ -10,11 +10,11 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from knet_plugin.core import KernelUpdate, KernelUpdateHead
+from knet_plugin.core import KernelUpdate
 from knet_plugin.core.mask_ops import resize
 from knet_plugin.core.recompute import has_statistics, recompute
 from knet_plugin.core.stage_config import stage_configs
-from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
+from knet_plugin.detection.kernel_head import KernelProposals
 from knet_plugin.detection.kernel_loss import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, segment_targets, stuff_owners
 from knet_plugin.registry import MODELS, TASK_UTILS
@@ -129,16 +129,13 @@ class KernelIterHead(BaseModule):
         Returns:
             What the kernel head proposes, and what each stage makes of it: masks at F's size, H x W.
         """
-        # Parts of another type need not know what may be left out.
-        lean = last_only and isinstance(self.kernel_head, KernelHead)
-        head = partial(self.kernel_head, semantics=False) if lean else self.kernel_head
+        head = partial(self.kernel_head, semantics=not last_only)
         proposals = recompute(head, feats) if self.with_cp else head(feats)
         kernels, mask_logits = proposals.kernels, proposals.mask_logits
-        updates = []
+        updates: list[KernelUpdate] = []
         for i, stage in enumerate(self.kernel_update_head, start=1):
-            unread = last_only and i < self.num_stages and isinstance(stage, KernelUpdateHead)
-            options = dict(classify=False) if unread else {}
-            updates.append(stage(proposals.features, kernels, mask_logits, **options))
+            read = not last_only or i == self.num_stages
+            updates.append(stage(proposals.features, kernels, mask_logits, classify=read))
             kernels, mask_logits, _ = updates[-1]
         return proposals, updates
 

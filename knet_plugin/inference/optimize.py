@@ -173,7 +173,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], A
     for module in features:
         yield module, 'forward', _all_plain if not found and module is features[-1] else None
     for module, name in found:
-        yield module, name, _plain_when_read if name == 'stages' else _all_plain
+        yield module, name, _updates_plain if name == 'stages' else _all_plain
 
 
 def _stock(head: nn.Module) -> nn.Module:
@@ -208,29 +208,10 @@ def _all_plain(outputs: Any) -> Any:
     return tree_map(_to_plain, outputs)
 
 
-def _plain_when_read(outputs: tuple[Any, Sequence[Any]]) -> tuple[Any, Sequence[Any]]:
-    """What ``KernelIterHead.stages`` returns: a prediction reads one stage of it, and never the proposals."""
+def _updates_plain(outputs: tuple[Any, Sequence[Any]]) -> tuple[Any, Any]:
+    """What ``KernelIterHead.stages`` returns, of which a prediction never reads the proposals."""
     proposals, updates = outputs
-    return proposals, _PlainWhenRead(updates)
-
-
-class _PlainWhenRead(Sequence):
-    """Outputs of which each is converted when somebody takes it for the first time."""
-
-    def __init__(self, outputs: Sequence[Any]) -> None:
-        self.outputs = outputs
-        self.plain: dict[int, Any] = {}
-
-    def __len__(self) -> int:
-        return len(self.outputs)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        i = range(len(self))[index]
-        if i not in self.plain:
-            self.plain[i] = _all_plain(self.outputs[i])
-        return self.plain[i]
+    return proposals, _all_plain(updates)
 
 
 def _kernel_branches(model: nn.Module) -> Iterator[nn.Module]:
