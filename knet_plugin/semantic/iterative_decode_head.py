@@ -16,8 +16,8 @@ from torch import Tensor
 from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.core import KernelUpdateHead
-from knet_plugin.finite_inputs import image_name
 from knet_plugin.registry import MODELS, SCOPE
+from knet_plugin.semantic.batch_checks import check_finite, check_labels
 from knet_plugin.semantic.seams import Refused, Seam, exchange, seam_of
 from knet_plugin.semantic.stage_config import resolve_stage_configs
 
@@ -182,9 +182,9 @@ class IterativeDecodeHead(BaseModule):
             The stock losses and metrics of stage i under ``<name>.s<i>``; those of other outputs under their own names.
         """
         head = self.kernel_generate_head
-        self._check_labels(batch_data_samples)
+        check_labels(batch_data_samples, max(self.num_classes, 2 if self.out_channels == 1 else 1), self.ignore_index)
         self._check_stages(seg_logits)
-        self._check_finite(batch_data_samples)
+        check_finite(self._stage_logits[-1], batch_data_samples)
         losses = {}
         for i, logits in enumerate(self._stage_logits):
             outputs, _ = exchange(seg_logits, self._stage_logits[-1], logits)
@@ -221,32 +221,6 @@ class IterativeDecodeHead(BaseModule):
             raise RuntimeError(f'the stages of {head} have no gradients: reentrant activation checkpointing runs them '
                                'without; use torch.utils.checkpoint with use_reentrant=False')
 
-    def _check_finite(self, batch_data_samples: list) -> None:
-        """Refuse a step that would turn the weights into NaN."""
-        logits = self._stage_logits[-1]
-        if logits.dtype == torch.float16:
-            return
-        finite = logits.isfinite().flatten(1).all(dim=1).tolist()
-        if broken := [image_name(batch_data_samples[i]) for i, fine in enumerate(finite) if not fine]:
-            raise FloatingPointError(
-                f'the logits of {", ".join(broken)} are not finite: an image has NaN or infinite pixels, or the '
-                'training has diverged. Batch norm spreads one such image over its batch and keeps it in its running '
-                'statistics, so go on from a checkpoint. FiniteInputHook names the image before that happens')
-
-    def _check_labels(self, batch_data_samples: list) -> None:
-        """Refuse labels that no class has, before they become an opaque index error or a CUDA assertion."""
-        limit = max(self.num_classes, 2 if self.out_channels == 1 else 1)
-        labels = torch.stack(_label_maps(batch_data_samples))
-        wrong = ((labels < 0) | (labels >= limit)) & (labels != self.ignore_index)
-        if not wrong.any():
-            return
-        first = int(wrong.flatten(1).any(dim=1).nonzero()[0])
-        path = image_name(batch_data_samples[first], 'seg_map_path')
-        values = torch.unique(labels[first][wrong[first]]).tolist()[:10]
-        raise ValueError(f'labels must be 0 .. {limit - 1} (num_classes={self.num_classes}) or '
-                         f'ignore_index={self.ignore_index}, got {values} in {path}; should the data set have '
-                         'reduce_zero_label?')
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Rename official weights below ``prefix``, then load as usual, as strictly as the caller wants."""
         rename_official_keys(state_dict, self, prefix)
@@ -256,29 +230,6 @@ class IterativeDecodeHead(BaseModule):
                 state_dict[f'{prefix}kernel_generate_head.{name}'] = state_dict.pop(prefix + name)
         log_hints(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _label_maps(batch_data_samples: list) -> list[Tensor]:
-    """The label maps of a batch, each (1, H, W); losses would fail far away, or stretch the logits to fit."""
-    maps = [sample.gt_sem_seg.data for sample in batch_data_samples]
-    for labels, sample in zip(maps, batch_data_samples, strict=True):
-        path = image_name(sample, 'seg_map_path')
-        if labels.dim() != 3 or labels.shape[0] != 1:
-            raise ValueError(f'a label map must be (1, height, width), got {tuple(labels.shape)} from {path}: is it an '
-                             'image of colours?')
-        expected = _padded_size(sample) or tuple(maps[0].shape[1:])
-        if tuple(labels.shape[1:]) != expected:
-            raise ValueError(f'a label map must have the size of its image, {expected} after padding, got '
-                             f'{tuple(labels.shape[1:])} from {path}')
-    return maps
-
-
-def _padded_size(sample: Any) -> tuple[int, int] | None:
-    """Height and width of an image as it is in the batch, if mmseg's data preprocessor has noted it."""
-    if 'padding_size' not in sample.metainfo:
-        return None
-    (height, width), (left, right, top, bottom) = sample.img_shape[:2], sample.padding_size
-    return int(height + top + bottom), int(width + left + right)
 
 
 def _build_stock_head(cfg: dict) -> BaseDecodeHead:
