@@ -85,6 +85,8 @@ class CheckpointHook(hooks.CheckpointHook):
         resumed = runner.message_hub.get_info('last_ckpt', '')
         if is_main_process() and os.path.abspath(os.path.dirname(resumed)) == os.path.abspath(self.out_dir):
             for name in runner.message_hub.get_info(_REPLACED, []):
+                if name in ('', '.', '..') or name != os.path.basename(name):
+                    continue  # not of our writing: a file says what is removed, so nothing beyond the folder may be
                 path = self.file_backend.join_path(self.out_dir, name)
                 if self.file_backend.isfile(path):
                     self.file_backend.remove(path)

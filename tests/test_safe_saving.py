@@ -157,6 +157,20 @@ def test_resuming_into_another_folder_removes_nothing_there(tmp_path, monkeypatc
     assert checkpoints(tmp_path / 'other') == ['epoch_1.pth']
 
 
+@pytest.mark.parametrize('name', ['..', '../precious', '{outside}', '.', ''])
+def test_a_checkpoint_cannot_have_files_elsewhere_removed(tmp_path, name):
+    outside = tmp_path / 'precious'
+    outside.mkdir()
+    work_dir = tmp_path / 'run'
+    make_runner(work_dir, 1, Runner).train()
+    checkpoint = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
+    checkpoint['message_hub']['runtime_info']['knet_plugin_replaced'] = [name.format(outside=outside)]
+    torch.save(checkpoint, work_dir / 'epoch_1.pth')
+    make_runner(work_dir, 2, Runner, 'epoch_1.pth').train()
+    assert outside.is_dir()
+    assert checkpoints(work_dir) == ['epoch_1.pth', 'epoch_2.pth']
+
+
 def test_best_model_outlives_a_failure(tmp_path, full_disk):
     work_dir = tmp_path / 'run'
     runner = make_runner(work_dir, epochs=1, save_best='score', rule='greater')
