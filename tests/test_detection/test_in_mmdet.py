@@ -23,8 +23,10 @@ SMALL = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
 NARROW = {
     'model.backbone.base_channels': 8, 'model.neck.in_channels': [8, 16, 32, 64], 'train_cfg.max_iters': 3,
     'train_cfg.val_interval': 3, 'default_hooks.checkpoint.interval': 3, 'train_dataloader.batch_size': 3,
-    # mmdet's visualizer cannot draw a panoptic map without any segment, which a model after three iterations yields.
-    'model.test_cfg.instance_score_thr': 0.0, 'model.test_cfg.overlap_thr': 0.0
+    # mmdet's visualizer can draw neither a panoptic map without any segment nor instances of which each is empty, both
+    # of which a model after three iterations yields.
+    'model.test_cfg.instance_score_thr': 0.0, 'model.test_cfg.overlap_thr': 0.0, 'model.test_cfg.mask_thr': 0.0,
+    'randomness.seed': 0
 }
 
 
