@@ -1,7 +1,6 @@
 """The optimised copy of a model: the same numbers, no training, and its way into runners and inferencers."""
 
 import copy
-import importlib
 import logging
 import re
 
@@ -209,23 +208,16 @@ def test_bfloat16_is_near_and_read_out_in_float32(kind, request):
         assert 1e-5 < error < .05, (key, error)
 
 
-def test_proposals_are_not_converted(panoptic, monkeypatch):
-    converted = []
-    plain = importlib.import_module('knet_plugin.inference.optimize')._to_plain
+def test_only_what_is_read_is_converted(panoptic):
     optimized = optimize(panoptic, torch.bfloat16)
-    monkeypatch.setattr('knet_plugin.inference.optimize._to_plain',
-                        lambda value: converted.append(value) or plain(value))
-    feats = optimized.extract_feat(FEW)
-    for branch in optimized.panoptic_head.modules():
-        if type(branch.forward).__name__ == '_Float32':  # which converts its own inputs
-            branch.forward = branch.forward.function
     with torch.no_grad():
-        optimized.panoptic_head.predict(feats, [])
-        stages = optimized.panoptic_head.num_stages
-        assert len(converted) == 3 * stages  # kernels, masks and classes, the latter None but at the last stage
+        feats = optimized.extract_feat(FEW)
+        proposals, updates = optimized.panoptic_head.stages(feats, last_only=True)
         outputs = optimized.panoptic_head(feats)
-    assert {each.dtype for part in outputs for each in part} == {torch.float32}
-    assert all(each.is_contiguous() for part in outputs for each in part)
+    assert proposals.mask_logits.dtype == torch.bfloat16 and proposals.semantic_logits is None
+    assert [update.class_logits is None for update in updates] == [True] * (len(updates) - 1) + [False]
+    read = [*updates[-1], *(each for part in outputs for each in part)]
+    assert {each.dtype for each in read} == {torch.float32} and all(each.is_contiguous() for each in read)
 
 
 def test_bfloat16_of_trained_weights_gives_nearly_the_same_result():
@@ -537,6 +529,29 @@ def test_config_follows_the_weights():
     model.train()  # as ever
     model.test_step(one_image())
     assert model.test_step.optimized is second
+
+
+def test_config_does_not_see_writes_behind_autograd():
+    """What its docstring says, and what it says to do about it."""
+    model = built_by_config()
+    with torch.no_grad():
+        before = model.test_step(one_image())[0].pred_instances.scores
+        for parameter in model.parameters():
+            parameter.data.zero_()
+        assert torch.equal(model.test_step(one_image())[0].pred_instances.scores, before)
+        model.test_step.optimized = None
+        assert not torch.equal(model.test_step(one_image())[0].pred_instances.scores, before)
+
+
+@pytest.mark.parametrize('by_config', [True, False])
+def test_within_inference_mode(by_config):
+    with torch.no_grad():
+        expected = built(panoptic_config(), MMDET_MODELS, 'mmdet').test_step(one_image())[0].pred_instances
+    with torch.inference_mode():
+        model = built_by_config() if by_config else optimize(built(panoptic_config(), MMDET_MODELS, 'mmdet'))
+        actual = model.test_step(one_image())[0].pred_instances
+    torch.testing.assert_close(actual.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    assert norms(model.test_step.optimized if by_config else model) == 0
 
 
 def test_config_in_copies_and_with_the_function():

@@ -59,8 +59,7 @@ def test_update_stage(batch, number, height, width, size, semantic, seed):
 
 
 def kernel_head(norm_cfg=NORM, size=1, number=KERNELS):
-    stuff = STUFF if size == 1 else 0  # a stuff kernel of 3 x 3 is one of 1 x 1, which the plain equations do not pad
-    return KernelHead(THINGS, stuff, number, 8, size, norm_cfg=norm_cfg, init_cfg=None).double()
+    return KernelHead(THINGS, STUFF, number, 8, size, norm_cfg=norm_cfg, init_cfg=None).double()
 
 
 @given(batch=st.integers(0, 3), height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 10**6),

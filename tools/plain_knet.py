@@ -55,7 +55,8 @@ def kernel_head(head: KernelHead, feats: Sequence[Tensor]) -> KernelProposals:
     objects = torch.einsum('bnhw,bchw->bnc', (mask_logits.sigmoid() > 0.5).to(features), features)
     kernels = head.init_kernels.weight[None] + objects[..., None, None]
     if head.num_stuff_classes:
-        stuff = head.conv_seg.weight[head.num_things_classes:]
+        # 1 x 1 kernels, in the centre of larger ones.
+        stuff = F.pad(head.conv_seg.weight[head.num_things_classes:], (head.kernel_size // 2, ) * 4)
         kernels = torch.cat([kernels, stuff[None].expand(len(loc), -1, -1, -1, -1)], dim=1)
         mask_logits = torch.cat([mask_logits, semantic_logits[:, head.num_things_classes:]], dim=1)
     return KernelProposals(features, kernels, mask_logits, semantic_logits)

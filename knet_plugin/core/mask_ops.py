@@ -15,10 +15,13 @@ def group_features(masks: Tensor, features: Tensor) -> Tensor:
     """Eq. 3, ``F^K = sum_uv M(u, v) F(u, v)``: (B, N, H, W) weights and (B, C, H, W) features to (B, N, C).
 
     The result is at least float32, as a sum over a large map leaves the range of float16, which the gradients of such a
-    product do not fit either: so float16 is left before it, also under autocast. In bfloat16, which has float32's
-    range, the product stays as fast as it is there.
+    product do not fit either: so float16 is left before it, also under autocast. bfloat16, which has float32's range,
+    stays, and autocast brings float32 to it.
     """
-    dtype = features.dtype if features.dtype == torch.bfloat16 else torch.promote_types(features.dtype, torch.float32)
+    dtype = features.dtype
+    if dtype == torch.float32 and autocasts(features.device.type):
+        dtype = _autocast_type(features.device.type)
+    dtype = dtype if dtype == torch.bfloat16 else torch.promote_types(dtype, torch.float32)
     with torch.autocast(features.device.type, enabled=False):
         grouped = torch.einsum('bnhw,bchw->bnc', masks.to(dtype), features.to(dtype))
     return grouped.to(torch.promote_types(dtype, torch.float32))
@@ -56,6 +59,13 @@ def autocasts(device_type: str) -> bool:
     if not _ASKS_BY_DEVICE:
         return torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
     return torch.is_autocast_enabled(device_type)
+
+
+def _autocast_type(device_type: str) -> torch.dtype:
+    """What automatic mixed precision makes of float32."""
+    if not _ASKS_BY_DEVICE:
+        return torch.get_autocast_cpu_dtype() if device_type == 'cpu' else torch.get_autocast_gpu_dtype()
+    return torch.get_autocast_dtype(device_type)
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

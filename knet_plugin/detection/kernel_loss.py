@@ -199,11 +199,11 @@ class KernelLoss(BaseModule):
         # In parts: what a focal loss makes on the way is many times as large as the logits. Those are enlarged part by
         # part, too, so that no larger logits are kept for the backward pass.
         total = semantic_logits.new_zeros((), dtype=torch.float32)
-        for image in range(len(labels)):
+        # Unbound first, since the gradient of every slice is brought to the size of what it was cut from.
+        for image, logits in enumerate(semantic_logits.unbind()):
             for source, height, kept, rows in _strips(semantic_logits.shape[2], labels.shape[1:]):
-                total = total + recompute(self._semantics, semantic_logits[image, :, source], height, kept,
-                                          labels[image, rows], None if weights is None else weights[image, rows],
-                                          foreground)
+                total = total + recompute(self._semantics, logits[:, source], height, kept, labels[image, rows],
+                                          None if weights is None else weights[image, rows], foreground)
         return dict(loss_seg=total)
 
 

@@ -31,11 +31,11 @@ class MaskHungarianAssigner(BaseAssigner):
         topk: Kernels that each object gets: the matching is repeated among those that are still free. Where they run
             out, the objects of the last round share what is left as the costs say.
         dtype: Type in which ``MaskCost`` and ``DiceCost`` multiply masks: ``'float32'``, or ``'bfloat16'``, which is
-            cheaper where the device has it. Their sums are float32 in any case; in bfloat16 the costs deviate by up to
+            cheaper where the device has it. All else is float32 in any case; in bfloat16 the costs deviate by up to
             0.024 times the sum of the two weights, so that nearly equal kernels may be matched the other way round.
 
     Raises:
-        ValueError: If ``topk`` is not positive, or ``dtype`` neither.
+        ValueError: If ``topk`` is not positive, or ``dtype`` neither, or bfloat16 with other mask costs.
     """
 
     def __init__(
@@ -52,6 +52,11 @@ class MaskHungarianAssigner(BaseAssigner):
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.mask_cost = TASK_UTILS.build(mask_cost)
         self.dice_cost = TASK_UTILS.build(dice_cost)
+        others = [name for name, cost in (('mask_cost', self.mask_cost), ('dice_cost', self.dice_cost))
+                  if type(cost) not in (MaskCost, DiceCost)]
+        if dtype != 'float32' and others:
+            raise ValueError(f'dtype={dtype!r} is for MaskCost and DiceCost only, but {others[0]} is a '
+                             f'{type(getattr(self, others[0])).__name__}')
         self.topk = topk
         self.dtype = getattr(torch, dtype)
 

@@ -80,7 +80,7 @@ class _SoftMaskCost(BaseMatchCost):
             **kwargs: Not read.
 
         Returns:
-            (N, G), at least float32.
+            (N, G), float32.
         """
         return self.of_overlaps(MaskOverlaps(self.activate(pred_instances.masks), gt_instances.masks))
 

@@ -22,7 +22,8 @@ def build_optimized(optimized_type: str, dtype: str | torch.dtype = 'float32',
     In a config, ``model.type`` becomes ``'knet_plugin.OptimizedForInference'``, and what it was is ``optimized_type``;
     the rest stays. Tests, test-time augmentation and the hosts' inferencers call ``test_step``. Everything else,
     training and validation included, sees the plain model. The copy is made by the first ``test_step``, and again when
-    the weights have been exchanged since.
+    the weights have been exchanged since. Only what is written through ``tensor.data`` goes unnoticed, as when
+    mmengine's ``EMAHook`` puts the weights back after a test: ``model.test_step.optimized = None`` drops the copy.
 
     Args:
         optimized_type: Type of a detector of mmdet or a segmentor of mmseg, such as ``'KNet'`` or ``'EncoderDecoder'``.

@@ -27,6 +27,7 @@ _NAMES = {str(dtype).removeprefix('torch.'): dtype for dtype in DTYPES}
 _ROUNDING = 1e-3  # relative: more than float32 loses by another order of summation
 
 
+@torch.inference_mode(False)  # which would not let the model be watched, to see what to fuse
 def optimize_for_inference(model: nn.Module,
                            dtype: torch.dtype = torch.float32,
                            compile: bool | Mapping[str, Any] = False,
@@ -61,11 +62,8 @@ def optimize_for_inference(model: nn.Module,
         TypeError: If the model is neither a detector nor a segmentor, or ``dtype`` or ``compile`` is of a wrong type.
         ValueError: If ``dtype`` is none of the above or not for the model's device, if the model has been optimised
             already, or if it has no ``backbone`` to be compiled or run in 16 bits.
-        RuntimeError: If the model does not run on ``inputs``, before or after, or within ``torch.inference_mode()``.
+        RuntimeError: If the model does not run on ``inputs``, before or after.
     """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError('optimize_for_inference watches the model to see what to fuse, which torch.inference_mode() '
-                           'does not allow: call it outside')
     device = _check(model, dtype, compile)
     inputs = random_inputs(model) if inputs is None else inputs.to(device)
     optimized = copy.deepcopy(model).requires_grad_(False).eval()

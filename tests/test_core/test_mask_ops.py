@@ -1,5 +1,6 @@
 import pytest
 import torch
+from operators import Operators
 
 from knet_plugin.core.mask_ops import group_features
 
@@ -31,6 +32,16 @@ def test_small_weights_count(dtype):
     """Those of a softmax over many kernels: 200 x 200 pixels of 2^-16 are 0.61 of a pixel."""
     result = grouped(torch.full((1, 1, 200, 200), 2.**-16), torch.ones(1, 1, 200, 200), dtype, autocast=True)
     assert float(result) == pytest.approx(200 * 200 * 2**-16, rel=4e-3)
+
+
+@pytest.mark.parametrize('features', [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('dtype', HALVES)
+def test_factors_under_autocast(features, dtype):
+    """Float16 is left; bfloat16 is not, also for what a norm has brought back to float32."""
+    with Operators() as operators:
+        grouped(torch.rand(2, 5, 4, 6).to(features), torch.randn(2, 8, 4, 6).to(features), dtype, autocast=True)
+    expected = {(torch.float32, torch.bfloat16): torch.bfloat16}.get((features, dtype), features)
+    assert [types for name, types, _ in operators.called if name == 'bmm'] == [{expected}]
 
 
 def test_float16_is_summed_in_float32():

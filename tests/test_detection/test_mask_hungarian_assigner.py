@@ -154,3 +154,5 @@ def test_bad_options():
         MaskHungarianAssigner(topk=0)
     with pytest.raises(ValueError, match="dtype='float16'"):
         MaskHungarianAssigner(dtype='float16')
+    with pytest.raises(ValueError, match="dtype='bfloat16' is for MaskCost and DiceCost only, but dice_cost is a "):
+        MaskHungarianAssigner(dice_cost=dict(type='mmdet.DiceCost'), dtype='bfloat16')

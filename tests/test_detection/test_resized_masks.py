@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
+from operators import Operators
 
 from knet_plugin.detection import resized_masks
 from knet_plugin.detection.resized_masks import ResizedMasks, above, owners
@@ -151,24 +151,6 @@ def test_no_score_at_all(most):
     with settings_of(MOST=most):
         owner, _ = owners(ResizedMasks(torch.rand(3, 8, 8), *[(32, 32)] * 3), torch.zeros(3), torch.ones(3).bool())
     assert not owner.any()
-
-
-class Operators(TorchDispatchMode):
-    """Name, types of arguments and bytes of the result of every operator; views do not count as made."""
-
-    def __init__(self):
-        super().__init__()
-        self.called = []
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        result = operator(*args, **(kwargs or {}))
-        inputs = [value for value in args if isinstance(value, torch.Tensor)]
-        places = {value.untyped_storage().data_ptr() for value in inputs}
-        made = [value.nbytes for value in (result if isinstance(result, (tuple, list)) else [result])
-                if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in places]
-        self.called.append((operator._schema.name.removeprefix('aten::'), {value.dtype for value in inputs},
-                            max(made, default=0)))
-        return result
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
