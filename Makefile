@@ -119,6 +119,13 @@ cache=; if folder=$$($$python -m pip cache dir 2>/dev/null); then \
 $$python -m pip install -q --no-deps --no-build-isolation $${cache:+"$$cache"} $(2)
 endef
 
+# The same arguments, once all hosts are there: where torch has changed since, pip takes the mmcv that it finds for the right one.
+define fit_mmcv
+$(1)/bin/python -c 'import torch, mmcv._ext' 2>/dev/null || { \
+    echo '==> mmcv was compiled for another torch: once more'; $(call compile_mmcv,$(1),--force-reinstall $(2)); \
+    $(1)/bin/python -c 'import torch, mmcv._ext'; }
+endef
+
 # $(call environment,TARGET,FOLDER,LOCK,NAME): the rules that set up one environment.
 define environment
 .PHONY: $(1)
@@ -144,6 +151,7 @@ $(2)/.done/hosts-$(call hash,$(LOCKS)): $(2)/.done/torch-$(call hash,$(LOCKS))
 	@noise='^(Looking|Collecting|Ignoring|Processing|Requirement already|  (Using|Preparing|Downloading))'; \
 	$(2)/bin/python -m pip install --no-deps --no-build-isolation --progress-bar off -r $(3) \
 	    | { grep -vE "$$$$noise" || true; }
+	@$$(call fit_mmcv,$(2),"$$$$(grep -hE '^(onedl-)?mmcv==' $(3) requirements/forks.txt | head -1)")
 	@touch $$@
 
 $(2)/.done/package-$(call hash,$(LOCKS) $(PACKAGE_FILES)): \
@@ -177,6 +185,7 @@ setup-latest:  ## Make .venv-latest with the newest version of everything
 	@$(LATEST)/bin/python -m pip install -q --upgrade torch numpy 'setuptools<81' wheel ninja psutil
 	@$(call compile_mmcv,$(LATEST),--upgrade onedl-mmcv)
 	@$(LATEST)/bin/python -m pip install -q --upgrade --no-deps --no-build-isolation -r $(LATEST)/names.txt
+	@$(call fit_mmcv,$(LATEST),onedl-mmcv)
 	@$(LATEST)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	@$(LATEST)/bin/python -m pip install -q --no-deps -r requirements/dev.txt
 

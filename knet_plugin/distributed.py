@@ -1,6 +1,7 @@
 """Several processes: on a machine without an accelerator, where the hosts' runners expect one, or on many machines."""
 
 import contextlib
+import gc
 import inspect
 import socket
 from collections.abc import Iterator
@@ -15,11 +16,11 @@ from mmengine.registry import RUNNERS, STRATEGIES
 from mmengine.runner import FlexibleRunner, Runner
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ['assert_all_resume_alike', 'build_runner']
+__all__ = ['assert_all_resume_alike', 'build_runner', 'leave_group']
 
-_BUFFERS = 'forward_sync_buffers'  # which torch 2.13 has in the place of the other
+_BUFFERS = 'forward_sync_buffers'
 if _BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
-    _BUFFERS = 'broadcast_buffers'
+    _BUFFERS = 'broadcast_buffers'  # its name before torch 2.13
 DDP = {'type': 'MMDistributedDataParallel', _BUFFERS: False}
 """How mmengine's runners wrap a model by default."""
 
@@ -94,3 +95,14 @@ def assert_all_resume_alike(cfg: Config) -> None:
         lines = [f'process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
         raise SystemExit('error: the processes would resume from different checkpoints:\n  ' + '\n  '.join(lines)
                          + '\nThe work folder has to be on storage that all machines share')
+
+
+def leave_group() -> None:
+    """Leave the group of the processes, at the end of a run that went well.
+
+    A process that ends as a member of it may be aborted: gloo's threads hold Python objects, which they let go when the
+    interpreter is gone. After an error the group stays, as others may be waiting in it.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # the wrapper of the model, which is in the group as well
+        torch.distributed.destroy_process_group()

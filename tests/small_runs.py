@@ -1,5 +1,6 @@
 """Trainings of seconds for the three tasks, each in processes of its own, and what they leave behind."""
 
+import atexit
 import contextlib
 import json
 import multiprocessing
@@ -30,7 +31,10 @@ CLEAR = dict(ambiguity=0, hue=1, min_object=20)
 
 @HOOKS.register_module()
 class Recorder(Hook):
-    """Writes the losses of every iteration to ``losses-RANK.jsonl`` and, at the end, the weights to ``weights.pth``."""
+    """Writes the losses of every iteration to ``losses-RANK.jsonl`` and, at the end, the weights to ``weights.pth``.
+
+    At the very end, ``group-RANK`` says whether the process is still a member of a group.
+    """
 
     priority = 'LOWEST'
 
@@ -44,6 +48,10 @@ class Recorder(Hook):
         state = getattr(runner.model, 'module', runner.model).state_dict()
         if runner.rank == 0:
             torch.save(state, Path(runner.work_dir, 'weights.pth'))
+
+    def after_run(self, runner: Runner) -> None:
+        note = Path(runner.work_dir, f'group-{runner.rank}').absolute()
+        atexit.register(lambda: note.write_text('member' if torch.distributed.is_initialized() else 'left'))
 
 
 @HOOKS.register_module()
@@ -154,8 +162,11 @@ def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', gp
     Raises:
         subprocess.TimeoutExpired: It took too long.
     """
-    return run_command(command_line(cfg, work_dir, *arguments, command=command, gpus=gpus), work_dir.parent, check,
+    done = run_command(command_line(cfg, work_dir, *arguments, command=command, gpus=gpus), work_dir.parent, check,
                        timeout, before, **environment)
+    if check:  # as one that ends as a member may be aborted, now and then
+        assert [note.read_text() for note in work_dir.glob('group-*')] == ['left'] * gpus
+    return done
 
 
 def run_command(command: list[str], folder: Path, check: bool = True, timeout: float = 600,

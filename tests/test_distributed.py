@@ -39,7 +39,7 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from knet_plugin.cli import resolve_tool
-from knet_plugin.distributed import _wrap_without_device, assert_all_resume_alike
+from knet_plugin.distributed import _wrap_without_device, assert_all_resume_alike, leave_group
 
 SIZE = 32
 ITERATIONS = dict(semantic=60, panoptic=200)
@@ -73,7 +73,7 @@ def _member(rank: int, function: Callable[..., Any], folder: Path, args: tuple) 
     distributed.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2,
                                    timeout=timedelta(seconds=60))
     torch.save(function(rank, *args), folder / f'result-{rank}.pth')
-    distributed.destroy_process_group()
+    leave_group()
 
 
 def tiny_detector(task: str) -> torch.nn.Module:
@@ -201,6 +201,20 @@ HOLLOW = (4, 6, 9, 11, 12, 13, 14, 15)
 the second batch, all of the second process in the third, all in the fourth."""
 CROWD = (16, 18)
 """Training images whose objects are crowds: those of the first process in the last batch."""
+
+
+def left_group(rank: int) -> list[bool]:
+    wrapped = DistributedDataParallel(torch.nn.Linear(2, 2))
+    wrapped(torch.ones(1, 2)).sum().backward()
+    del wrapped
+    leave_group()
+    left = not distributed.is_initialized()
+    leave_group()  # where there is none, as in a run of one process
+    return [left, not distributed.is_initialized()]
+
+
+def test_leaving_the_group(tmp_path):
+    assert in_two_processes(left_group, tmp_path) == [[True, True]] * 2
 
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,6 @@
 """What a killed process has started ends, too."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,7 +65,8 @@ def test_killed_training_leaves_nothing(processes, tmp_path):
             time.sleep(1)
             os.kill(first, signal.SIGKILL)
             for pid in trainings:
-                os.kill(pid, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):  # the killed one may have gone already
+                    os.kill(pid, signal.SIGCONT)
             assert command.wait(timeout=30) == 128 + signal.SIGKILL
         finally:
             command.kill()
@@ -85,7 +87,8 @@ def assert_ended(processes: set[int]) -> None:
     """Wait for their end a while, and kill those that go on."""
     ended = wait_until(lambda: not any(map(is_running, processes)), 20, fail=False)
     for process in filter(is_running, processes):
-        os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
     assert ended, 'some went on'
 
 
@@ -103,5 +106,5 @@ def is_running(pid: int) -> bool:
     try:
         with open(f'/proc/{pid}/stat') as file:
             return file.read().rpartition(')')[2].split()[0] != 'Z'
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
         return False

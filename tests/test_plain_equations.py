@@ -1,8 +1,6 @@
 """What the package computes in fewer steps equals the equations as they are written down, which the benchmark keeps."""
 
-import sys
-from pathlib import Path
-
+import plain_knet
 import pytest
 import torch
 from detection_cases import sample
@@ -14,9 +12,6 @@ from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.detection import KernelHead, KernelIterHead, KNetFusionHead, resized_masks
 from knet_plugin.detection.targets import segment_targets
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
-import plain_knet
 
 THINGS, STUFF, KERNELS = 3, 2, 4
 NORM = dict(type='GN', num_groups=2)

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config
@@ -77,6 +78,8 @@ def write(out: Path, text: str) -> Config:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)
     except OSError as error:
+        with suppress(OSError):  # a full disk leaves a part of it, which would be in the way of another try
+            out.unlink()
         raise SystemExit(f'error: {out} cannot be written: {error}') from None
     try:
         return Config.fromfile(out)

@@ -4,7 +4,7 @@
     python tools/benchmark.py model --device cuda
 
 Every contender lives in a process of its own. They take turns, one run each, so that whatever else slows the machine
-down slows all of them. What counts is the ratio of two medians of one run of this tool. Rows go to a CSV and a JSON
+down slows all of them. What counts is the median of the ratios in single turns. Rows go to a CSV and a JSON
 file, goals and their ratios to a table and a plot.
 """
 
@@ -29,6 +29,7 @@ import mmengine
 import mmseg
 import numpy as np
 import torch
+from marked_page import check_marks, replace_between
 from torch.utils.flop_counter import FlopCounterMode
 
 from knet_plugin import __version__
@@ -288,18 +289,28 @@ def with_fastest_layouts(rows: Sequence[dict[str, Any]], layouts: Sequence[str])
     return [*rows, *fastest.values()]
 
 
+def spread(values: Sequence[float]) -> tuple[float, float, float] | None:
+    """Quartiles, the median between them; None of fewer than two values."""
+    if len(values) < 2:
+        return None
+    low, middle, high = quantiles(values, n=4, method='inclusive')
+    return low, middle, high
+
+
 def verdicts(rows: Iterable[dict[str, Any]], goals: Iterable[Any]) -> list[dict[str, Any]]:
-    """Ratios of ours to others, with the quartiles of the ratios in single turns, and what they should be at most."""
+    """Ratios of ours to others, and what they should be at most.
+
+    A ratio is the median of those in single turns, beside which their quartiles stand; memory has one figure only.
+    """
     figures = {(row['mode'], row['setting'], row['contender']): row for row in rows}
     result = []
     for goal in goals:
         ours = figures.get((goal.mode, goal.setting, goal.contender))
         theirs = figures.get((goal.mode, goal.other_setting or goal.setting, goal.versus))
         if ours and theirs and ours.get(goal.quantity) is not None and theirs.get(goal.quantity):
-            ratio = ours[goal.quantity] / theirs[goal.quantity]
             turns = [one / other for one, other in zip(*(row.get('samples', {}).get(goal.quantity, ())
                                                          for row in (ours, theirs)), strict=False)]
-            low, _, high = quantiles(turns, n=4, method='inclusive') if len(turns) > 1 else (None, None, None)
+            low, ratio, high = spread(turns) or (None, ours[goal.quantity] / theirs[goal.quantity], None)
             counted = ours.get('products') and theirs.get('products')
             result.append(dict(mode=goal.mode, setting=goal.setting, contender=goal.contender, quantity=goal.quantity,
                                ours=ours[goal.quantity],
@@ -311,7 +322,9 @@ def verdicts(rows: Iterable[dict[str, Any]], goals: Iterable[Any]) -> list[dict[
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How the stages' time grows with N and S, as verdicts: the exponent of a power law, which should be 1 at most."""
+    """How the stages' time grows with N and S, as verdicts: the exponent of a power law, which should be 1 at most, as
+    the median of the turns.
+    """
     results = []
     for name, other, fixed in (('N', 'S', '3'), ('S', 'N', '100')):
         points = {}
@@ -325,10 +338,9 @@ def growth(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             def exponent(times: Sequence[float], sizes: Sequence[int] = sizes) -> float:
                 return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
-            slope = exponent([points[size]['seconds'] for size in sizes])
             turns = [exponent(times) for times in zip(*(
                 points[size].get('samples', {}).get('seconds', ()) for size in sizes), strict=False)]
-            low, _, high = quantiles(turns, n=4, method='inclusive') if len(turns) > 1 else (None, None, None)
+            low, slope, high = spread(turns) or (None, exponent([points[size]['seconds'] for size in sizes]), None)
             results.append(dict(
                 mode='scaling', setting=f'time ~ {name}^x, {name} = {sizes[0]} to {sizes[-1]}, {other} = {fixed}',
                 contender=points[sizes[0]]['contender'], quantity='exponent', ours=points[sizes[-1]]['seconds'],
@@ -381,8 +393,8 @@ def amount(row: dict[str, Any], quantity: str) -> str:
         return '-'
     if quantity in ('kept', 'peak'):
         return f'{value:,.0f} MiB'
-    spread = f' ({1000 * row["low"]:,.1f} to {1000 * row["high"]:,.1f})' if quantity == 'seconds' else ''
-    return f'{1000 * value:,.1f} ms{spread}'
+    quartiles = f' ({1000 * row["low"]:,.1f} to {1000 * row["high"]:,.1f})' if quantity == 'seconds' else ''
+    return f'{1000 * value:,.1f} ms{quartiles}'
 
 
 def figures_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -417,8 +429,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def ratio_of(row: dict[str, Any]) -> str:
     """A verdict's ratio with its quartiles."""
-    spread = '' if row.get('low') is None else f' ({row["low"]:.2f} to {row["high"]:.2f})'
-    return f'{row["ratio"]:.2f}{spread}'
+    quartiles = '' if row.get('low') is None else f' ({row["low"]:.2f} to {row["high"]:.2f})'
+    return f'{row["ratio"]:.2f}{quartiles}'
 
 
 def missed_table(results: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], rate: str) -> str:
@@ -437,7 +449,9 @@ def missed_table(results: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any
         spared = '-' if row.get('products') is None else f'{row["products"]:.2f}'
         lines.append(f'| `{row["mode"]}`: {row["setting"]}, {NAMES[row["quantity"]]} of {row["contender"]} | '
                      f'{row["versus"]} | {ratio_of(row)} | {row["goal"]:.2f} | {spared} | {over} | {row["why"]} |')
-    return '\n'.join(lines) if len(lines) > 2 else 'Nothing.'
+    if len(lines) > 2:
+        return '\n'.join(lines)
+    return 'Nothing.' if results else 'No goal has been measured.'
 
 
 def write_page(folder: Path, page: Path, goals: Sequence[Any], rate: str, layouts: Sequence[str] = ()) -> None:
@@ -459,10 +473,8 @@ def write_page(folder: Path, page: Path, goals: Sequence[Any], rate: str, layout
         failed = '\n'.join(f'- failed: {line}' for line in result.get('failures', ()))
         parts = (table(found) if found else '', profile(rows, rate) or figures_table(rows), failed)
         sections.append('\n\n'.join([f'### `{mode}`', f'{about}; medians of {runs} runs.', *filter(None, parts)]))
-    before, _, rest = page.read_text().partition(BEGIN)
     missed = f'### What is missed\n\n{missed_table(all_verdicts, all_rows, rate)}'
-    body = '\n\n'.join([missed, *sections])
-    page.write_text(f'{before}{BEGIN}\n\n{body}\n\n{END}{rest.partition(END)[2]}')
+    replace_between(page, BEGIN, END, '\n\n'.join([missed, *sections]))
     write_csv(page.with_suffix('.csv'), all_rows)
     page.with_suffix('.json').write_text(json.dumps(results, indent=1) + '\n')
     plot(all_verdicts, page.with_suffix('.png'))
@@ -513,14 +525,20 @@ def main() -> None:
         parser.error(f'unknown modes {unknown}; known are {", ".join(MODES)} and all')
     if args.runs is not None and args.runs < 2:
         parser.error(f'--runs must be at least 2, got {args.runs}')
-    if args.page and not (args.page.is_file() and BEGIN in args.page.read_text()):
-        parser.error(f'--page must name a page with {BEGIN}, got {args.page}; modes stand before it')
+    if args.page:
+        check_marks(args.page, BEGIN, END)
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        parser.error(f'--device is {args.device}, but torch sees no GPU')
     sys.path.insert(0, str(ROOT / 'tools'))
     # The server of the processes on a CPU finds modules by this alone.
     os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT / 'tools'), str(ROOT), os.environ.get('PYTHONPATH', '')])
     multiprocessing.set_forkserver_preload(['benchmark_cases'])
-    from benchmark_cases import GOALS, LAYOUTS, RATE
+    from benchmark_cases import GOALS, LAYOUTS, RATE, cases
 
+    for mode in modes:
+        if not any(args.only in case.setting for _, case in cases(mode)):
+            parser.error(f'no setting of {mode} contains --only {args.only!r}; there are '
+                         f'{", ".join(sorted({case.setting for _, case in cases(mode)}))}')
     args.out.mkdir(parents=True, exist_ok=True)
     about = machine(args.device, args.threads)
     print(about)

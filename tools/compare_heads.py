@@ -20,6 +20,7 @@ from typing import Any
 
 import matplotlib
 import torch
+from marked_page import replace_between
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -173,19 +174,6 @@ def plot(figures: dict[tuple[str, int], dict[str, list[float]]]) -> None:
     figure.savefig(PLOT, dpi=110)
 
 
-def write_page(text: str) -> None:
-    """Put the table between its marks in the page.
-
-    Raises:
-        SystemExit: The page does not have them, in their order.
-    """
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f'error: {PAGE} must have the lines {BEGIN!r} and, below it, {END!r}')
-    PAGE.write_text(f'{before}{BEGIN}\n\n{text}\n\n{END}{after}')
-
-
 def main() -> None:
     """Train what is not trained yet, then write table and plot."""
     parser = argparse.ArgumentParser(description='What K-Net gains on several kinds of decode heads')
@@ -213,7 +201,7 @@ def main() -> None:
         plot(figures)
         text = table(figures)
         print(text)
-        write_page(text)
+        replace_between(PAGE, BEGIN, END, text)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from marked_page import replace_between
 from mmengine.config import Config
 from mmseg.models.segmentors import BaseSegmentor
 
@@ -212,20 +213,6 @@ def table(rows: list[Row]) -> str:
     return '\n'.join(lines)
 
 
-def write_page(rows: list[Row]) -> None:
-    """Put the table between its marks in the page.
-
-    Raises:
-        SystemExit: The page does not have them, in their order.
-    """
-    page = PAGE.read_text()
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f'error: {PAGE} must have the lines {BEGIN!r} and, below it, {END!r}')
-    PAGE.write_text(f'{before}{BEGIN}\n\n{table(rows)}\n{END}{after}')
-
-
 def main() -> None:
     """Write the configs, or measure."""
     algorithms = {algorithm.name: algorithm for generation in GENERATIONS.values() for algorithm in generation}
@@ -264,7 +251,7 @@ def main() -> None:
         gc.collect()
         write_rows(rows)
         print(row, flush=True)
-    write_page(rows)
+    replace_between(PAGE, BEGIN, END, table(rows))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.distributed import build_runner
+from knet_plugin.distributed import build_runner, leave_group
 
 PICKLES = ('.pkl', '.pickle')
 
@@ -95,3 +95,4 @@ def main() -> None:
 
 if __name__ == '__main__':
     main()
+    leave_group()

@@ -8,7 +8,7 @@ from torch.distributed import is_torchelastic_launched
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.distributed import assert_all_resume_alike, build_runner
+from knet_plugin.distributed import assert_all_resume_alike, build_runner, leave_group
 from knet_plugin.orphans import end_forks_with_this, end_with_parent
 from knet_plugin.reproducible import seed_by_position
 from knet_plugin.resuming import find_checkpoint
@@ -104,3 +104,4 @@ def main() -> None:
 
 if __name__ == '__main__':
     main()
+    leave_group()

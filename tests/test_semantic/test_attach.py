@@ -1,6 +1,7 @@
 """``knet_plugin.attach`` and its tool."""
 
 import copy
+import errno
 import re
 import runpy
 import sys
@@ -252,6 +253,20 @@ def test_tool_below_a_file(tmp_path, monkeypatch):
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit, match='x.py cannot be written: .*Errno'):
         run(monkeypatch, FAST, '--no-trial', '-o', tmp_path / 'file/x.py')
+
+
+def test_tool_on_a_full_disk(tmp_path, monkeypatch):
+    write_text = Path.write_text
+
+    def fill(path, text):
+        write_text(path, text[:10])
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'write_text', fill)
+        with pytest.raises(SystemExit, match='x.py cannot be written: .*No space left'):
+            run(monkeypatch, FAST, '--no-trial', '-o', tmp_path / 'x.py')
+    assert not list(tmp_path.iterdir())
 
 
 def test_tool_below_links(tmp_path, monkeypatch):

@@ -101,15 +101,6 @@ def test_page_and_plot(tool, monkeypatch):
     assert tool.PLOT.stat().st_size > 0
 
 
-@pytest.mark.parametrize('text', ['no marks', '{BEGIN}\nkept', '{END}\n{BEGIN}\nkept'])
-def test_a_page_without_marks_is_left_alone(tool, text):
-    text = text.format(BEGIN=tool.BEGIN, END=tool.END)
-    tool.PAGE.write_text(text)
-    with pytest.raises(SystemExit, match='heads.md must have the lines'):
-        tool.write_page('table')
-    assert tool.PAGE.read_text() == text
-
-
 def test_a_misspelt_algorithm(tool, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(tool, monkeypatch, '--only', 'Fcn')

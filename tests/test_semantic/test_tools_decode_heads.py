@@ -117,15 +117,6 @@ def test_the_page(tool, tried, monkeypatch):
     assert 'RuntimeError' not in tool.PAGE.read_text()
 
 
-@pytest.mark.parametrize('text', ['no marks', '{BEGIN}\nkept', '{END}\n{BEGIN}\nkept'])
-def test_a_page_without_marks_is_left_alone(tool, text):
-    text = text.format(BEGIN=tool.BEGIN, END=tool.END)
-    tool.PAGE.write_text(text)
-    with pytest.raises(SystemExit, match='heads.md must have the lines'):
-        tool.write_page([])
-    assert tool.PAGE.read_text() == text
-
-
 def test_the_table_in_the_docs_is_of_the_measured_rows():
     spec = importlib.util.spec_from_file_location('knet_tool_decode_heads', resolve_tool('decode_heads'))
     module = importlib.util.module_from_spec(spec)
