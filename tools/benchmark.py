@@ -420,11 +420,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     lines = ['| setting | quantity | ours | against | theirs | ratio (quartiles) | goal | met |', '|---' * 8 + '|']
     for row in results:
         unit, factor, digits = ('MiB', 1, 0) if row['quantity'] in ('kept', 'peak') else ('ms', 1000, 1)
-        name = '' if row['contender'] in ('knet_plugin', row['versus']) else f' ({row["contender"]})'
         ours, theirs = (f'{factor * row[side]:,.{digits}f} {unit}' for side in ('ours', 'theirs'))
-        lines.append(f'| {row["setting"]}{name} | {NAMES[row["quantity"]]} | {ours} | {row["versus"]} | {theirs} | '
+        lines.append(f'| {row["setting"]}{variant(row)} | {NAMES[row["quantity"]]} | {ours} | {row["versus"]} | {theirs} | '
                      f'{ratio_of(row)} | {row["goal"]:.2f} | {"yes" if row["met"] else "no"} |')
     return '\n'.join(lines)
+
+
+def variant(row: dict[str, Any]) -> str:
+    """What to add to the setting of a verdict where it is not about the package as it is."""
+    return '' if row['contender'] in ('knet_plugin', row['versus']) else f' ({row["contender"]})'
 
 
 def ratio_of(row: dict[str, Any]) -> str:
@@ -497,12 +501,12 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     positions = range(len(results))
     axes.barh(positions, [row['ratio'] for row in results], color=['#3a8' if row['met'] else '#c54' for row in results])
     axes.plot([row['goal'] for row in results], positions, 'k|', markersize=11, label='goal')
-    axes.set_yticks(positions, [f'{row["setting"]}: {NAMES[row["quantity"]]} / {row["versus"]}' for row in results],
-                    fontsize=7)
+    axes.set_yticks(positions, [f'{row["setting"]}{variant(row)}: {NAMES[row["quantity"]]} / {row["versus"]}'
+                                for row in results], fontsize=7)
     axes.axvline(1, color='0.5', linewidth=0.8)
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.set_xlabel('ratio, ours / theirs')
-    axes.legend(loc='lower right')
+    axes.legend(loc='lower right', bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110, bbox_inches='tight')
 
 
