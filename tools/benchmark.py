@@ -421,8 +421,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     for row in results:
         unit, factor, digits = ('MiB', 1, 0) if row['quantity'] in ('kept', 'peak') else ('ms', 1000, 1)
         ours, theirs = (f'{factor * row[side]:,.{digits}f} {unit}' for side in ('ours', 'theirs'))
-        lines.append(f'| {row["setting"]}{variant(row)} | {NAMES[row["quantity"]]} | {ours} | {row["versus"]} | {theirs} | '
-                     f'{ratio_of(row)} | {row["goal"]:.2f} | {"yes" if row["met"] else "no"} |')
+        lines.append(f'| {row["setting"]}{variant(row)} | {NAMES[row["quantity"]]} | {ours} | {row["versus"]} | '
+                     f'{theirs} | {ratio_of(row)} | {row["goal"]:.2f} | {"yes" if row["met"] else "no"} |')
     return '\n'.join(lines)
 
 
