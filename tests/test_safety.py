@@ -193,7 +193,7 @@ def test_names_in_annotations_do_not_lead_results_out(data, tmp_path):
          str(work / 'for-the-server'), '--image-info', str(hostile / 'annotations/panoptic_val.json'), '--img-dir',
          str(hostile / 'val'), '--work-dir', str(work)], work)
     new = tree(tmp_path) - before
-    assert any(path.startswith('c/d/work/for-the-server') for path in new)
+    assert any('for-the-server' in Path(path).parts for path in new)
     assert {path for path in new if not path.startswith('c/d/work')} == set()
 
 

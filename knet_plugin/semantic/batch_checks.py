@@ -30,25 +30,27 @@ def check_finite(logits: Tensor, batch_data_samples: list) -> None:
             'go on from a checkpoint. FiniteInputHook names the image before that happens')
 
 
-def check_labels(batch_data_samples: list, num_classes: int, ignore_index: int) -> None:
+def check_labels(batch_data_samples: list, num_classes: int, out_channels: int, ignore_index: int) -> None:
     """Refuse labels that no class has, before they become an opaque index error or a CUDA assertion.
 
     Args:
         batch_data_samples: mmseg's data samples.
-        num_classes: Labels are 0 .. ``num_classes`` - 1; 2 where a single output tells two classes.
+        num_classes: Labels are 0 .. ``num_classes`` - 1.
+        out_channels: Of the head; a single one tells two classes, whatever ``num_classes`` is.
         ignore_index: Another label that is allowed.
 
     Raises:
         ValueError: If there are others, or a label map is not (1, H, W) or not of the size of its image.
     """
     labels = torch.stack(_label_maps(batch_data_samples))
-    wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
+    limit = max(num_classes, 2 if out_channels == 1 else 1)
+    wrong = ((labels < 0) | (labels >= limit)) & (labels != ignore_index)
     if not wrong.any():
         return
     first = int(wrong.flatten(1).any(dim=1).nonzero()[0])
     path = image_name(batch_data_samples[first], 'seg_map_path')
     values = torch.unique(labels[first][wrong[first]]).tolist()[:10]
-    raise ValueError(f'labels must be 0 .. {num_classes - 1} (num_classes={num_classes}) or '
+    raise ValueError(f'labels must be 0 .. {limit - 1} (num_classes={num_classes}) or '
                      f'ignore_index={ignore_index}, got {values} in {path}; should the data set have '
                      'reduce_zero_label?')
 

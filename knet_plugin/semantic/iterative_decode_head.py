@@ -182,7 +182,7 @@ class IterativeDecodeHead(BaseModule):
             The stock losses and metrics of stage i under ``<name>.s<i>``; those of other outputs under their own names.
         """
         head = self.kernel_generate_head
-        check_labels(batch_data_samples, max(self.num_classes, 2 if self.out_channels == 1 else 1), self.ignore_index)
+        check_labels(batch_data_samples, self.num_classes, self.out_channels, self.ignore_index)
         self._check_stages(seg_logits)
         check_finite(self._stage_logits[-1], batch_data_samples)
         losses = {}
