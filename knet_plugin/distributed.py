@@ -103,6 +103,13 @@ def leave_group() -> None:
     A process that ends as a member of it may be aborted: gloo's threads hold Python objects, which they let go when the
     interpreter is gone. After an error the group stays, as others may be waiting in it.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()  # the wrapper of the model, which is in the group as well
-        torch.distributed.destroy_process_group()
+    group = torch.distributed.group.WORLD if torch.distributed.is_available() else None
+    if group is None:
+        return
+    gc.collect()  # the wrapper of the model, which is in the group as well
+    # Before torch 2.8 the group waits for gloo's threads without letting go of the interpreter, for which such a thread
+    # may be waiting: forever. The communicators themselves do let go of it. So they have to be the last to leave.
+    communicators = [group._get_backend(device) for device in group._device_types]
+    del group
+    torch.distributed.destroy_process_group()
+    del communicators

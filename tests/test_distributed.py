@@ -1,6 +1,7 @@
 """Two processes do what one does with all their images."""
 
 import contextlib
+import faulthandler
 import itertools
 import json
 import multiprocessing
@@ -50,10 +51,11 @@ BATCHES = (('objects', 'objects'), ('objects', 'void'), ('void', 'void'), ('crow
 def in_two_processes(function: Callable[..., Any], folder: Path, *args: Any, timeout: float = 120) -> list[Any]:
     """Call ``function(rank, *args)`` in two processes of one group, and return both results.
 
-    The processes are forks of this one, so nothing is imported again. They are killed after ``timeout`` seconds.
+    The processes are forks of this one, so nothing is imported again. They are killed after ``timeout`` seconds, and
+    say shortly before where they are.
     """
     context = multiprocessing.get_context('fork')
-    processes = [context.Process(target=_member, args=(rank, function, folder, args)) for rank in range(2)]
+    processes = [context.Process(target=_member, args=(rank, function, folder, args, timeout)) for rank in range(2)]
     for process in processes:
         process.start()
     end = time.monotonic() + timeout
@@ -68,8 +70,9 @@ def in_two_processes(function: Callable[..., Any], folder: Path, *args: Any, tim
     return [torch.load(folder / f'result-{rank}.pth', weights_only=False) for rank in range(2)]
 
 
-def _member(rank: int, function: Callable[..., Any], folder: Path, args: tuple) -> None:
+def _member(rank: int, function: Callable[..., Any], folder: Path, args: tuple, timeout: float) -> None:
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(0.9 * timeout, file=2)
     distributed.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2,
                                    timeout=timedelta(seconds=60))
     torch.save(function(rank, *args), folder / f'result-{rank}.pth')
@@ -215,6 +218,22 @@ def left_group(rank: int) -> list[bool]:
 
 def test_leaving_the_group(tmp_path):
     assert in_two_processes(left_group, tmp_path) == [[True, True]] * 2
+
+
+def left_while_gloo_waits(rank: int) -> bool:
+    """Leave while gloo's thread waits for the interpreter, to let go of tensors that nobody else holds."""
+    sys.setswitchinterval(60)
+    time.sleep(rank / 2)  # so that the first process has let go before all is gathered
+    distributed.all_gather([torch.zeros(1) for _ in range(2)], torch.ones(1), async_op=True)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:  # no pause, in which the thread could have the interpreter
+        pass
+    leave_group()
+    return not distributed.is_initialized()
+
+
+def test_leaving_the_group_while_gloo_waits_for_the_interpreter(tmp_path):
+    assert in_two_processes(left_while_gloo_waits, tmp_path, timeout=40) == [True, True]
 
 
 @pytest.fixture(scope='module')
