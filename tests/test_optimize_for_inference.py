@@ -23,6 +23,7 @@ from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer
 from mmseg.registry import MODELS as MMSEG_MODELS
+from mmseg.structures import SegDataSample
 from small_runs import run, small_config, small_data
 from torch import _dynamo as dynamo
 from torch import nn
@@ -293,6 +294,10 @@ def test_training_and_loading_are_refused(panoptic):
     (dict(dtype='bfloat16'), TypeError, "dtype must be a torch.dtype, got dtype='bfloat16'"),
     (dict(dtype=torch.float16), ValueError, 'dtype=torch.float16 is for GPUs'),
     (dict(compile='inductor'), TypeError, "compile must be .*, got compile='inductor'"),
+    (dict(channels_last='no'), TypeError, "channels_last must be True or False, got channels_last='no'"),
+    (dict(compile=dict(mode='nonsense')), RuntimeError, "does not run with .* compile={'mode': 'nonsense'}"),
+    (dict(inputs=[torch.zeros(3, 9, 9)]), TypeError, r'inputs must be .* \(B, C, H, W\), got list'),
+    (dict(inputs=torch.zeros(3, 9, 9)), TypeError, r'inputs must be .* \(B, C, H, W\), got \(3, 9, 9\)'),
     (dict(inputs=torch.zeros(1, 5, 9, 9)), RuntimeError, r'KNet does not run on inputs of the shape \(1, 5, 9, 9\)'),
 ])
 def test_wrong_options(panoptic, options, error, message):
@@ -374,20 +379,19 @@ def run_test(model, tmp_path, hooks=(), **default_hooks):
 
 
 class Watch(OptimizeForInferenceHook):
-    """Notes what the test runs."""
+    """Keeps what the test runs."""
 
     def before_test_epoch(self, runner):
         super().before_test_epoch(runner)
-        self.model = runner.model
+        self.step = runner.model.test_step
 
 
 def test_hook_runs_the_test_with_the_optimised_model(panoptic, tmp_path):
     _, expected = run_test(panoptic, tmp_path / 'plain')
     watch = Watch()
     runner, score = run_test(panoptic, tmp_path / 'optimized', [watch])
-    assert norms(watch.model) == 0 and runner.model is panoptic
+    assert norms(watch.step.optimized) == 0 and runner.model is panoptic and 'test_step' not in vars(panoptic)
     assert score == pytest.approx(expected, abs=1e-4)
-    assert watch._plain is None
     # As --cfg-options can say it.
     _, low = run_test(panoptic, tmp_path / 'low', optimize=dict(type='knet_plugin.OptimizeForInferenceHook',
                                                                 dtype='bfloat16'))
@@ -408,9 +412,11 @@ def test_hook_comes_after_averaged_weights(panoptic, tmp_path):
     with torch.no_grad():
         ema.ema_model.module.panoptic_head.kernel_head.init_kernels.weight.zero_()
     runner.call_hook('before_test_epoch')
-    assert not watch.model.panoptic_head.kernel_head.init_kernels.weight.any()
+    with torch.no_grad():
+        model.eval().test_step(one_image())
+    assert not watch.step.optimized.panoptic_head.kernel_head.init_kernels.weight.any()
     runner.call_hook('after_test_epoch', metrics={})
-    assert runner.model is model and model.panoptic_head.kernel_head.init_kernels.weight.any()
+    assert model.panoptic_head.kernel_head.init_kernels.weight.any()
 
 
 def test_hook_finds_the_model_in_wrappers(panoptic, monkeypatch):
@@ -423,9 +429,9 @@ def test_hook_finds_the_model_in_wrappers(panoptic, monkeypatch):
         runner = type('AnyRunner', (), dict(model=wrapper))()
         hook = OptimizeForInferenceHook()
         hook.before_test_epoch(runner)
-        assert runner.model is wrapper and norms(wrapper.module) == 0
+        assert runner.model is wrapper and wrapper.module is panoptic and 'test_step' in vars(panoptic)
         hook.after_test_epoch(runner, {})
-        assert wrapper.module is panoptic
+        assert 'test_step' not in vars(panoptic)
     with pytest.raises(TypeError, match='none that is wrapped in another module, got MMDistributedDataParallel'):
         optimize(distributed)
     distributed._modules['sharded'] = distributed._modules.pop('module')
@@ -563,6 +569,34 @@ def test_config_in_copies_and_with_the_function():
         optimized = optimize(model)  # as the hook does
         optimized.test_step(one_image())
     assert norms(optimized) == 0 and 'test_step' not in vars(optimized) and 'test_step' in vars(model)
+
+
+def test_hook_leaves_the_step_of_a_config():
+    model = built_by_config()
+    step = model.test_step
+    hook, runner = OptimizeForInferenceHook(), type('AnyRunner', (), dict(model=model))()
+    hook.before_test_epoch(runner)
+    assert model.test_step is not step
+    hook.after_test_epoch(runner)
+    assert model.test_step is step
+
+
+def test_what_cannot_take_any_image_is_measured_on_the_first(monkeypatch):
+    """A model of grey images, and one that goes over an image in crops of the size that it was made for."""
+    grey, crops = semantic_config(), semantic_config()
+    grey.model.data_preprocessor.update(mean=[128.], std=[50.], bgr_to_rgb=False, rgb_to_bgr=False)
+    grey.model.backbone.in_channels = 1
+    crops.model.test_cfg = dict(mode='slide', crop_size=(32, 48), stride=(32, 48))
+    for cfg, channels, size in (grey, 1, (64, 96)), (crops, 3, (32, 48)):
+        model = built(optimized_by_config(cfg), MMSEG_MODELS, 'mmseg')
+        image = torch.randint(0, 255, (channels, 64, 96), dtype=torch.uint8)
+        sample = SegDataSample(metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96)))
+        records = logged(monkeypatch)
+        with torch.no_grad():
+            result = model.test_step(dict(inputs=[image], data_samples=[sample]))[0].seg_logits.data
+            expected = type(model).test_step(model, dict(inputs=[image], data_samples=[sample]))[0].seg_logits.data
+        assert f'shape (1, {channels}, {size[0]}, {size[1]})' in ''.join(record.getMessage() for record in records)
+        torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_config_refuses_wrong_options():

@@ -18,7 +18,7 @@ from knet_plugin.inference.deviation import Deviation, check_model, compare, ran
 from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
 from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
 
-__all__ = ['DTYPES', 'as_dtype', 'check_options', 'optimize_for_inference']
+__all__ = ['DTYPES', 'checked_options', 'optimize_for_inference']
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What the products of backbone, neck and head may be computed in."""
@@ -59,12 +59,12 @@ def optimize_for_inference(model: nn.Module,
         The copy. It serves wherever the model did: ``inferencer.model = optimize_for_inference(inferencer.model)``.
 
     Raises:
-        TypeError: If the model is neither a detector nor a segmentor, or ``dtype`` or ``compile`` is of a wrong type.
+        TypeError: If the model is neither a detector nor a segmentor, or one of the other arguments is of a wrong type.
         ValueError: If ``dtype`` is none of the above or not for the model's device, if the model has been optimised
             already, or if it has no ``backbone`` to be compiled or run in 16 bits.
-        RuntimeError: If the model does not run on ``inputs``, before or after.
+        RuntimeError: If the model does not run on ``inputs``, before or after, or torch cannot compile it.
     """
-    device = _check(model, dtype, compile)
+    device = _check(model, dtype, compile, channels_last, inputs)
     inputs = random_inputs(model) if inputs is None else inputs.to(device)
     optimized = copy.deepcopy(model).requires_grad_(False).eval()
     if getattr(vars(optimized).get('test_step'), 'optimizes', False):  # a model that does this by itself
@@ -76,15 +76,15 @@ def optimize_for_inference(model: nn.Module,
                            f'is: {type(error).__name__}: {error}') from error
     fuse_pairs(optimized, pairs)
     _warn_of_more_than_rounding(compare(expected, raw_outputs(optimized, inputs)), model, 'fused batch norms')
-    _replace_forwards(optimized, dtype, compile, channels_last)
-    optimized.train = MethodType(_refuse_training, optimized)  # type: ignore[method-assign]
-    optimized._register_load_state_dict_pre_hook(_refuse_weights)
     settings = f'dtype={dtype}, compile={compile}, channels_last={channels_last}'
     try:
+        _replace_forwards(optimized, dtype, compile, channels_last)
         actual = raw_outputs(optimized, inputs)
     except Exception as error:
         raise RuntimeError(f'{type(model).__name__} does not run with {settings}, while it does without: '
                            f'{type(error).__name__}: {error}') from error
+    optimized.train = MethodType(_refuse_training, optimized)  # type: ignore[method-assign]
+    optimized._register_load_state_dict_pre_hook(_refuse_weights)
     deviations = compare(expected, actual)
     found = ', '.join(f'{name} {deviation}' for name, deviation in deviations.items())
     print_log(f'{type(model).__name__} optimised for inference ({settings}, {len(pairs)} batch norms fused). Largest '
@@ -102,31 +102,42 @@ def _warn_of_more_than_rounding(deviations: Mapping[str, Deviation], model: nn.M
                   level=logging.WARNING)
 
 
-def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The type of a name such as ``'bfloat16'``, as configs have it, or what was given.
+def checked_options(dtype: str | torch.dtype, compile: bool | Mapping[str, Any],
+                    channels_last: bool) -> dict[str, Any]:
+    """Options of :func:`optimize_for_inference` as a config has them, checked as far as possible without a model.
 
-    Raises:
-        ValueError: If the name is none of ``DTYPES``.
+    Args:
+        dtype: Name of a type, such as ``'bfloat16'``, or torch's object of that name.
+        compile: As for the function.
+        channels_last: As for the function.
     """
-    if isinstance(dtype, str) and dtype not in _NAMES:
-        raise ValueError(f'dtype must be one of {", ".join(_NAMES)}, got dtype={dtype!r}')
-    return _NAMES[dtype] if isinstance(dtype, str) else dtype
+    if isinstance(dtype, str):
+        if dtype not in _NAMES:
+            raise ValueError(f'dtype must be one of {", ".join(_NAMES)}, got dtype={dtype!r}')
+        dtype = _NAMES[dtype]
+    _check_options(dtype, compile, channels_last)
+    return dict(dtype=dtype, compile=compile, channels_last=channels_last)
 
 
-def check_options(dtype: torch.dtype, compile: bool | Mapping[str, Any]) -> None:
-    """Check what can be checked without a model; see :func:`optimize_for_inference`."""
+def _check_options(dtype: torch.dtype, compile: bool | Mapping[str, Any], channels_last: bool) -> None:
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f'dtype must be a torch.dtype, got dtype={dtype!r}')
     if dtype not in DTYPES:
         raise ValueError(f'dtype must be one of {", ".join(map(str, DTYPES))}, got dtype={dtype}')
     if not isinstance(compile, bool | Mapping):
         raise TypeError(f'compile must be True, False or the options of torch.compile, got compile={compile!r}')
+    if not isinstance(channels_last, bool):
+        raise TypeError(f'channels_last must be True or False, got channels_last={channels_last!r}')
 
 
-def _check(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str, Any]) -> torch.device:
+def _check(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str, Any], channels_last: bool,
+           inputs: Tensor | None) -> torch.device:
     """Check everything before anything is copied; the model's device."""
-    check_options(dtype, compile)
+    _check_options(dtype, compile, channels_last)
     check_model(model)
+    if not (inputs is None or isinstance(inputs, Tensor) and inputs.dim() == 4):
+        found = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise TypeError(f'inputs must be a tensor of images, (B, C, H, W), got {found}')
     if getattr(model.train, '__func__', None) is _refuse_training:
         raise ValueError(f'model must be a plain one, got a {type(model).__name__} that is optimised already')
     if not isinstance(getattr(model, 'backbone', None), nn.Module) and (compile is not False or dtype != torch.float32):
