@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS, STRATEGIES
 from mmengine.runner import FlexibleRunner, Runner
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ['assert_all_resume_alike', 'build_runner', 'leave_group']
+__all__ = ['build_runner', 'leave_group', 'resume_conflict']
 
 _BUFFERS = 'forward_sync_buffers'
 if _BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
@@ -78,30 +78,30 @@ def _wrap_without_device(cfg: Config) -> None:
     cfg.strategy = dict(strategy, model_wrapper=wrapper)
 
 
-def assert_all_resume_alike(cfg: Config) -> None:
-    """See to it that all processes go on from the same checkpoint, or all from none.
+def resume_conflict(choice: str) -> str | None:
+    """What to say if the processes would go on from different checkpoints; None if they would not.
 
     Each looks for it by itself, in a work folder that may be on a disk of its machine alone.
 
     Args:
-        cfg: The config of this process, whose runner is built.
+        choice: The checkpoint of this process, ``'nothing'``, or why it cannot go on.
 
-    Raises:
-        SystemExit: They do not; in all processes.
+    Returns:
+        An error that lists the choices, the same in all processes.
     """
-    choice = str(cfg.load_from) if cfg.get('resume') else 'nothing'
     choices: list[Any] = all_gather_object((choice, socket.gethostname()))
-    if len({each for each, _ in choices}) > 1:
-        lines = [f'process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
-        raise SystemExit('error: the processes would resume from different checkpoints:\n  ' + '\n  '.join(lines)
-                         + '\nThe work folder has to be on storage that all machines share')
+    if len({each for each, _ in choices}) == 1:
+        return None
+    lines = [f'process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
+    return ('error: the processes would resume from different checkpoints:\n  ' + '\n  '.join(lines)
+            + '\nThe work folder has to be on storage that all machines share')
 
 
 def leave_group() -> None:
-    """Leave the group of the processes, at the end of a run that went well.
+    """Leave the group of the processes, at the end of a run that went well, or that all of them end for one reason.
 
     A process that ends as a member of it may be aborted: gloo's threads hold Python objects, which they let go when the
-    interpreter is gone. After an error the group stays, as others may be waiting in it.
+    interpreter is gone. After any other error the group stays, as others may be waiting in it.
     """
     group = torch.distributed.group.WORLD if torch.distributed.is_available() else None
     if group is None:

@@ -5,13 +5,22 @@ import os
 import signal
 import sys
 
-__all__ = ['end_forks_with_this', 'end_with_parent']
+from torch.distributed import is_torchelastic_launched
+
+__all__ = ['end_forks_with_this', 'end_together', 'end_with_parent']
 
 _PR_SET_PDEATHSIG = 1
 # Loaded here, as a fork of a process with threads may find the loader's lock taken.
 _LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 _forking = 0
 """The process that forks, for its child."""
+
+
+def end_together() -> None:
+    """Let this process end with ``torchrun``, where it has started it, and those that it forks from now on with it."""
+    if is_torchelastic_launched():
+        end_with_parent()  # torchrun ends its processes itself, unless it is killed
+    end_forks_with_this()
 
 
 def end_with_parent(parent: int | None = None) -> None:

@@ -1,5 +1,7 @@
 """What holds for every test."""
 
+import importlib
+import pkgutil
 import random
 
 import numpy as np
@@ -7,6 +9,12 @@ import pytest
 import torch
 from hypothesis import settings
 
+import knet_plugin
+
+# Hypothesis also draws numbers that it finds in the modules that are there: all of them, whichever test is the first.
+for module in pkgutil.walk_packages(knet_plugin.__path__, 'knet_plugin.'):
+    if not module.name.endswith('__main__'):
+        importlib.import_module(module.name)
 settings.register_profile('repeatable', derandomize=True)
 settings.load_profile('repeatable')
 

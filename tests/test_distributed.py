@@ -40,7 +40,7 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from knet_plugin.cli import resolve_tool
-from knet_plugin.distributed import _wrap_without_device, assert_all_resume_alike, leave_group
+from knet_plugin.distributed import _wrap_without_device, leave_group, resume_conflict
 
 SIZE = 32
 ITERATIONS = dict(semantic=60, panoptic=200)
@@ -80,11 +80,11 @@ def _member(rank: int, function: Callable[..., Any], folder: Path, args: tuple, 
 
 
 def tiny_detector(task: str) -> torch.nn.Module:
-    """Our smallest model, with frozen batch norms."""
+    """Our smallest model, with frozen batch norms; in 64 bits, as rounding may flip a pixel of a hard mask."""
     cfg = small_config(task, Path('nowhere'), 1, model__backbone__norm_eval=True).model
     cfg.backbone.base_channels = 4
     cfg.neck.in_channels = [4, 8, 16, 32]
-    return initialised(cfg).train()
+    return initialised(cfg).double().train()
 
 
 def initialised(cfg: dict) -> torch.nn.Module:
@@ -112,7 +112,7 @@ def batch(kinds: tuple[str, ...], seed: int, stuff: bool) -> dict[str, Any]:
                 mask[8 * i:8 * i + 8, 4:20] = 1
                 semantic[mask.bool()] = i
         samples.append(sample(masks, torch.arange(len(masks)), (SIZE, SIZE), semantic if stuff else None))
-    return dict(inputs=torch.randn(len(kinds), 3, SIZE, SIZE), data_samples=samples)
+    return dict(inputs=torch.randn(len(kinds), 3, SIZE, SIZE).double(), data_samples=samples)
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -177,26 +177,19 @@ def test_strategies_that_wrap_the_model_get_no_gpu(strategy, option):
         assert given <= cfg.strategy.model_wrapper.to_dict().items()
 
 
-def resume_error(rank: int, choices: list[dict]) -> str:
-    try:
-        assert_all_resume_alike(Config(choices[rank]))
-    except SystemExit as error:
-        return str(error)
-    return ''
+def found_conflict(rank: int, choices: list[str]) -> str | None:
+    return resume_conflict(choices[rank])
 
 
-@pytest.mark.parametrize(('first', 'second', 'alike'), [
-    (dict(resume=True, load_from='iter_4.pth'), dict(resume=True, load_from='iter_4.pth'), True),
-    (dict(resume=True, load_from='iter_4.pth'), dict(resume=True, load_from='iter_2.pth'), False),
-    (dict(resume=True, load_from='iter_4.pth'), dict(load_from='start.pth'), False),
-    (dict(load_from='start.pth'), dict(load_from='start.pth'), True)])
-def test_processes_that_would_resume_from_different_checkpoints(tmp_path, first, second, alike):
-    errors = in_two_processes(resume_error, tmp_path, [first, second])
-    if alike:
-        assert errors == ['', '']
+@pytest.mark.parametrize(('first', 'second'), [
+    ('iter_4.pth', 'iter_4.pth'), ('iter_4.pth', 'iter_2.pth'), ('iter_4.pth', 'nothing'), ('nothing', 'nothing')])
+def test_processes_that_would_resume_from_different_checkpoints(tmp_path, first, second):
+    errors = in_two_processes(found_conflict, tmp_path, [first, second])
+    assert errors[0] == errors[1]
+    if first == second:
+        assert errors[0] is None
     else:
-        assert errors[0] == errors[1]
-        assert re.search(r'process 0 on .*iter_4\.pth\n  process 1 on .*: (iter_2\.pth|nothing)\n', errors[0])
+        assert re.search(rf'process 0 on .*: {first}\n  process 1 on .*: {second}\n', errors[0])
 
 
 HOLLOW = (4, 6, 9, 11, 12, 13, 14, 15)
@@ -377,7 +370,7 @@ def test_sharded_training_equals_unsharded_and_resumes(data, tmp_path):
     assert_losses_close(tmp_path / 'sharded', tmp_path / 'plain', processes=2, rel=2e-3)
     state, expected = (torch.load(tmp_path / name / 'iter_4.pth', weights_only=False)['state_dict']
                        for name in ('sharded', 'plain'))
-    assert_weights_close(state, expected)
+    assert_weights_close(state, expected, atol=1e-4)  # as in 32 bits above
 
     run(cfg, tmp_path / 'resumed', '--resume', str(tmp_path / 'sharded/iter_2.pth'), gpus=2)
     assert losses(tmp_path / 'resumed') == {
@@ -446,12 +439,18 @@ def test_processes_that_slurm_starts(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_on_machines_that_share_no_storage(data, tmp_path):
-    """One of them finds a checkpoint, the other none."""
-    (tmp_path / 'here').mkdir()
+@pytest.mark.parametrize('other', ['nothing', 'damaged'])
+def test_processes_on_machines_that_share_no_storage(other, data, tmp_path):
+    """One of them finds a checkpoint; the other none, or none that is whole."""
+    for name in ('here', 'there'):
+        (tmp_path / name).mkdir()
     torch.save(dict(meta=dict(iter=2), optimizer={}, state_dict={}), tmp_path / 'here/iter_2.pth')
+    if other == 'damaged':
+        (tmp_path / 'there/iter_2.pth').write_bytes(b'no checkpoint')
     cfg = comparable_config('semantic', data, 4, 2)
     for status, output in run_under_slurm(cfg, tmp_path, ('here', 'there'), '--resume'):
         assert status == 1, output[-4000:]
         assert 'would resume from different checkpoints' in output
         assert f'{tmp_path}/here/iter_2.pth' in output
+        found = dict(nothing='nothing\n', damaged='error: no checkpoint in ')[other]
+        assert re.search(f'process 1 on .*: {found}', output)

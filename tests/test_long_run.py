@@ -85,4 +85,4 @@ def test_inference(task, tmp_path, capsys):
         print(f'\ninference, {task}: {memory[-1] / 1024:.0f} MiB, {growth:+.0f} KiB per 1,000 images; '
               f'files {min(files)} to {max(files)}')
     assert growth < MOST
-    assert files[-1] == files[0]
+    assert files[-1] <= files[0]

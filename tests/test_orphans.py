@@ -1,6 +1,7 @@
 """What a killed process has started ends, too."""
 
 import contextlib
+import copy
 import os
 import signal
 import subprocess
@@ -9,6 +10,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 from small_runs import command_line, descendants, parent_of, run_command, run_environment, small_config, small_data
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='Linux tells processes of their parent\'s end')
@@ -47,24 +51,32 @@ def test_child_of_a_parent_that_ended_before_the_child_knew():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('processes', [1, 2])
-def test_killed_training_leaves_nothing(processes, tmp_path):
+@pytest.mark.parametrize(('kind', 'processes'), [('train', 1), ('train', 2), ('test', 1)])
+def test_killed_run_leaves_nothing(kind, processes, tmp_path):
     """Of one process, which is killed, or of two, whose launcher is; with workers that have much to hand over."""
-    cfg = small_config('instance', small_data(tmp_path / 'data'), 100000, train_dataloader__num_workers=2)
+    cfg = small_config('instance', small_data(tmp_path / 'data', num_val=400), 100000,
+                       train_dataloader__num_workers=2, test_dataloader__num_workers=2)
+    checkpoint = tmp_path / 'weights.pth'
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        torch.save(dict(state_dict=MODELS.build(copy.deepcopy(cfg.model)).state_dict()), checkpoint)
     work_dir = tmp_path / 'run'
-    with subprocess.Popen(command_line(cfg, work_dir, gpus=processes), stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL, env=run_environment(), cwd=tmp_path) as command:
+    arguments = command_line(cfg, work_dir, *[str(checkpoint)] * (kind == 'test'), command=kind, gpus=processes)
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=run_environment(),
+                          cwd=tmp_path) as command:
         try:
-            wait_until(lambda: len(list(work_dir.glob('losses-*.jsonl'))) == processes, 120)
+            if kind == 'train':
+                wait_until(lambda: len(list(work_dir.glob('losses-*.jsonl'))) == processes, 300)
+            else:
+                wait_until(lambda: len(descendants(command.pid)) == 3, 300)
             running = descendants(command.pid)
-            first = next(pid for pid in running if parent_of(pid) == command.pid)  # the training, or the launcher
-            trainings = [first] if processes == 1 else [pid for pid in running if parent_of(pid) == first]
-            assert len([pid for pid in running if parent_of(pid) in trainings]) >= 2 * processes
-            for pid in trainings:
+            first = next(pid for pid in running if parent_of(pid) == command.pid)  # the run, or the launcher
+            runs = [first] if processes == 1 else [pid for pid in running if parent_of(pid) == first]
+            assert len([pid for pid in running if parent_of(pid) in runs]) >= 2 * processes
+            for pid in runs:
                 os.kill(pid, signal.SIGSTOP)  # so that nobody takes what the workers hand over
             time.sleep(1)
             os.kill(first, signal.SIGKILL)
-            for pid in trainings:
+            for pid in runs:
                 with contextlib.suppress(ProcessLookupError):  # the killed one may have gone already
                     os.kill(pid, signal.SIGCONT)
             assert command.wait(timeout=30) == 128 + signal.SIGKILL
@@ -79,7 +91,7 @@ def test_run_that_takes_too_long_leaves_nothing(tmp_path):
               'child = subprocess.Popen(["sleep", "60"], start_new_session=True); '
               'Path("pid").write_text(str(child.pid)); time.sleep(60)')
     with pytest.raises(subprocess.TimeoutExpired):
-        run_command([sys.executable, '-c', script], tmp_path, timeout=3)
+        run_command([sys.executable, '-c', script], tmp_path, timeout=10)
     assert_ended({int((tmp_path / 'pid').read_text())})
 
 

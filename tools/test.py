@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.distributed import build_runner, leave_group
+from knet_plugin.orphans import end_together
 
 PICKLES = ('.pkl', '.pickle')
 
@@ -82,6 +83,7 @@ def keep_predictions(cfg: Config, out: str) -> None:
 def main() -> None:
     """Evaluate as the command line says."""
     args = parse_arguments()
+    end_together()
     cfg = load_run_config(args)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:

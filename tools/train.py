@@ -1,15 +1,15 @@
 """Train a model: semantic configs run on mmseg, instance and panoptic ones on mmdet, both through mmengine's Runner."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
-from torch.distributed import is_torchelastic_launched
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.distributed import assert_all_resume_alike, build_runner, leave_group
-from knet_plugin.orphans import end_forks_with_this, end_with_parent
+from knet_plugin.distributed import build_runner, leave_group, resume_conflict
+from knet_plugin.orphans import end_together
 from knet_plugin.reproducible import seed_by_position
 from knet_plugin.resuming import find_checkpoint
 
@@ -82,26 +82,35 @@ def resume_from(cfg: Config, checkpoint: str) -> list[str]:
     return [*(f'passed over: {remark}' for remark in remarks), f'resuming from {checkpoint}']
 
 
-def main() -> None:
-    """Train as the command line says."""
+def main() -> str | None:
+    """Train as the command line says; return an error on which all processes agree, if there is one."""
     args = parse_arguments()
-    if is_torchelastic_launched():
-        end_with_parent()  # torchrun, which ends its processes itself unless it is killed
-    end_forks_with_this()
+    end_together()
     cfg = load_run_config(args)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_lr_scaling(cfg)
-    remarks = resume_from(cfg, args.resume) if args.resume else []
+    remarks, problem = [], None
+    try:
+        remarks = resume_from(cfg, args.resume) if args.resume else []
+    except SystemExit as error:
+        if cfg.launcher == 'none':
+            raise
+        problem = str(error)  # others may have found a checkpoint, and would wait for this process
     seed_by_position(cfg)
     runner = build_runner(cfg)
-    assert_all_resume_alike(cfg)
+    choice = problem or (str(cfg.load_from) if cfg.get('resume') else 'nothing')
+    problem = resume_conflict(choice) or problem
+    if problem:
+        return problem
     for remark in remarks:
         runner.logger.warning(remark)
     runner.train()
+    return None
 
 
 if __name__ == '__main__':
-    main()
+    error = main()
     leave_group()
+    sys.exit(error)
