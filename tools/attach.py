@@ -100,6 +100,8 @@ def main() -> None:
         raise SystemExit(f'error: --stages must be 1 or more, got {args.stages}')
     if args.size and min(args.size) < 1:
         raise SystemExit(f'error: --size must be height and width in pixels, got {args.size[0]} {args.size[1]}')
+    if args.out is not None and args.out.suffix != '.py':
+        raise SystemExit(f'error: --out must be a file with the ending .py, got {args.out}')
     if args.out is not None and args.out.exists():
         raise SystemExit(f'error: {args.out} exists already')
     try:
@@ -109,6 +111,9 @@ def main() -> None:
             import_modules_from_strings(**imports)
     except Exception as error:  # a config is code, and can fail as such
         raise SystemExit(f'error: {args.config} cannot be read: {type(error).__name__}: {error}') from None
+    if Config._is_lazy_import(cfg.filename):
+        raise SystemExit(f'error: {args.config} is written with read_base(), and mmengine lets no config with _base_ '
+                         'inherit from it: use knet_plugin.attach(Config.fromfile(...)).dump(...)')
     try:
         attached = attach(cfg, args.stages)
         text = attached_text(base_path(args.config, args.out), cfg, args.stages)

@@ -174,6 +174,14 @@ def plot(figures: dict[tuple[str, int], dict[str, list[float]]]) -> None:
     figure.savefig(PLOT, dpi=110)
 
 
+def shard(text: str) -> tuple[int, int]:
+    """``I/N`` as two numbers."""
+    index, _, count = text.partition('/')
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f'must be I/N with I from 0 to N - 1, got {text!r}')
+    return int(index), int(count)
+
+
 def main() -> None:
     """Train what is not trained yet, then write table and plot."""
     parser = argparse.ArgumentParser(description='What K-Net gains on several kinds of decode heads')
@@ -183,9 +191,10 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--only', nargs='+', metavar='ALGORITHM', help='train these',
                         choices=[algorithm for algorithms in ALGORITHMS.values() for algorithm in algorithms])
-    parser.add_argument('--shard', default='0/1', help='I/N: every Nth pair of runs, beginning with the Ith')
+    parser.add_argument('--shard', type=shard, default='0/1',
+                        help='I/N: every Nth pair of runs, beginning with the Ith')
     args = parser.parse_args()
-    index, shards = map(int, args.shard.split('/'))
+    index, shards = args.shard
     torch.set_num_threads(1)
     pairs = [(algorithm, generation, seed) for seed in args.seeds for generation, algorithms in ALGORITHMS.items()
              for algorithm in algorithms if not args.only or algorithm in args.only]

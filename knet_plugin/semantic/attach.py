@@ -133,7 +133,7 @@ def _is_knet(kind: Any) -> bool:
 def _attached_head(head: Mapping[str, Any], num_stages: int,
                    kernel_update_head: Mapping[str, Any] | None) -> dict[str, Any]:
     """The decode head's config with K-Net on it; on a K-Net, with further stages."""
-    if not isinstance(num_stages, int) or num_stages < 0:
+    if not isinstance(num_stages, int) or isinstance(num_stages, bool) or num_stages < 0:
         raise ValueError(f'num_stages must be a number from 0, got num_stages={num_stages!r}')
     if kernel_update_head is not None and not isinstance(kernel_update_head, Mapping):
         raise TypeError('kernel_update_head must be one dict for all stages, got '
@@ -153,7 +153,7 @@ def _attached_head(head: Mapping[str, Any], num_stages: int,
     given = new.get('kernel_update_head')
     if update is not None or isinstance(given, list | tuple):
         old = list(given) if isinstance(given, list | tuple) else [given or {}] * before
-        new['kernel_update_head'] = [*old, *[update or old[-1]] * num_stages]
+        new['kernel_update_head'] = [*old, *[update or (old[-1] if old else {})] * num_stages]
     return dict(new, num_stages=before + num_stages)
 
 

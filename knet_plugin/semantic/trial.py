@@ -50,6 +50,8 @@ def build_segmentor(cfg: Config, size: tuple[int, int]) -> BaseSegmentor:
         size: Height and width that images are padded or cropped to in training.
     """
     model = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor'):  # as mmengine's runners take it
+        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     if 'size' in (model.get('data_preprocessor') or {}):
         model.data_preprocessor.size = size
     model.pop('pretrained', None)
@@ -64,7 +66,7 @@ def dummy_batch(model: BaseSegmentor, size: tuple[int, int], images: int = 2) ->
     """Random images with blocks of random classes, and the edge maps that boundary losses want.
 
     Args:
-        model: A segmentor; its decode head says the number of classes.
+        model: A segmentor; its decode head says the number of classes, and its preprocessor that of channels.
         size: Height and width.
         images: How many.
 
@@ -73,7 +75,8 @@ def dummy_batch(model: BaseSegmentor, size: tuple[int, int], images: int = 2) ->
     """
     classes: Any = model.num_classes  # of the last head
     generator = torch.Generator().manual_seed(0)
-    inputs = list(torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=generator))
+    channels = len(getattr(model.data_preprocessor, 'mean', range(3)))
+    inputs = list(torch.randint(0, 256, (images, channels, *size), dtype=torch.uint8, generator=generator))
     samples = []
     for i in range(images):
         blocks = torch.randint(0, classes, (4, 4), generator=generator)

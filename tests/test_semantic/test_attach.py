@@ -77,6 +77,12 @@ def test_on_a_knet_it_adds_stages(update):
     assert [stage.interaction is None for stage in head.kernel_update_head] == [False] * 3 + [update is not None] * 3
 
 
+def test_on_a_knet_without_stages():
+    cfg = attach(load_source(FCN), 0)
+    cfg.model.decode_head.kernel_update_head = []
+    assert attach(cfg, 2).model.decode_head.kernel_update_head == [{}, {}]
+
+
 def test_on_a_knet_only_what_differs_is_said():
     """Stages are those of the whole migrated config, of the K-Net as published and of one that differs."""
     stock = load_source(KNET)
@@ -128,6 +134,7 @@ def test_no_decode_head(model, message):
     ((FCN, ), TypeError, 'got str'),
     ((None, -1), ValueError, 'num_stages=-1'),
     ((None, '3'), ValueError, "num_stages='3'"),
+    ((None, True), ValueError, 'num_stages=True'),
     ((None, 2, [{}, {}]), TypeError, 'one dict for all stages'),
 ])
 def test_bad_arguments(arguments, error, message):
@@ -204,7 +211,8 @@ def test_tool(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('options, message', [
     (('--stages', -1), '--stages must be 1 or more, got -1'), (('--stages', 0), '--stages must be 1 or more, got 0'),
-    (('--size', 0, 0), '--size must be height and width in pixels, got 0 0'), (('--size', -3, 64), 'got -3 64')])
+    (('--size', 0, 0), '--size must be height and width in pixels, got 0 0'), (('--size', -3, 64), 'got -3 64'),
+    (('-o', 'new.yaml'), '--out must be a file with the ending .py, got new.yaml')])
 def test_tool_on_bad_options(monkeypatch, options, message):
     with pytest.raises(SystemExit, match=message):
         run(monkeypatch, FCN, '--no-trial', *options)
@@ -247,6 +255,19 @@ def test_tool_on_imports_of_another_form(tmp_path, monkeypatch):
     (tmp_path / 'mine.py').write_text(f"_base_ = '{FAST}'\ncustom_imports = ['json']")
     with pytest.raises(SystemExit, match='custom_imports must be a dict with imports'):
         run(monkeypatch, tmp_path / 'mine.py', '--no-trial')
+
+
+def test_tool_on_a_config_of_the_new_style(tmp_path, monkeypatch):
+    """It is refused, with a way that works."""
+    (tmp_path / 'base.py').write_text(f'model = {load_source(FAST).model.to_dict()}')
+    (tmp_path / 'new.py').write_text(
+        'from mmengine.config import read_base\n\nwith read_base():\n    from .base import *\n')
+    with pytest.raises(SystemExit, match=r'new.py is written with read_base\(\).*use knet_plugin.attach'):
+        run(monkeypatch, tmp_path / 'new.py', '--no-trial')
+    attach(Config.fromfile(tmp_path / 'new.py')).dump(tmp_path / 'attached.py')
+    head = Config.fromfile(tmp_path / 'attached.py').model.decode_head
+    assert (head.type, head.kernel_generate_head.type) == (
+        'knet_plugin.IterativeDecodeHead', 'DepthwiseSeparableFCNHead')
 
 
 def test_tool_below_a_file(tmp_path, monkeypatch):

@@ -189,6 +189,8 @@ def check_classifier(model, head, arguments, size):
     assert logits[0] is start and len(logits) == head.num_stages + 1
     assert (start - expected).abs().max() <= 1e-6 * expected.abs().max()
     assert not torch.allclose(logits[0], logits[-1], rtol=1e-3)
+    torch.manual_seed(0)
+    assert torch.equal(first(head(*given)), logits[-1])  # as others read it, such as PointRend's second head
     if parts:
         check_segmenter(plain, parts, features, kernels, expected)
     else:

@@ -63,6 +63,13 @@ def test_shards_share_the_runs(tool, monkeypatch):
     assert run(tool, monkeypatch, *arguments, '0/1') == []
 
 
+@pytest.mark.parametrize('text', ['x', '1', '2/2', '0/0', '-1/2'])
+def test_wrong_shards(tool, monkeypatch, capsys, text):
+    with pytest.raises(SystemExit):
+        run(tool, monkeypatch, f'--shard={text}')
+    assert f"must be I/N with I from 0 to N - 1, got '{text}'" in capsys.readouterr().err
+
+
 class Unseen(type(Path())):
     """A file that another shard makes just after this one has looked."""
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -63,3 +65,12 @@ def test_dummy_batch():
     assert [tuple(image.shape) for image in batch['inputs']] == [(3, 33, 50)] * 3
     labels = torch.stack([sample.gt_sem_seg.data for sample in batch['data_samples']])
     assert labels.shape == (3, 1, 33, 50) and labels.min() >= 0 and labels.max() < model.num_classes
+
+
+def test_grey_images_and_a_preprocessor_beside_the_model():
+    cfg = copy.deepcopy(FAST)
+    cfg.data_preprocessor = dict(cfg.model.pop('data_preprocessor'), mean=[128.], std=[50.], bgr_to_rgb=False)
+    cfg.model.backbone.in_channels = 1
+    model = build_segmentor(cfg, SIZE)
+    assert [tuple(image.shape) for image in dummy_batch(model, SIZE)['inputs']] == [(1, *SIZE)] * 2
+    assert train_step(model, SIZE)['loss'] > 0
