@@ -318,10 +318,11 @@ def test_rows():
     (['heads'], r"unknown modes \['heads'\]; known are head, "), (['head', '--runs', '1'], '--runs must be at least 2'),
     (['--page', 'head'], 'head must have the lines'),
     (['head', 'scaling', '--only', 'S = 1'], "no setting of head contains --only 'S = 1'; there are 3 stages, "),
-    (['head', '--device', 'cuda:1'], '--device is cuda:1, but torch sees no GPU')])
+    (['head', '--threads', '0'], '--threads must be at least 1, got 0'),
+    (['head', '--device', 'cudo'], '--device cudo cannot be used: Expected one of cpu, cuda'),
+    (['head', '--device', 'cuda:99'], '--device cuda:99 cannot be used: ')])
 def test_wrong_arguments_are_refused_before_anything_is_measured(arguments, message, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', *arguments])
     with pytest.raises(SystemExit) as stopped:
         benchmark.main()

@@ -15,11 +15,11 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -27,7 +27,9 @@ from knet_plugin.checkpoint import to_official
 from knet_plugin.cli import resolve_config
 from knet_plugin.detection import KernelHead, KNetFusionHead
 from knet_plugin.detection.targets import segment_targets
+from knet_plugin.migration import load_source
 from knet_plugin.registry import MODELS
+from knet_plugin.semantic.trial import build_segmentor
 
 __all__ = ['CASES', 'GOALS', 'LAYOUTS', 'PART', 'RATE', 'Case', 'Goal', 'Measured', 'Parts', 'cases']
 
@@ -277,12 +279,17 @@ for _panoptic in (True, False):
 # A training step.
 
 
+def read_config(config: str) -> Config:
+    """One of ours by its name, or one of the hosts as ``mmdet::NAME``."""
+    return load_source(config) if '::' in config else Config.fromfile(resolve_config(config))
+
+
 def build_detector(config: str, device: torch.device, with_cp: bool = False) -> nn.Module:
     """A model as its config says, with its own initialisation in place of downloaded weights; ``with_cp`` is set for
     backbone and head.
     """
     MMLogger.get_instance('benchmark', log_level='ERROR')  # what was initialised how
-    cfg = (get_config(config) if '::' in config else Config.fromfile(resolve_config(config))).model
+    cfg = read_config(config).model
     DefaultScope.get_instance('benchmark', scope_name='mmdet')
     cfg.backbone.init_cfg = None
     if with_cp:
@@ -395,6 +402,7 @@ for _panoptic in (False, True):
                           "host's: see the parts of a training step in `profile`"))
         GOALS.append(Goal('train', _setting, 'peak', WITH_CP, PLAIN, 0.6))
     GOALS.extend(Goal('train', f'{_what}, 60 objects each', 'outside', _name, _name, 1.1,
+                      'masks and targets of six times as many objects: see the parts of a training step in `profile`',
                       other_setting=f'{_what}, 10 objects each') for _name in (OURS, WITH_CP))
 
 # Whole models.
@@ -514,6 +522,7 @@ def _return_100(model: nn.Module, predict: Callable[[], InstanceData], candidate
     return candidates
 
 
+SLOW_BFLOAT16 = 'a CPU without units for products of bfloat16 (AMX) converts more than it spares'
 LAYOUTS = ('contiguous', 'channels-last')
 """Every optimised model is measured in both; of each the faster one counts."""
 WHOLE = 'R-50, 800 x 1333 to 100 masks in 480 x 800'
@@ -533,7 +542,34 @@ for _name, _options in ((OURS, None), ('knet_plugin, optimised', {}),
                         ('knet_plugin, optimised, bfloat16, compiled', dict(dtype=torch.bfloat16, compile=True))):
     CASES.append(Case('model', f'{WHOLE} (ours alone)', _name, partial(_model, 'knet-s3_r50_fpn_1x_coco', _options)))
     if _name != OURS:
-        GOALS.append(Goal('model', f'{WHOLE} (ours alone)', 'seconds', _name, OURS, 1.))
+        GOALS.append(Goal('model', f'{WHOLE} (ours alone)', 'seconds', _name, OURS, 1., SLOW_BFLOAT16))
+
+SEGMENTOR = 'segmentor, FCN, R-50-D8, 512 x 512'
+SEGMENTORS = {OURS: 'knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512',
+              "mmseg's K-Net": 'mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py',
+              'FCN alone': 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'}
+
+
+def _segmentor(config: str, optimised: dict[str, Any] | None, device: torch.device) -> Measured:
+    torch.manual_seed(0)
+    model: Any = build_segmentor(read_config(config), (512, 512)).to(device).eval()
+    inputs = torch.randn(1, 3, 512, 512, device=device)
+    if optimised is not None:
+        from knet_plugin import optimize_for_inference
+
+        model = optimize_for_inference(model, inputs=inputs, **optimised)
+    samples = [SegDataSample(metainfo=dict(img_shape=(512, 512), ori_shape=(512, 512)))]
+    return Measured(torch.no_grad()(lambda: model(inputs, samples, mode='predict')))
+
+
+for _name, _options in (('', None), (', optimised', {}), (', optimised, compiled', dict(compile=True)),
+                        (', optimised, bfloat16', dict(dtype=torch.bfloat16))):
+    for _peer, _config in SEGMENTORS.items():
+        CASES.append(Case('model', SEGMENTOR, _peer + _name, partial(_segmentor, _config, _options)))
+    GOALS.append(Goal('model', SEGMENTOR, 'seconds', OURS + _name, "mmseg's K-Net" + _name, 1.,
+                      'both spend most of it in the same backbone and FCN head'))
+    if _name:
+        GOALS.append(Goal('model', SEGMENTOR, 'seconds', OURS + _name, OURS, 1., SLOW_BFLOAT16))
 
 
 # Memory layouts.
@@ -563,7 +599,8 @@ def _layout_case(name: str, kind: str, device: torch.device) -> Measured:
 for _kind, _setting in (('model', 'whole panoptic model, R-50, 800 x 1216'), ('head', 'its head, 800 x 1216'),
                         ('training step', 'its training step, 2 images of 480 x 640, 10 objects each')):
     _compare('layout', _setting, {_layout: partial(_layout_case, _layout, _kind) for _layout in LAYOUTS},
-             dict(seconds=1.), contender='channels-last')
+             dict(seconds=1.), contender='channels-last',
+             why='the head puts channels last by itself at its first convolutions, so both do nearly the same')
 
 
 # Where the time of one image goes.
