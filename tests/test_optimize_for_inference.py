@@ -435,7 +435,7 @@ def test_hook_finds_the_model_in_wrappers(panoptic, monkeypatch):
     with pytest.raises(TypeError, match='none that is wrapped in another module, got MMDistributedDataParallel'):
         optimize(distributed)
     distributed._modules['sharded'] = distributed._modules.pop('module')
-    with pytest.raises(TypeError, match='cannot exchange the model inside a MMDistributedDataParallel'):
+    with pytest.raises(TypeError, match='cannot optimise the model inside a MMDistributedDataParallel'):
         OptimizeForInferenceHook().before_test_epoch(type('AnyRunner', (), dict(model=distributed))())
 
 
@@ -582,8 +582,17 @@ def test_hook_leaves_the_step_of_a_config():
     hook, runner = OptimizeForInferenceHook(), type('AnyRunner', (), dict(model=model))()
     hook.before_test_epoch(runner)
     assert model.test_step is not step
+    hook.before_test_epoch(runner)  # after a test that has failed
     hook.after_test_epoch(runner)
     assert model.test_step is step
+
+
+def test_autocast_of_the_caller_does_not_count(panoptic, monkeypatch):
+    """mmengine's loops in 16 bits are around all steps."""
+    records = logged(monkeypatch)
+    with torch.autocast('cpu', torch.bfloat16):
+        optimize(panoptic)
+    assert [record.levelno for record in records] == [logging.INFO]
 
 
 def test_what_cannot_take_any_image_is_measured_on_the_first(monkeypatch):

@@ -112,8 +112,8 @@ def main() -> None:
     except Exception as error:  # a config is code, and can fail as such
         raise SystemExit(f'error: {args.config} cannot be read: {type(error).__name__}: {error}') from None
     if Config._is_lazy_import(cfg.filename):
-        raise SystemExit(f'error: {args.config} is written with read_base(), and mmengine lets no config with _base_ '
-                         'inherit from it: use knet_plugin.attach(Config.fromfile(...)).dump(...)')
+        raise SystemExit(f'error: {args.config} is of mmengine\'s new style (read_base(), or imports), from which no '
+                         'config with _base_ may inherit: use knet_plugin.attach(Config.fromfile(...)).dump(...)')
     try:
         attached = attach(cfg, args.stages)
         text = attached_text(base_path(args.config, args.out), cfg, args.stages)

@@ -591,7 +591,7 @@ def run(mode: str, only: str, device: str, threads: int, runs: int) -> tuple[lis
     for group in dict.fromkeys(case.group or case.setting for _, case in chosen):
         contenders = [Contender(i, case, device, threads) for i, case in chosen
                       if (case.group or case.setting) == group]
-        # Whole models have run already, when their thresholds were sought.
+        # Whole models have run already when they are built.
         rows, failures = measure(contenders, runs, with_memory, warm_up=0 if mode == 'model' else 1)
         all_rows += rows
         all_failures += failures

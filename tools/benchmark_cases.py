@@ -542,7 +542,8 @@ for _name, _options in ((OURS, None), ('knet_plugin, optimised', {}),
                         ('knet_plugin, optimised, bfloat16, compiled', dict(dtype=torch.bfloat16, compile=True))):
     CASES.append(Case('model', f'{WHOLE} (ours alone)', _name, partial(_model, 'knet-s3_r50_fpn_1x_coco', _options)))
     if _name != OURS:
-        GOALS.append(Goal('model', f'{WHOLE} (ours alone)', 'seconds', _name, OURS, 1., SLOW_BFLOAT16))
+        GOALS.append(Goal('model', f'{WHOLE} (ours alone)', 'seconds', _name, OURS, 1.,
+                          SLOW_BFLOAT16 if 'bfloat16' in _name else ''))
 
 SEGMENTOR = 'segmentor, FCN, R-50-D8, 512 x 512'
 SEGMENTORS = {OURS: 'knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512',
@@ -559,7 +560,9 @@ def _segmentor(config: str, optimised: dict[str, Any] | None, device: torch.devi
 
         model = optimize_for_inference(model, inputs=inputs, **optimised)
     samples = [SegDataSample(metainfo=dict(img_shape=(512, 512), ori_shape=(512, 512)))]
-    return Measured(torch.no_grad()(lambda: model(inputs, samples, mode='predict')))
+    predict = torch.no_grad()(lambda: model(inputs, samples, mode='predict'))
+    predict()  # as the other models have run by now
+    return Measured(predict)
 
 
 for _name, _options in (('', None), (', optimised', {}), (', optimised, compiled', dict(compile=True)),
@@ -569,7 +572,8 @@ for _name, _options in (('', None), (', optimised', {}), (', optimised, compiled
     GOALS.append(Goal('model', SEGMENTOR, 'seconds', OURS + _name, "mmseg's K-Net" + _name, 1.,
                       'both spend most of it in the same backbone and FCN head'))
     if _name:
-        GOALS.append(Goal('model', SEGMENTOR, 'seconds', OURS + _name, OURS, 1., SLOW_BFLOAT16))
+        GOALS.append(Goal('model', SEGMENTOR, 'seconds', OURS + _name, OURS, 1.,
+                          SLOW_BFLOAT16 if 'bfloat16' in _name else ''))
 
 
 # Memory layouts.

@@ -46,7 +46,7 @@ def largest_deviation(plain: nn.Module, optimized: nn.Module, inputs: Tensor | N
     Args:
         plain: A detector of mmdet or a segmentor of mmseg, in eval mode.
         optimized: What :func:`knet_plugin.optimize_for_inference` made of it.
-        inputs: Normalised images, (B, 3, H, W). None: one of 256 x 256 of normal noise, always the same.
+        inputs: Normalised images, (B, C, H, W). None: one of 256 x 256 of normal noise, always the same.
 
     Returns:
         By kind of output: ``seg_logits`` of a segmentor, ``class_logits`` and ``mask_logits`` of a ``KNet``,
@@ -67,8 +67,13 @@ def largest_deviation(plain: nn.Module, optimized: nn.Module, inputs: Tensor | N
 
 def compare(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> dict[str, Deviation]:
     """Largest deviations of ``actual`` from ``expected``, which have the same keys and shapes."""
-    return {name: Deviation((actual[name].double() - value.double()).abs().max().item(),
-                            value.double().abs().max().item()) for name, value in expected.items()}
+    return {name: Deviation(_largest(actual[name] - value), _largest(value)) for name, value in expected.items()}
+
+
+def _largest(values: Tensor) -> float:
+    """Largest absolute value, without a copy: maps of logits are large."""
+    low, high = values.aminmax()
+    return torch.maximum(-low, high).item()
 
 
 def random_inputs(model: nn.Module) -> Tensor:
@@ -83,7 +88,7 @@ def raw_outputs(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
     Args:
         model: A detector or segmentor.
-        inputs: Normalised images, (B, 3, H, W).
+        inputs: Normalised images, (B, C, H, W).
 
     Raises:
         TypeError: If the model is neither a detector nor a segmentor.

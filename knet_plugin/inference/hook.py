@@ -40,25 +40,31 @@ class OptimizeForInferenceHook(Hook):
     def __init__(self, dtype: str | torch.dtype = 'float32', compile: bool | Mapping[str, Any] = False,
                  channels_last: bool = True) -> None:
         self.options = checked_options(dtype, compile, channels_last)
-        self._plain: dict[str, Any] = {}
+        self._step: OptimizedTestStep | None = None
+        self._plain: Any = None
+        """What the model has had in the place of the step, if anything."""
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Have the model optimise itself."""
         model: Any = _inner_model(runner.model)
-        self._plain = {name: value for name, value in vars(model).items() if name == 'test_step'}
-        model.test_step = OptimizedTestStep(model, self.options)
+        present = vars(model).get('test_step')
+        if present is not self._step:  # which a test that failed has left
+            self._plain = present
+        self._step = model.test_step = OptimizedTestStep(model, self.options)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Leave the plain model."""
         model: Any = _inner_model(runner.model)
         del model.test_step
-        vars(model).update(self._plain)
+        if self._plain is not None:
+            model.test_step = self._plain
+        self._step = self._plain = None
 
 
 def _inner_model(model: Any) -> nn.Module:
     """The model inside the runner's wrappers."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         if 'module' not in model._modules:
-            raise TypeError(f'OptimizeForInferenceHook cannot exchange the model inside a {type(model).__name__}')
+            raise TypeError(f'OptimizeForInferenceHook cannot optimise the model inside a {type(model).__name__}')
         model = model.module
     return model

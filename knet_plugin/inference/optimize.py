@@ -52,7 +52,7 @@ def optimize_for_inference(model: nn.Module,
         compile: Whether ``torch.compile`` compiles backbone, neck and head; or its options, such as
             ``dict(mode='reduce-overhead')``. Images of another size may be compiled anew.
         channels_last: Whether channels come last in memory.
-        inputs: Normalised images, (B, 3, H, W), to measure on: best some of those that are to come. None: one of
+        inputs: Normalised images, (B, C, H, W), to measure on: best some of those that are to come. None: one of
             256 x 256 of normal noise.
 
     Returns:
@@ -66,6 +66,13 @@ def optimize_for_inference(model: nn.Module,
     """
     device = _check(model, dtype, compile, channels_last, inputs)
     inputs = random_inputs(model) if inputs is None else inputs.to(device)
+    with torch.autocast(device.type, enabled=False):  # within which both would be measured in 16 bits
+        return _optimized(model, dtype, compile, channels_last, inputs)
+
+
+def _optimized(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str, Any], channels_last: bool,
+               inputs: Tensor) -> nn.Module:
+    """The copy, whose deviation is logged; arguments are checked."""
     optimized = copy.deepcopy(model).requires_grad_(False).eval()
     if getattr(vars(optimized).get('test_step'), 'optimizes', False):  # a model that does this by itself
         del optimized.test_step
