@@ -152,7 +152,7 @@ def test_what_is_more_than_rounding_is_warned_of(monkeypatch):
     model, records = built(cfg, MMDET_MODELS, 'mmdet'), logged(monkeypatch)
     optimize(model)
     assert [record.levelno for record in records] == [logging.INFO]
-    monkeypatch.setattr('knet_plugin.inference.optimize._is_host_operator', lambda module: False)
+    monkeypatch.setattr('knet_plugin.inference.forwards._is_host_operator', lambda module: False)
     optimize(model)
     assert records[-1].levelno == logging.WARNING and 'KNet may not be fit for channels' in records[-1].getMessage()
 
