@@ -61,7 +61,7 @@ test-openmmlab: setup-openmmlab  ## Run the tests with the original OpenMMLab pa
 .PHONY: test-openmmlab-slow
 test-openmmlab-slow: setup-openmmlab  ## Run the trainings with the original OpenMMLab packages
 	$(VENV2)/bin/python -m pytest -n $(WORKERS) -m 'slow and not long' $(PYTEST_ARGS) \
-	    tests/test_distributed.py tests/test_interruption.py tests/test_numbers.py
+	    tests/test_engine/test_distributed.py tests/test_engine/test_interruption.py tests/test_numbers.py
 
 .PHONY: test-oldest
 test-oldest: setup-oldest  ## Run the tests with the oldest torch and numpy that the forks allow

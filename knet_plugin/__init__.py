@@ -13,8 +13,8 @@ with contextlib.redirect_stdout(sys.stderr):  # where the forks announce what th
 from knet_plugin.host_names import find_configs_of_forks  # noqa: E402
 from knet_plugin.inference import optimize_for_inference  # noqa: E402
 from knet_plugin.registry import expose_unprefixed_names  # noqa: E402
-from knet_plugin.safe_loading import allow_host_checkpoints, check_files_of_hosts  # noqa: E402
-from knet_plugin.safe_saving import save_whole_checkpoints  # noqa: E402
+from knet_plugin.engine.safe_loading import allow_host_checkpoints, check_files_of_hosts  # noqa: E402
+from knet_plugin.engine.checkpoint_hook import save_whole_checkpoints  # noqa: E402
 from knet_plugin.semantic.attach import attach  # noqa: E402
 
 find_configs_of_forks()

@@ -24,12 +24,12 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE,
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['knet_plugin.detection'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['knet_plugin.detection'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
-                 locations=['knet_plugin.detection', 'knet_plugin.finite_inputs', 'knet_plugin.inference',
-                            'knet_plugin.reproducible'])
-STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['knet_plugin.fsdp'])
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['knet_plugin.reproducible'])
+                 locations=['knet_plugin.detection', 'knet_plugin.engine.finite_inputs', 'knet_plugin.inference',
+                            'knet_plugin.engine.seeding'])
+STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['knet_plugin.engine.fsdp'])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['knet_plugin.engine.seeding'])
 DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE,
-                         locations=['knet_plugin.reproducible'])
+                         locations=['knet_plugin.engine.seeding'])
 
 
 def expose_unprefixed_names() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.distributed import build_runner, leave_group
+from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.orphans import end_together
 
 PICKLES = ('.pkl', '.pickle')

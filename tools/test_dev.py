@@ -34,8 +34,8 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DATASETS, DefaultScope
 
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.detection.class_check_hook import check_categories, read_categories
-from knet_plugin.distributed import build_runner
+from knet_plugin.engine.class_check import check_categories, read_categories
+from knet_plugin.engine.runner import build_runner
 
 TESTSETS = ('test-dev2017', 'test-challenge2017', 'val2017')
 KINDS = ('segm', 'bbox')

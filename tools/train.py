@@ -8,10 +8,10 @@ from mmengine.config import Config
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.distributed import build_runner, leave_group, resume_conflict
+from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
 from knet_plugin.orphans import end_together
-from knet_plugin.reproducible import seed_by_position
-from knet_plugin.resuming import find_checkpoint
+from knet_plugin.engine.seeding import seed_by_position
+from knet_plugin.engine.resuming import find_checkpoint
 
 
 def parse_arguments() -> argparse.Namespace:

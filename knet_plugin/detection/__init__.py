@@ -1,6 +1,6 @@
 """K-Net in mmdet: instance and panoptic segmentation, and the semantic map from the same pass."""
 
-from knet_plugin.detection.class_check_hook import ClassCheckHook
+from knet_plugin.engine.class_check import ClassCheckHook
 from knet_plugin.detection.fusion_head import KNetFusionHead
 from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_iter_head import KernelIterHead

@@ -11,7 +11,7 @@ from torch import Tensor
 from knet_plugin.checkpoint.hints import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.checkpoint.reading import CheckpointError
-from knet_plugin.finite_inputs import check_finite
+from knet_plugin.engine.finite_inputs import check_finite
 from knet_plugin.registry import MODELS
 
 __all__ = ['KNet']

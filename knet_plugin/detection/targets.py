@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor
 
-from knet_plugin.finite_inputs import image_name
+from knet_plugin.engine.finite_inputs import image_name
 
 __all__ = ['IGNORED', 'OwnedSegments', 'SegmentTargets', 'semantic_target', 'rank_target', 'segment_targets',
            'stuff_owners']

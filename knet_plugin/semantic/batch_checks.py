@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from knet_plugin.finite_inputs import image_name
+from knet_plugin.engine.finite_inputs import image_name
 
 __all__ = ['check_finite', 'check_labels']
 

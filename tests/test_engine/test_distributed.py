@@ -40,7 +40,7 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from knet_plugin.cli import resolve_tool
-from knet_plugin.distributed import _wrap_without_device, leave_group, resume_conflict
+from knet_plugin.engine.runner import _wrap_without_device, leave_group, resume_conflict
 
 SIZE = 32
 ITERATIONS = dict(semantic=60, panoptic=200)
@@ -364,7 +364,7 @@ def test_sharded_training_equals_unsharded_and_resumes(data, tmp_path):
     cfg.runner_type = 'FlexibleRunner'
     cfg.strategy = dict(
         type='knet_plugin.KNetFSDPStrategy',
-        model_wrapper=dict(auto_wrap_policy=dict(type='knet_plugin.fsdp.wrap_large_parts', min_num_params=20000)))
+        model_wrapper=dict(auto_wrap_policy=dict(type='knet_plugin.engine.fsdp.wrap_large_parts', min_num_params=20000)))
     done = run(cfg, tmp_path / 'sharded', gpus=2)
     assert (done.stdout + done.stderr).count('with gloo instead of nccl') == 1
     assert_losses_close(tmp_path / 'sharded', tmp_path / 'plain', processes=2, rel=2e-3)

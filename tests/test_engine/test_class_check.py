@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES
 from knet_plugin.detection import ClassCheckHook, class_check_hook
-from knet_plugin.detection.class_check_hook import read_categories
+from knet_plugin.engine.class_check import read_categories
 
 NUM_THINGS, NUM_STUFF = len(THING_CLASSES), len(STUFF_CLASSES)
 PANOPTIC = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)

@@ -13,7 +13,7 @@ from mmengine.logging import HistoryBuffer
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import resolve_tool
-from knet_plugin.resuming import find_checkpoint
+from knet_plugin.engine.resuming import find_checkpoint
 
 
 def save(folder: Path, iteration: int, time: int | None = None, named: bool = False, **without) -> Path:

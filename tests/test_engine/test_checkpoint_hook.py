@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import FlexibleRunner, Runner
 from torch.utils.data import Dataset
 
-from knet_plugin.safe_saving import CheckpointHook, WholeFileBackend
+from knet_plugin.engine.checkpoint_hook import CheckpointHook, WholeFileBackend
 
 
 class Line(BaseModel):

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from knet_plugin.reproducible import NumberedIndex, SeededDataset, SeedHook, seed_by_position, seed_streams
+from knet_plugin.engine.seeding import NumberedIndex, SeededDataset, SeedHook, seed_by_position, seed_streams
 
 
 @DATASETS.register_module()
@@ -83,9 +83,9 @@ def test_skip_is_there_if_the_other_sampler_has_it():
 
 def test_processes_together_draw_what_one_draws(monkeypatch):
     whole = epoch(make_loader('DefaultSampler'), 0)
-    monkeypatch.setattr('knet_plugin.reproducible.get_world_size', lambda: 2)
+    monkeypatch.setattr('knet_plugin.engine.seeding.get_world_size', lambda: 2)
     for rank in (0, 1):
-        monkeypatch.setattr('knet_plugin.reproducible.get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr('knet_plugin.engine.seeding.get_rank', lambda rank=rank: rank)
         drawn = epoch(make_loader('DefaultSampler'), 0)
         expected = whole[rank::2, 1:]
         assert torch.equal(drawn[:len(expected), 1:], expected)
