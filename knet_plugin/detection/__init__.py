@@ -6,7 +6,7 @@ from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_iter_head import KernelIterHead
 from knet_plugin.detection.kernel_loss import KernelLoss
 from knet_plugin.detection.knet import KNet
-from knet_plugin.detection.loading import LoadAnnotations, LoadImageFromFile, LoadPanopticAnnotations
+from knet_plugin.datasets.loading import LoadAnnotations, LoadImageFromFile, LoadPanopticAnnotations
 from knet_plugin.detection.localization_fpn import LocalizationFPN
 from knet_plugin.detection.mask_hungarian_assigner import MaskHungarianAssigner
 from knet_plugin.detection.match_cost import DiceCost, MaskCost

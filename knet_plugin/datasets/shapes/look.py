@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from knet_plugin.datasets.shapes_style import Style
+from knet_plugin.datasets.shapes.style import Style
 
 __all__ = ['Canvas', 'Look', 'render', 'stuff_look', 'thing_look']
 

@@ -11,7 +11,7 @@ from mmdet.datasets import CocoPanopticDataset
 from pycocotools import mask as coco_masks
 
 from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES
-from knet_plugin.detection.loading import LoadAnnotations, png_damage
+from knet_plugin.datasets.loading import LoadAnnotations, png_damage
 
 METAINFO = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
 IMAGE, PNG, JSON = 'train/000000.jpg', 'annotations/panoptic_train/000000.png', 'annotations/panoptic_train.json'

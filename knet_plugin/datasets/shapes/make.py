@@ -6,7 +6,7 @@ per channel for all of its pixels, that moves warm and cool alike along that ver
 alone does not tell the two apart; only the comparison with the rest of the image does, and every image has warm and
 cool stuff to compare with. Shape and texture, by contrast, can be told locally.
 
-How hard this is, is up to a :class:`~knet_plugin.datasets.shapes_style.Style`, first of all to its ``ambiguity``: the
+How hard this is, is up to a :class:`~knet_plugin.datasets.shapes.style.Style`, first of all to its ``ambiguity``: the
 range of the illumination over the distance between the two tints. A method that sees the colour of one object but not
 the rest of the image names the right half of a pair with probability 1 for ``ambiguity <= 1`` and
 ``(1 + 1 / ambiguity) / 2`` above (but for noise and jitter): 0.75 for 2, 0.67 for 3, 0.5 in the limit. One that
@@ -16,7 +16,7 @@ tiny objects make a clear variant: there a colour by itself names the class.
 
 A scene is drawn back to front, like a painting: a map of paint numbers, and for each paint its look (colour,
 shading, texture) and the segment that its pixels are annotated as. All annotation formats derive from the segment
-map, so they agree to the pixel. :mod:`~knet_plugin.datasets.shapes_look` paints, lights and takes the picture.
+map, so they agree to the pixel. :mod:`~knet_plugin.datasets.shapes.look` paints, lights and takes the picture.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from knet_plugin.datasets.shapes_look import Canvas, render, stuff_look, thing_look
-from knet_plugin.datasets.shapes_style import Style
+from knet_plugin.datasets.shapes.look import Canvas, render, stuff_look, thing_look
+from knet_plugin.datasets.shapes.style import Style
 
 __all__ = [
     'CLASSES', 'GENERATOR_VERSION', 'PALETTE', 'SEGMENTS_PER_CLASS', 'STUFF_CLASSES', 'THING_CLASSES', 'Scene',

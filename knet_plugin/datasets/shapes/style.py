@@ -13,7 +13,7 @@ class Style:
 
     Attributes:
         ambiguity: Range of the illumination over the distance between the two tints of a pair, at least 0; see the
-            head of :mod:`knet_plugin.datasets.shapes`.
+            head of :mod:`knet_plugin.datasets.shapes.make`.
         hue: How strongly every class has its own colour (that of ``PALETTE``, in log reflectance), at least 0: at 0
             there are warm and cool alone, at 1 a colour by itself names its class.
         min_object: Diameter of the smallest objects in pixels, above 0. Members of crowds are always tiny.

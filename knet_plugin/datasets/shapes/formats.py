@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from knet_plugin.datasets.shapes import CLASSES, GENERATOR_VERSION, SEGMENTS_PER_CLASS, THING_CLASSES, Scene, draw_scene
-from knet_plugin.datasets.shapes_style import Style
+from knet_plugin.datasets.shapes.make import CLASSES, GENERATOR_VERSION, SEGMENTS_PER_CLASS, THING_CLASSES, Scene, draw_scene
+from knet_plugin.datasets.shapes.style import Style
 
 __all__ = ['SPLITS', 'dump_json', 'write_split']
 

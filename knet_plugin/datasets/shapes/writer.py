@@ -25,9 +25,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from knet_plugin.datasets.shapes import GENERATOR_VERSION, check_object_sizes
-from knet_plugin.datasets.shapes_formats import SPLITS, dump_json, write_split
-from knet_plugin.datasets.shapes_style import Style
+from knet_plugin.datasets.shapes.make import GENERATOR_VERSION, check_object_sizes
+from knet_plugin.datasets.shapes.formats import SPLITS, dump_json, write_split
+from knet_plugin.datasets.shapes.style import Style
 
 __all__ = ['make_shapes']
 
@@ -74,7 +74,7 @@ def make_shapes(root: str | os.PathLike[str],
         seed: Not negative.
         workers: Processes to draw with, 0 for drawing in this one; by default one for each CPU this process may use.
         ambiguity: How little the colour of a pixel tells without the rest of its image, from 0; see
-            :mod:`knet_plugin.datasets.shapes`.
+            :mod:`knet_plugin.datasets.shapes.make`.
         hue: How strongly every class has its own colour, from 0.
         min_object: Diameter of the smallest objects in pixels, above 0 and at most that of the largest: 0.7 of the
             shorter side of the images.
