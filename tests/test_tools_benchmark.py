@@ -153,7 +153,7 @@ def test_time_outside_the_solver_and_time_of_parts(monkeypatch):
 def test_the_solver_is_watched():
     class Assigner:
         def assign_batch(self):
-            from knet_plugin.detection import mask_hungarian_assigner
+            from knet_plugin.detection import matcher as mask_hungarian_assigner
             return mask_hungarian_assigner.linear_sum_assignment([[1.]])
 
     from knet_plugin.detection import mask_hungarian_assigner as module

@@ -15,7 +15,7 @@ from mmengine.utils import import_modules_from_strings
 
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
-from knet_plugin.semantic.trial import build_segmentor, input_size, measure, shortest_seconds, train_step
+from knet_plugin.semantic.smoke_test import build_segmentor, input_size, measure, shortest_seconds, train_step
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -29,7 +29,7 @@ from knet_plugin.detection import KernelHead, KNetFusionHead
 from knet_plugin.detection.targets import segment_targets
 from knet_plugin.migration import load_source
 from knet_plugin.registry import MODELS
-from knet_plugin.semantic.trial import build_segmentor
+from knet_plugin.semantic.smoke_test import build_segmentor
 
 __all__ = ['CASES', 'GOALS', 'LAYOUTS', 'PART', 'RATE', 'Case', 'Goal', 'Measured', 'Parts', 'cases']
 

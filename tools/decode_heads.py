@@ -24,7 +24,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from knet_plugin.hosts import installed_family
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
-from knet_plugin.semantic.trial import build_segmentor, measure, shortest_seconds, train_step
+from knet_plugin.semantic.smoke_test import build_segmentor, measure, shortest_seconds, train_step
 
 ROOT = Path(__file__).resolve().parents[1]
 ATTACHED = ROOT / 'configs/semantic/attached'

@@ -14,7 +14,7 @@ from torch import Tensor
 from knet_plugin.core import HardMask, KernelUpdate, KernelUpdateHead
 from knet_plugin.detection import KernelHead, KernelIterHead
 from knet_plugin.detection.kernel_head import KernelProposals
-from knet_plugin.detection.kernel_loss import mean_owned
+from knet_plugin.detection.criterion import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, rank_target, semantic_target, stuff_owners
 
 __all__ = ['dense_losses', 'full_masks', 'instances', 'kernel_head', 'panoptic', 'update_stage']

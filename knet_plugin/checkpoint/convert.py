@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from knet_plugin.checkpoint.hints import COMPUTED
+from knet_plugin.checkpoint.mismatch import COMPUTED
 from knet_plugin.checkpoint.key_map import from_official, modern_swin, to_official
 from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
 from knet_plugin.version import __version__

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mmdet.models.backbones.swin import swin_converter
 from torch import Tensor, nn
 
-from knet_plugin.checkpoint.hints import hints
+from knet_plugin.checkpoint.mismatch import hints
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
 __all__ = ['CONTAINER_KEYS', 'KERNEL_HEAD_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official',

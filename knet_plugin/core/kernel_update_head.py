@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from knet_plugin.core.layers import fc_norm_act
 from knet_plugin.core.mask_ops import convolve, group_features, resize
-from knet_plugin.core.recompute import recompute
+from knet_plugin.core.activation_checkpointing import recompute
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelUpdate', 'KernelUpdateHead']

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import group_features
-from knet_plugin.core.recompute import recompute
+from knet_plugin.core.activation_checkpointing import recompute
 from knet_plugin.core.stage_config import merge_parts
 from knet_plugin.registry import MODELS
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from knet_plugin.core import KernelUpdate
 from knet_plugin.core.mask_ops import resize
-from knet_plugin.core.recompute import has_statistics, recompute
+from knet_plugin.core.activation_checkpointing import has_statistics, recompute
 from knet_plugin.core.stage_config import stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
-from knet_plugin.detection.kernel_loss import mean_owned
+from knet_plugin.detection.criterion import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, segment_targets, stuff_owners
 from knet_plugin.registry import MODELS, TASK_UTILS
 

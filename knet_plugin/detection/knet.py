@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from knet_plugin.checkpoint.hints import log_hints
+from knet_plugin.checkpoint.mismatch import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.checkpoint.reading import CheckpointError
 from knet_plugin.engine.finite_inputs import check_finite

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule, ModuleList, initialize
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import resize
-from knet_plugin.core.recompute import recompute
+from knet_plugin.core.activation_checkpointing import recompute
 from knet_plugin.detection.resized_conv import resize_and_convolve
 from knet_plugin.registry import MODELS
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from knet_plugin.inference.deviation import Deviation, check_model, compare, random_inputs, raw_outputs
+from knet_plugin.inference.compare import Deviation, check_model, compare, random_inputs, raw_outputs
 from knet_plugin.inference.forwards import DTYPES, replace_forwards
 from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
 

@@ -14,7 +14,7 @@ from knet_plugin.migration.migrate import importing_plugin
 from knet_plugin.migration.options import bare_type
 from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
-from knet_plugin.semantic.seams import Refused, seam_of
+from knet_plugin.semantic.adapters import Refused, seam_of
 from knet_plugin.semantic.stage_config import default_stage_config, without_defaults
 
 __all__ = ['attach', 'attached_text']

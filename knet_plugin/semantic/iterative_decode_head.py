@@ -13,12 +13,12 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor
 
-from knet_plugin.checkpoint.hints import log_hints
+from knet_plugin.checkpoint.mismatch import log_hints
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.registry import MODELS, SCOPE
-from knet_plugin.semantic.batch_checks import check_finite, check_labels
-from knet_plugin.semantic.seams import Refused, Seam, exchange, seam_of
+from knet_plugin.semantic.checks import check_finite, check_labels
+from knet_plugin.semantic.adapters import Refused, Seam, exchange, seam_of
 from knet_plugin.semantic.stage_config import resolve_stage_configs
 
 __all__ = ['IterativeDecodeHead']
@@ -33,7 +33,7 @@ class IterativeDecodeHead(BaseModule):
     ``cls_seg`` and ``loss_by_feat`` of its own in the stock ones' places and leaves all the rest (forward, loss,
     predict, the handling of cascades) to it, so whatever the stock head does between its inputs and its classifier
     stays done. What else a head trains on (auxiliary maps, boundaries) keeps its losses. For heads that are special,
-    the table :data:`knet_plugin.semantic.seams.SEAMS` says how to get in, or why not; one that trains on several
+    the table :data:`knet_plugin.semantic.adapters.SEAMS` says how to get in, or why not; one that trains on several
     outputs and is not there is refused at the first loss.
 
     Weights of the official release, of mmseg's own K-Net and of the stock head alone are renamed while they are loaded.

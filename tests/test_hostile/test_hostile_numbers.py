@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from knet_plugin.cli import load_run_config
 from knet_plugin.engine.finite_inputs import FiniteInputHook
-from knet_plugin.semantic.batch_checks import check_finite
+from knet_plugin.semantic.checks import check_finite
 
 IMAGES = [dict(size=(40, 33), masks=['box', 'noise'], label_map='noise')] * 3
 BAD = [torch.nan, torch.inf, -torch.inf]

@@ -17,7 +17,7 @@ from knet_plugin.cli import resolve_tool
 from knet_plugin.migration import Report, load_source
 from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.attach import attached_text
-from knet_plugin.semantic.trial import build_segmentor, measure
+from knet_plugin.semantic.smoke_test import build_segmentor, measure
 
 FCN = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
 FAST = 'mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py'

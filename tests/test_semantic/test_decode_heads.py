@@ -22,7 +22,7 @@ from knet_plugin.cli import resolve_tool
 from knet_plugin.migration import load_source
 from knet_plugin.semantic import IterativeDecodeHead
 from knet_plugin.semantic.attach import attached_text
-from knet_plugin.semantic.trial import build_segmentor, dummy_batch
+from knet_plugin.semantic.smoke_test import build_segmentor, dummy_batch
 
 TOOL = runpy.run_path(str(resolve_tool('decode_heads')))
 ALGORITHMS = {algorithm.name: algorithm for generation in TOOL['GENERATIONS'].values() for algorithm in generation}

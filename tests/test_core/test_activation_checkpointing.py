@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from knet_plugin.core import KernelUpdateHead, kernel_update_head
-from knet_plugin.core.recompute import has_statistics, recompute
+from knet_plugin.core.activation_checkpointing import has_statistics, recompute
 
 
 def kept_by(function, *args):

@@ -6,7 +6,7 @@ from golden import Golden, assert_close, assert_gradients_close, build, cases, l
 
 from knet_plugin.checkpoint import from_official
 from knet_plugin.detection import KernelLoss, kernel_loss
-from knet_plugin.detection.kernel_loss import mean_owned
+from knet_plugin.detection.criterion import mean_owned
 from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, stuff_owners
 
 RANK = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from knet_plugin import attach
 from knet_plugin.migration import load_source
-from knet_plugin.semantic.trial import build_segmentor, dummy_batch, input_size, measure, shortest_seconds, train_step
+from knet_plugin.semantic.smoke_test import build_segmentor, dummy_batch, input_size, measure, shortest_seconds, train_step
 
 FAST = load_source('mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py')
 SIZE = (64, 96)
@@ -32,7 +32,7 @@ def test_models_take_turns(monkeypatch):
     turns, clock = [], iter([0, 5, 10, 14, 20, 23, 30, 39])
     for i, model in enumerate(models):
         monkeypatch.setattr(model, 'test_step', lambda batch, i=i: turns.append(i))
-    monkeypatch.setattr('knet_plugin.semantic.trial.time.perf_counter', lambda: next(clock))
+    monkeypatch.setattr('knet_plugin.semantic.smoke_test.time.perf_counter', lambda: next(clock))
     assert shortest_seconds(models, SIZE, 2) == [3, 4]
     assert turns == [0, 1, 0, 1]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from knet_plugin.semantic.seams import exchange
+from knet_plugin.semantic.adapters import exchange
 
 
 @pytest.mark.parametrize('outputs', [(1, ), [2, (3, )], dict(a=[4], b=5)])

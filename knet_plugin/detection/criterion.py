@@ -12,7 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from knet_plugin.core.mask_ops import resize
-from knet_plugin.core.recompute import recompute
+from knet_plugin.core.activation_checkpointing import recompute
 from knet_plugin.detection.targets import IGNORED, OwnedSegments, SegmentTargets, rank_target, semantic_target
 from knet_plugin.registry import MODELS
 
