@@ -37,7 +37,7 @@ help:  ## List the targets
 
 .PHONY: demo
 demo: setup  ## Set up, then train a small model on made-up images and show what it finds
-	$(VENV)/bin/python tools/demo.py
+	$(VENV)/bin/python demo/demo.py
 
 # Of each worker: with more threads than cores, torch is several times slower.
 test test-slow test-long test-openmmlab test-openmmlab-slow test-oldest test-latest: export OMP_NUM_THREADS = 1

@@ -333,7 +333,7 @@ def test_the_tool(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text(f'{benchmark.BEGIN}\n{benchmark.END}\n')
     done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools/benchmark.py'), 'scaling', '--only', 'S = 1', '--runs', '2',
+        [sys.executable, str(ROOT / 'benchmarks/benchmark.py'), 'scaling', '--only', 'S = 1', '--runs', '2',
          '--threads', '1', '--out', str(tmp_path / 'out'), '--page', str(page)], capture_output=True, text=True,
         cwd=tmp_path,
         env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'))

@@ -1,7 +1,7 @@
 """K-Net on every kind of decode head of mmseg, from the stock configs.
 
 Images are small (64 x 64, or what a head needs at least), and what a head fixes to the size of its images follows; see
-``tools/decode_heads.py``. All else is stock.
+``benchmarks/decode_heads.py``. All else is stock.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""``tools/compare_heads.py``: runs in pieces and in shards, the gains, and the page it writes."""
+"""``benchmarks/compare_heads.py``: runs in pieces and in shards, the gains, and the page it writes."""
 
 import argparse
 import importlib.util

@@ -1,4 +1,4 @@
-"""``tools/decode_heads.py``: what it measures, that it goes on where it was, and the page it writes."""
+"""``benchmarks/decode_heads.py``: what it measures, that it goes on where it was, and the page it writes."""
 
 import importlib.util
 import sys

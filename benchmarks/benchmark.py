@@ -1,7 +1,7 @@
 """Measure the package against the hosts' own parts, other models and the plain equations, side by side.
 
-    python tools/benchmark.py all --page    # everything, and docs/benchmarks.md from it
-    python tools/benchmark.py model --device cuda
+    python benchmarks/benchmark.py all --page    # everything, and docs/benchmarks.md from it
+    python benchmarks/benchmark.py model --device cuda
 
 Every contender lives in a process of its own. They take turns, one run each, so that whatever else slows the machine
 down slows all of them. What counts is the median of the ratios in single turns. Rows go to a CSV and a JSON
@@ -44,7 +44,7 @@ MEMORY_ON_CPU = ('head', 'readout', 'fpn', 'train')
 COUNTED = ('head', 'fpn', 'profile')
 """Modes whose multiply-adds are counted."""
 PAGE = ROOT / 'docs/benchmarks.md'
-BEGIN, END = '<!-- figures: written by tools/benchmark.py -->', '<!-- end of the figures -->'
+BEGIN, END = '<!-- figures: written by benchmarks/benchmark.py -->', '<!-- end of the figures -->'
 COLUMNS = ('mode', 'setting', 'contender', 'seconds', 'low', 'high', 'outside', 'solver', 'matching', 'kept', 'peak',
            'products', 'runs', 'note')
 NAMES = dict(seconds='time', outside='time outside the solver', kept='memory, kept', peak='memory, peak',

@@ -1,8 +1,8 @@
 """Try K-Net on every kind of decode head, with mmseg's stock configs, and write the table of docs/decode_heads.md.
 
-    python tools/decode_heads.py --configs            # write configs/semantic/attached/
-    python tools/decode_heads.py                      # measure what is not measured yet, and write the table
-    python tools/decode_heads.py --seconds            # only the times of what was not timed in turns yet
+    python benchmarks/decode_heads.py --configs            # write configs/semantic/attached/
+    python benchmarks/decode_heads.py                      # measure what is not measured yet, and write the table
+    python benchmarks/decode_heads.py --seconds            # only the times of what was not timed in turns yet
 
 Every algorithm is one row of docs/decode_heads.csv, per family of host packages; a run that was interrupted goes on
 where it was. Run it in the environments of both. For times that can be compared, the machine must have a core to spare.
@@ -31,7 +31,7 @@ ATTACHED = ROOT / 'configs/semantic/attached'
 CSV, PAGE = ROOT / 'docs/decode_heads.csv', ROOT / 'docs/decode_heads.md'
 HEADER = '| algorithm | config | image | parameters (M) | G multiply-adds | seconds an image | works with |'
 TURNS = 3
-BEGIN, END = '<!-- table: written by tools/decode_heads.py -->', '<!-- end of the table -->'
+BEGIN, END = '<!-- table: written by benchmarks/decode_heads.py -->', '<!-- end of the table -->'
 
 
 @dataclass(frozen=True)

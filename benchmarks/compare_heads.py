@@ -1,7 +1,7 @@
 """Train small segmentors of several kinds on Shapes, without and with K-Net, and write what K-Net gains.
 
     python tools/make_shapes.py data/shapes
-    python tools/compare_heads.py                    # or, on two cores: --shard 0/2 and --shard 1/2 at once
+    python benchmarks/compare_heads.py                    # or, on two cores: --shard 0/2 and --shard 1/2 at once
 
 Every run is one row of docs/shapes_heads.csv. What is there is not run again, and a run that was interrupted goes on
 from its last checkpoint, so hours of training can be had in pieces. Plot and table are written from the rows.
@@ -30,7 +30,7 @@ from knet_plugin.cli import resolve_config
 ROOT = Path(__file__).resolve().parents[1]
 CSV, PLOT, PAGE = ROOT / 'docs/shapes_heads.csv', ROOT / 'docs/shapes_heads.png', ROOT / 'docs/decode_heads.md'
 COLUMNS = ('algorithm', 'generation', 'model', 'seed', 'iterations', 'miou')
-BEGIN, END = '<!-- table: written by tools/compare_heads.py -->', '<!-- end of the gains -->'
+BEGIN, END = '<!-- table: written by benchmarks/compare_heads.py -->', '<!-- end of the gains -->'
 BASE = 'fcn_r18-s_1xb8-adamw-1k_shapes-128x128'
 
 _BN, _LN = dict(type='BN', requires_grad=True), dict(type='LN')
