@@ -33,7 +33,7 @@ from marked_page import check_marks, replace_between
 from torch.utils.flop_counter import FlopCounterMode
 
 from knet_plugin import __version__
-from knet_plugin.hosts import installed_family
+from knet_plugin.compat import installed_family
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = dict(head=9, readout=7, fpn=9, train=7, scaling=15, profile=7, layout=5, model=7)

@@ -21,7 +21,7 @@ from marked_page import replace_between
 from mmengine.config import Config
 from mmseg.models.segmentors import BaseSegmentor
 
-from knet_plugin.hosts import installed_family
+from knet_plugin.compat import installed_family
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
 from knet_plugin.semantic.smoke_test import build_segmentor, measure, shortest_seconds, train_step

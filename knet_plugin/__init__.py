@@ -3,7 +3,7 @@
 import contextlib
 import sys
 
-from knet_plugin.hosts import check_host_packages
+from knet_plugin.compat import check_host_packages
 from knet_plugin.version import __version__
 
 check_host_packages()  # before any of them is imported, so that its message is the one that is read

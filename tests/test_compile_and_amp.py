@@ -8,7 +8,7 @@ from torch import _dynamo as dynamo
 
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.detection import KernelIterHead
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 from knet_plugin.registry import MODELS
 
 THINGS, STUFF = 3, 2

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from small_runs import TASKS, losses, small_config, small_data
 
 from knet_plugin.checkpoint.reading import load_file
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 
 NO_FLOAT16 = release(torch.__version__) < (2, 4)
 

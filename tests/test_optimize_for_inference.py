@@ -31,7 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from knet_plugin import optimize_for_inference
 from knet_plugin.cli import resolve_config
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 from knet_plugin.inference import Deviation, OptimizeForInferenceHook, largest_deviation
 from knet_plugin.inference.fusion import find_conv_bn_pairs, fuse_pairs
 

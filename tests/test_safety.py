@@ -21,7 +21,7 @@ from small_runs import run, run_command, small_config, small_data
 
 from knet_plugin.checkpoint.reading import CheckpointError, load_file
 from knet_plugin.cli import resolve_tool
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 from knet_plugin.engine.safe_loading import load_from_http
 
 ROOT = Path(__file__).resolve().parents[1]

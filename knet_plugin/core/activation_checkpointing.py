@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ['has_statistics', 'recompute']
+__all__ = ['has_statistics', 'checkpointed']
 
 
-def recompute(function: Callable[..., Any], *args: Any, parts: nn.Module | None = None) -> Any:
+def checkpointed(function: Callable[..., Any], *args: Any, parts: nn.Module | None = None) -> Any:
     """Call a function of which the backward pass keeps the arguments alone; it is called again there.
 
     Exact. The second call ends as soon as everything is there that the backward pass needs, so what only its last

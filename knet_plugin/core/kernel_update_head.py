@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from knet_plugin.core.layers import fc_norm_act
 from knet_plugin.core.mask_ops import convolve, group_features, resize
-from knet_plugin.core.activation_checkpointing import recompute
+from knet_plugin.core.activation_checkpointing import checkpointed
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelUpdate', 'KernelUpdateHead']
@@ -118,7 +118,7 @@ class KernelUpdateHead(BaseModule):
             # In full precision also under autocast: these are sums over all pixels, and only N x C of them.
             with torch.autocast(features.device.type, enabled=False):
                 # What is inside the updater is cheaper to make again than to keep.
-                taps = recompute(self.updater, grouped, taps.to(grouped.dtype), parts=self.updater)  # Eq. 4, 5
+                taps = checkpointed(self.updater, grouped, taps.to(grouped.dtype), parts=self.updater)  # Eq. 4, 5
         if self.interaction is not None:
             taps = self.interaction(taps)  # Eq. 6, K_i
 
@@ -142,7 +142,7 @@ class KernelUpdateHead(BaseModule):
         """Eq. 3 on the transformed features: ``sum M (W F + b) = W (sum M F) + b (sum M)``, (B, N, C)."""
         # The weights of N x H x W are cheaper to make again than to keep. The product with them is made once: it is the
         # last step of what is recomputed, and W and b, whose gradients read its result, are applied outside.
-        grouped, areas = recompute(self._gather, mask_logits, features)
+        grouped, areas = checkpointed(self._gather, mask_logits, features)
         dtype = self.fc_mask.weight.dtype
         if (transform := self._folded_transform()) is not None:
             weight, bias = (value.to(grouped.dtype) for value in transform)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 
 __all__ = ['autocasts', 'convolve', 'group_features', 'resize']
 

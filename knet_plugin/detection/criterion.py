@@ -12,11 +12,11 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from knet_plugin.core.mask_ops import resize
-from knet_plugin.core.activation_checkpointing import recompute
-from knet_plugin.detection.targets import IGNORED, OwnedSegments, SegmentTargets, rank_target, semantic_target
+from knet_plugin.core.activation_checkpointing import checkpointed
+from knet_plugin.detection.targets import IGNORED, Assignment, SegmentTargets, rank_target, semantic_target
 from knet_plugin.registry import MODELS
 
-__all__ = ['KernelLoss', 'mean_counts', 'mean_owned']
+__all__ = ['KNetCriterion', 'mean_counts', 'mean_owned']
 
 PIXELS = 8192
 """Pixels whose semantic loss is computed at once, about."""
@@ -36,13 +36,13 @@ def mean_counts(counts: Tensor) -> Tensor:
     return reduce_mean(counts.float()).clamp(min=1 / get_world_size())
 
 
-def mean_owned(stages: Sequence[OwnedSegments]) -> Tensor:
+def mean_owned(stages: Sequence[Assignment]) -> Tensor:
     """How many kernels own a segment in each stage, as ``mean_counts`` has it, (stages,)."""
     return mean_counts(torch.tensor([len(owned.segments) for owned in stages], device=stages[0].segments.device))
 
 
 @MODELS.register_module()
-class KernelLoss(BaseModule):
+class KNetCriterion(BaseModule):
     """Losses on the masks and classes of kernels, given which segment each of them owns.
 
     Mask and dice loss look at the owned segments alone. The rank loss lets all masks of an image compete for each
@@ -97,7 +97,7 @@ class KernelLoss(BaseModule):
         self.loss_seg = MODELS.build(loss_seg)
         self.loss_rank = None if loss_rank is None else MODELS.build(loss_rank)
 
-    def masks(self, mask_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets,
+    def masks(self, mask_logits: Tensor, owned: Assignment, targets: SegmentTargets,
               num_owned: Tensor) -> dict[str, Tensor]:
         """Losses of one stage's masks, which are brought to the size of the targets.
 
@@ -117,10 +117,10 @@ class KernelLoss(BaseModule):
             return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
         share = len(owned.segments) / num_owned
         losses = {name: loss * share
-                  for name, loss in recompute(self._owned_masks, mask_logits, owned, targets).items()}
+                  for name, loss in checkpointed(self._owned_masks, mask_logits, owned, targets).items()}
         if self.loss_rank is not None:
             # Image by image; the mean over all pixels is the mean of their means, as all have the same size.
-            ranks = [recompute(self._rank, logits, target, self.loss_rank) for logits, target in zip(
+            ranks = [checkpointed(self._rank, logits, target, self.loss_rank) for logits, target in zip(
                 mask_logits.split(1), rank_target(owned, targets).split(1), strict=True)]
             losses['loss_rank'] = torch.stack(ranks).mean()
         return losses
@@ -128,7 +128,7 @@ class KernelLoss(BaseModule):
     # What follows works at the size of the targets, where a stage's masks alone are as large as all that the stage
     # itself keeps for the backward pass.
 
-    def _owned_masks(self, mask_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets) -> dict[str, Tensor]:
+    def _owned_masks(self, mask_logits: Tensor, owned: Assignment, targets: SegmentTargets) -> dict[str, Tensor]:
         logits = mask_logits[owned.images, owned.kernels].float()  # P, H, W
         masks = targets.masks[owned.segments]  # P, h, w
         if self.num_points is None:
@@ -150,7 +150,7 @@ class KernelLoss(BaseModule):
         return self.loss_seg(logits.flatten(1).T, labels.flatten(), None if weights is None else weights.flatten(),
                              avg_factor=positives)
 
-    def classes(self, class_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets,
+    def classes(self, class_logits: Tensor, owned: Assignment, targets: SegmentTargets,
                 num_owned: Tensor) -> dict[str, Tensor]:
         """Loss of one stage's classes, of all kernels, divided by the number of owning ones.
 
@@ -180,7 +180,7 @@ class KernelLoss(BaseModule):
         weights[-self.num_stuff_classes:, self.num_things_classes:].fill_diagonal_(1)
         return weights.expand(batch, -1, -1).flatten(0, 1)
 
-    def semantics(self, semantic_logits: Tensor, owned: OwnedSegments, targets: SegmentTargets) -> dict[str, Tensor]:
+    def semantics(self, semantic_logits: Tensor, owned: Assignment, targets: SegmentTargets) -> dict[str, Tensor]:
         """Loss of the kernel head's dense logits, averaged over the labelled foreground pixels.
 
         Args:
@@ -202,7 +202,7 @@ class KernelLoss(BaseModule):
         # Unbound first, since the gradient of every slice is brought to the size of what it was cut from.
         for image, logits in enumerate(semantic_logits.unbind()):
             for source, height, kept, rows in _strips(semantic_logits.shape[2], labels.shape[1:]):
-                total = total + recompute(self._semantics, logits[:, source], height, kept, labels[image, rows],
+                total = total + checkpointed(self._semantics, logits[:, source], height, kept, labels[image, rows],
                                           None if weights is None else weights[image, rows], foreground)
         return dict(loss_seg=total)
 

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import group_features
-from knet_plugin.core.activation_checkpointing import recompute
+from knet_plugin.core.activation_checkpointing import checkpointed
 from knet_plugin.core.stage_config import merge_parts
 from knet_plugin.registry import MODELS
 
@@ -136,7 +136,7 @@ class KernelHead(BaseModule):
         kernels = self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1)  # K_0^ins: B, N, C, K, K
         if self.mask_activation is not None:
             # The claims of N x H x W are cheaper to make again than to keep.
-            objects = recompute(self._object_features, mask_logits, features)  # B, N, C
+            objects = checkpointed(self._object_features, mask_logits, features)  # B, N, C
             kernels = kernels + objects.to(kernels.dtype)[..., None, None]
         if self.num_stuff_classes:
             kernels = torch.cat([kernels, self._stuff_kernels().expand(len(loc), -1, -1, -1, -1)], dim=1)

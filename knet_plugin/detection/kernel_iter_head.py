@@ -12,11 +12,11 @@ from torch import Tensor
 
 from knet_plugin.core import KernelUpdate
 from knet_plugin.core.mask_ops import resize
-from knet_plugin.core.activation_checkpointing import has_statistics, recompute
+from knet_plugin.core.activation_checkpointing import checkpointed, has_statistics
 from knet_plugin.core.stage_config import stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
 from knet_plugin.detection.criterion import mean_owned
-from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, segment_targets, stuff_owners
+from knet_plugin.detection.targets import Assignment, SegmentTargets, segment_targets, assign_stuff
 from knet_plugin.registry import MODELS, TASK_UTILS
 
 __all__ = ['KernelIterHead']
@@ -43,7 +43,7 @@ class KernelIterHead(BaseModule):
         num_stages: Update stages S.
         kernel_head: Config of the ``KernelHead``.
         kernel_update_head: What differs from the default of a stage, one config for all stages or a sequence of S.
-        loss: Config of the ``KernelLoss``, which serves all stages and the kernel head.
+        criterion: Config of the ``KNetCriterion``, which serves all stages and the kernel head.
         mask_upsample: Size of the masks of loss and result, in sizes of F.
         stage_loss_weights: Factors of the losses of stage 1 .. S. None: 1 each.
         with_cp: Whether kernel head and localisation FPN are computed once more in the backward pass, instead of being
@@ -63,7 +63,7 @@ class KernelIterHead(BaseModule):
                  num_stages: int = 3,
                  kernel_head: dict | None = None,
                  kernel_update_head: dict | Sequence[dict] | None = None,
-                 loss: dict | None = None,
+                 criterion: dict | None = None,
                  mask_upsample: int = 2,
                  stage_loss_weights: Sequence[float] | None = None,
                  with_cp: bool = False,
@@ -83,7 +83,7 @@ class KernelIterHead(BaseModule):
         if with_cp and has_statistics(self.kernel_head):
             raise ValueError('with_cp=True computes the kernel head twice, and its batch norm would count every batch '
                              'twice: use another norm_cfg')
-        self.kernel_loss = _build('loss', 'knet_plugin.KernelLoss', loss, classes)
+        self.criterion = _build('criterion', 'knet_plugin.KNetCriterion', criterion, classes)
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
         self.stage_loss_weights = [1.] * num_stages if stage_loss_weights is None else list(stage_loss_weights)
         if len(self.stage_loss_weights) != num_stages:
@@ -130,7 +130,7 @@ class KernelIterHead(BaseModule):
             What the kernel head proposes, and what each stage makes of it: masks at F's size, H x W.
         """
         head = partial(self.kernel_head, semantics=not last_only)
-        proposals = recompute(head, feats) if self.with_cp else head(feats)
+        proposals = checkpointed(head, feats) if self.with_cp else head(feats)
         kernels, mask_logits = proposals.kernels, proposals.mask_logits
         updates: list[KernelUpdate] = []
         for i, stage in enumerate(self.kernel_update_head, start=1):
@@ -184,18 +184,18 @@ class KernelIterHead(BaseModule):
         owned = self._owners(proposals, updates, targets, batch_img_metas)
         num_owned = mean_owned(owned)
         mask_logits = proposals.mask_logits[:, :self.kernel_head.num_kernels]
-        losses = _named('s0', self.kernel_loss.masks(mask_logits, owned[0], targets, num_owned[0]) |
-                        self.kernel_loss.semantics(proposals.semantic_logits, owned[0], targets))
+        losses = _named('s0', self.criterion.masks(mask_logits, owned[0], targets, num_owned[0]) |
+                        self.criterion.semantics(proposals.semantic_logits, owned[0], targets))
         for i, (update, weight) in enumerate(zip(updates, self.stage_loss_weights, strict=False), start=1):
-            losses |= _named(f's{i}', self.kernel_loss.masks(update.mask_logits, owned[i], targets, num_owned[i]) |
-                             self.kernel_loss.classes(update.class_logits, owned[i], targets, num_owned[i]), weight)
+            losses |= _named(f's{i}', self.criterion.masks(update.mask_logits, owned[i], targets, num_owned[i]) |
+                             self.criterion.classes(update.class_logits, owned[i], targets, num_owned[i]), weight)
         return losses
 
     def _owners(self, proposals: KernelProposals, updates: Sequence[KernelUpdate], targets: SegmentTargets,
-                batch_img_metas: Sequence[dict]) -> list[OwnedSegments]:
+                batch_img_metas: Sequence[dict]) -> list[Assignment]:
         """Which kernel owns which segment: in the kernel head, without stuff, and in each stage."""
         things = self.kernel_head.num_kernels
-        stuff = stuff_owners(targets, self.num_things_classes, things)
+        stuff = assign_stuff(targets, self.num_things_classes, things)
         mask_logits = self._upsample(proposals.mask_logits[:, :things].detach())
         objects = self._match(mask_logits, None, targets, batch_img_metas, 'the kernel head')
         owned = [objects]
@@ -227,7 +227,7 @@ class KernelIterHead(BaseModule):
 
     @torch.no_grad()
     def _match(self, mask_logits: Tensor, class_logits: Tensor | None, targets: SegmentTargets,
-               batch_img_metas: Sequence[dict], stage: str) -> OwnedSegments:
+               batch_img_metas: Sequence[dict], stage: str) -> Assignment:
         """Match instance kernels and objects by what ``stage`` predicted."""
         predictions, truths = [], []
         for image, masks in enumerate(mask_logits):
@@ -239,7 +239,7 @@ class KernelIterHead(BaseModule):
         gt_inds = torch.stack([result.gt_inds for result in results])  # B, N: 0, or 1 + the image's object
         images, kernels = gt_inds.nonzero(as_tuple=True)
         first = torch.tensor([targets.objects_of(image).start for image in range(len(results))], device=images.device)
-        return OwnedSegments(images, kernels, first[images] + gt_inds[images, kernels] - 1)
+        return Assignment(images, kernels, first[images] + gt_inds[images, kernels] - 1)
 
 
 def _build(name: str, default_type: str, cfg: dict | None, classes: dict[str, int]) -> Any:

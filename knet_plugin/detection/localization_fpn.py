@@ -10,7 +10,7 @@ from mmengine.model import BaseModule, ModuleList, initialize
 from torch import Tensor, nn
 
 from knet_plugin.core.mask_ops import resize
-from knet_plugin.core.activation_checkpointing import recompute
+from knet_plugin.core.activation_checkpointing import checkpointed
 from knet_plugin.detection.resized_conv import resize_and_convolve
 from knet_plugin.registry import MODELS
 
@@ -132,8 +132,8 @@ class LocalizationFPN(BaseModule):
             feat = _channels_last(convs[0].conv(feat))
             for i, conv in enumerate(convs[1:], start=1):
                 size = sizes[max(level - i, self.output_level)]
-                feat = recompute(_advance, feat, convs[i - 1], size, conv.conv, parts=convs)
-            levels.append(recompute(_advance, feat, convs[-1], sizes[self.output_level], None, parts=convs))
+                feat = checkpointed(_advance, feat, convs[i - 1], size, conv.conv, parts=convs)
+            levels.append(checkpointed(_advance, feat, convs[-1], sizes[self.output_level], None, parts=convs))
         fused = torch.cat(levels, dim=1) if self.fuse == 'concat' else _sum(levels)
         if self.conv_pred is None:
             return [fused]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from knet_plugin.engine.finite_inputs import image_name
 
-__all__ = ['IGNORED', 'OwnedSegments', 'SegmentTargets', 'semantic_target', 'rank_target', 'segment_targets',
-           'stuff_owners']
+__all__ = ['IGNORED', 'Assignment', 'SegmentTargets', 'semantic_target', 'rank_target', 'segment_targets',
+           'assign_stuff']
 
 VOID = 255
 """Value of unlabelled pixels in a semantic map, mmdet's."""
@@ -40,7 +40,7 @@ class SegmentTargets(NamedTuple):
         return slice(start, start + self.num_objects[image])
 
 
-class OwnedSegments(NamedTuple):
+class Assignment(NamedTuple):
     """P pairs of a kernel and the segment that it owns. Kernels without segment do not appear."""
 
     images: Tensor
@@ -50,9 +50,9 @@ class OwnedSegments(NamedTuple):
     segments: Tensor
     """Row of each pair's segment in ``SegmentTargets``, (P,)."""
 
-    def __add__(self, other: 'OwnedSegments') -> 'OwnedSegments':  # type: ignore[override]
+    def __add__(self, other: 'Assignment') -> 'Assignment':  # type: ignore[override]
         """The pairs of both."""
-        return OwnedSegments(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+        return Assignment(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
 
 
 def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_things_classes: int,
@@ -99,14 +99,14 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
         torch.cat([images, stuff_images]), num_objects, patches.equal_to(slice(None), VOID))
 
 
-def stuff_owners(targets: SegmentTargets, num_things_classes: int, num_kernels: int) -> OwnedSegments:
+def assign_stuff(targets: SegmentTargets, num_things_classes: int, num_kernels: int) -> Assignment:
     """Stuff is never matched: class T + j belongs to kernel ``num_kernels`` + j, after the instance kernels."""
     segments = torch.arange(sum(targets.num_objects), len(targets.labels), device=targets.labels.device)
     kernels = num_kernels + targets.labels[segments] - num_things_classes
-    return OwnedSegments(targets.images[segments], kernels, segments)
+    return Assignment(targets.images[segments], kernels, segments)
 
 
-def rank_target(owned: OwnedSegments, targets: SegmentTargets) -> Tensor:
+def rank_target(owned: Assignment, targets: SegmentTargets) -> Tensor:
     """Which kernel owns each pixel: the last one, in kernel order, whose segment touches it.
 
     Returns:
@@ -116,7 +116,7 @@ def rank_target(owned: OwnedSegments, targets: SegmentTargets) -> Tensor:
     return owner.masked_fill_(owner < 0, IGNORED)
 
 
-def semantic_target(owned: OwnedSegments, targets: SegmentTargets, num_classes: int, ignore_void: bool) -> Tensor:
+def semantic_target(owned: Assignment, targets: SegmentTargets, num_classes: int, ignore_void: bool) -> Tensor:
     """Dense labels: stuff, and over it the matched objects in kernel order, each wherever it touches a pixel.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from knet_plugin.checkpoint.reading import CheckpointError, read_checkpoint
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 
 __all__ = ['find_checkpoint']
 

@@ -22,7 +22,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from knet_plugin.checkpoint.reading import CheckpointError, check_header, load_file
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 
 __all__ = ['allow_host_checkpoints', 'check_files_of_hosts', 'load_from_http', 'load_from_local']
 

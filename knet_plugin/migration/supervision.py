@@ -43,7 +43,7 @@ def loss_config(heads: Mapping[str, Mapping], report: Report) -> dict[str, Any]:
                 report.refuse(f'{path}.{name}', given, f'must be the same as {first}: all stages share their losses')
     if losses.get('loss_rank', True) is None:
         losses.pop('loss_rank')
-    return dict(type='knet_plugin.KernelLoss', **losses)
+    return dict(type='knet_plugin.KNetCriterion', **losses)
 
 
 def _loss(official: Any, report: Report, path: str) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from mmseg.models import decode_heads
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
-__all__ = ['SEAMS', 'Refused', 'Seam', 'SegmenterSeam', 'classifier_of', 'exchange', 'seam_of']
+__all__ = ['ADAPTERS', 'Refused', 'Adapter', 'SegmenterAdapter', 'classifier_of', 'exchange', 'adapter_of']
 
 Refine = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Seam:
+class Adapter:
     """How K-Net gets into a decode head: here, into one whose last feature goes through ``cls_seg``.
 
     F is what enters there, before dropout; K_0 the weight of ``conv_seg``, a 1 x 1 convolution; M_0 what leaves. A head
@@ -71,7 +71,7 @@ class Seam:
         return self._refine(feats, kernels, mask_logits)
 
 
-class SegmenterSeam(Seam):
+class SegmenterAdapter(Adapter):
     """Into Segmenter, which has no classifier: its class embeddings are kernels, of each image its own.
 
     F is what ``patch_proj`` says of the patches, K_0 what ``classes_proj`` says of the classes. M_0 are its own masks,
@@ -125,12 +125,12 @@ class Refused:
 _QUERIES = Refused('its masks are of learned queries, not of classes, and are matched to segments; KNet, the detector '
                    'of this package, does that with kernels')
 
-SEAMS: dict[type, Seam | Refused] = {
-    decode_heads.DAHead: Seam(once=('pam.*', 'cam.*')),
-    decode_heads.DDRHead: Seam(once=('loss_spatial', )),
-    decode_heads.EncHead: Seam(once=('loss_se', )),
-    decode_heads.PIDHead: Seam(once=('loss_sem_p', 'loss_bd')),
-    decode_heads.SegmenterMaskTransformerHead: SegmenterSeam(),
+ADAPTERS: dict[type, Adapter | Refused] = {
+    decode_heads.DAHead: Adapter(once=('pam.*', 'cam.*')),
+    decode_heads.DDRHead: Adapter(once=('loss_spatial', )),
+    decode_heads.EncHead: Adapter(once=('loss_se', )),
+    decode_heads.PIDHead: Adapter(once=('loss_sem_p', 'loss_bd')),
+    decode_heads.SegmenterMaskTransformerHead: SegmenterAdapter(),
     decode_heads.MaskFormerHead: _QUERIES,
     decode_heads.Mask2FormerHead: _QUERIES,
     decode_heads.PointHead: Refused('it sees sampled points only, from which kernels could gather nothing'),
@@ -138,12 +138,12 @@ SEAMS: dict[type, Seam | Refused] = {
                                               'from kernels'),
     decode_heads.VPDDepthHead: Refused('it estimates depth, and has no classes'),
 }
-"""Decode heads that are not plain. Another's is registered in one line: ``SEAMS[MyHead] = Seam(...)``."""
+"""Decode heads that are not plain. Another's is registered in one line: ``ADAPTERS[MyHead] = Adapter(...)``."""
 
 
-def seam_of(kind: type) -> Seam | Refused:
-    """The entry of a head's class, or of its nearest base class that has one; a plain ``Seam`` where there is none."""
-    return next((SEAMS[base] for base in kind.__mro__ if base in SEAMS), Seam(once=None))
+def adapter_of(kind: type) -> Adapter | Refused:
+    """The entry of a head's class, or of its nearest base class that has one; a plain ``Adapter`` where there is none."""
+    return next((ADAPTERS[base] for base in kind.__mro__ if base in ADAPTERS), Adapter(once=None))
 
 
 def classifier_of(head: BaseDecodeHead) -> nn.Conv2d:

@@ -14,7 +14,7 @@ from knet_plugin.migration.migrate import importing_plugin
 from knet_plugin.migration.options import bare_type
 from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.iterative_decode_head import IterativeDecodeHead
-from knet_plugin.semantic.adapters import Refused, seam_of
+from knet_plugin.semantic.adapters import Refused, adapter_of
 from knet_plugin.semantic.stage_config import default_stage_config, without_defaults
 
 __all__ = ['attach', 'attached_text']
@@ -121,8 +121,8 @@ def _refusal(kind: Any) -> str | None:
         kind = cls
     if not isinstance(kind, type):
         raise ValueError(f'model.decode_head.type must be a class or its name, got {kind!r}')
-    seam = seam_of(kind)
-    return seam.reason if isinstance(seam, Refused) else None
+    adapter = adapter_of(kind)
+    return adapter.reason if isinstance(adapter, Refused) else None
 
 
 def _is_knet(kind: Any) -> bool:

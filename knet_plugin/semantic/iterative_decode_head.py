@@ -18,7 +18,7 @@ from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.registry import MODELS, SCOPE
 from knet_plugin.semantic.checks import check_finite, check_labels
-from knet_plugin.semantic.adapters import Refused, Seam, exchange, seam_of
+from knet_plugin.semantic.adapters import Refused, Adapter, exchange, adapter_of
 from knet_plugin.semantic.stage_config import resolve_stage_configs
 
 __all__ = ['IterativeDecodeHead']
@@ -33,7 +33,7 @@ class IterativeDecodeHead(BaseModule):
     ``cls_seg`` and ``loss_by_feat`` of its own in the stock ones' places and leaves all the rest (forward, loss,
     predict, the handling of cascades) to it, so whatever the stock head does between its inputs and its classifier
     stays done. What else a head trains on (auxiliary maps, boundaries) keeps its losses. For heads that are special,
-    the table :data:`knet_plugin.semantic.adapters.SEAMS` says how to get in, or why not; one that trains on several
+    the table :data:`knet_plugin.semantic.adapters.ADAPTERS` says how to get in, or why not; one that trains on several
     outputs and is not there is refused at the first loss.
 
     Weights of the official release, of mmseg's own K-Net and of the stock head alone are renamed while they are loaded.
@@ -60,16 +60,16 @@ class IterativeDecodeHead(BaseModule):
         super().__init__(init_cfg)
         self.kernel_generate_head = _build_stock_head(kernel_generate_head)
         head = self.kernel_generate_head
-        self._seam = _seam_for(type(head))
-        stages = resolve_stage_configs(kernel_update_head, num_stages, self._seam.channels(head), head.out_channels,
+        self._adapter = _adapter_for(type(head))
+        stages = resolve_stage_configs(kernel_update_head, num_stages, self._adapter.channels(head), head.out_channels,
                                        head.num_classes)
         self.kernel_update_head = ModuleList([self._build_stage(i, cfg) for i, cfg in enumerate(stages)])
         self._recording = False
         self._stage_logits: list[Tensor] = []
         self._recorded_with_grad = False
         self._calls = 0
-        head.loss_by_feat = self.loss_by_feat  # a bound method, not a closure, as all that the seam puts there
-        self._seam.enter(head, self._refine)
+        head.loss_by_feat = self.loss_by_feat  # a bound method, not a closure, as all that the adapter puts there
+        self._adapter.enter(head, self._refine)
 
     @staticmethod
     def _build_stage(index: int, cfg: dict) -> KernelUpdateHead:
@@ -145,7 +145,7 @@ class IterativeDecodeHead(BaseModule):
             self._stage_logits = []
 
     def _delegate(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the stock head and make sure that it came by our seam."""
+        """Call the stock head and make sure that it came by our adapter."""
         if self.kernel_generate_head.loss_by_feat.__self__ is not self:
             raise RuntimeError('the stock head inside this copy of IterativeDecodeHead still reports to the original. '
                                'nn.DataParallel makes such copies: use DistributedDataParallel (or copy.deepcopy)')
@@ -190,11 +190,11 @@ class IterativeDecodeHead(BaseModule):
             outputs, _ = exchange(seg_logits, self._stage_logits[-1], logits)
             for name, value in type(head).loss_by_feat(head, outputs, batch_data_samples, *args, **kwargs).items():
                 # Those that count once come with every stage's, all equal: a head makes its losses in one go.
-                losses[name if self._seam.counts_once(name) else f'{name}.s{i}'] = value
-        unused = [pattern for pattern in self._seam.once or ()
+                losses[name if self._adapter.counts_once(name) else f'{name}.s{i}'] = value
+        unused = [pattern for pattern in self._adapter.once or ()
                   if not any(fnmatchcase(name, pattern) for name in losses)]
         if unused and not isinstance(seg_logits, Tensor):
-            raise ValueError(f'the entry of {type(head).__name__} in knet_plugin.semantic.SEAMS has once={unused}, but '
+            raise ValueError(f'the entry of {type(head).__name__} in knet_plugin.semantic.ADAPTERS has once={unused}, but '
                              f'its losses are {sorted(losses)}')
         return losses
 
@@ -213,9 +213,9 @@ class IterativeDecodeHead(BaseModule):
         if self._calls > 1:
             raise TypeError(f'{head} calls its classifier {self._calls} times in one forward; K-Net cannot tell which '
                             'of the maps to supervise at each stage')
-        if not isinstance(seg_logits, Tensor) and self._seam.once is None:
+        if not isinstance(seg_logits, Tensor) and self._adapter.once is None:
             raise TypeError(f'{head} trains on a {type(seg_logits).__name__}, not on a single map; say which of its '
-                            f'losses do not read the map, as in knet_plugin.semantic.SEAMS[{head}] = Seam(once=('
+                            f'losses do not read the map, as in knet_plugin.semantic.ADAPTERS[{head}] = Adapter(once=('
                             '\'loss_aux\', ))')
         if torch.is_grad_enabled() and not self._recorded_with_grad:
             raise RuntimeError(f'the stages of {head} have no gradients: reentrant activation checkpointing runs them '
@@ -240,20 +240,20 @@ def _build_stock_head(cfg: dict) -> BaseDecodeHead:
     kind = cfg.get('type')
     kind = MMSEG_MODELS.get(kind) if isinstance(kind, str) else kind
     if isinstance(kind, type):
-        _seam_for(kind)  # before it is built, for which more may be missing
+        _adapter_for(kind)  # before it is built, for which more may be missing
     head = MMSEG_MODELS.build(cfg)
     if not isinstance(head, BaseDecodeHead):
         raise TypeError(f'kernel_generate_head must be one of mmseg\'s decode heads, got {type(head).__name__}')
     return head
 
 
-def _seam_for(kind: type) -> Seam:
-    """A seam of one's own for a head of a class.
+def _adapter_for(kind: type) -> Adapter:
+    """A adapter of one's own for a head of a class.
 
     Raises:
         TypeError: If K-Net does not go on it.
     """
-    seam = seam_of(kind)
-    if isinstance(seam, Refused):
-        raise TypeError(f'K-Net does not go on {kind.__name__}: {seam.reason}')
-    return copy.copy(seam)
+    adapter = adapter_of(kind)
+    if isinstance(adapter, Refused):
+        raise TypeError(f'K-Net does not go on {kind.__name__}: {adapter.reason}')
+    return copy.copy(adapter)

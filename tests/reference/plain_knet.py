@@ -15,7 +15,7 @@ from knet_plugin.core import HardMask, KernelUpdate, KernelUpdateHead
 from knet_plugin.detection import KernelHead, KernelIterHead
 from knet_plugin.detection.kernel_head import KernelProposals
 from knet_plugin.detection.criterion import mean_owned
-from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, rank_target, semantic_target, stuff_owners
+from knet_plugin.detection.targets import Assignment, SegmentTargets, rank_target, semantic_target, assign_stuff
 
 __all__ = ['dense_losses', 'full_masks', 'instances', 'kernel_head', 'panoptic', 'update_stage']
 
@@ -124,11 +124,11 @@ def dense_losses(head: KernelIterHead, proposals: KernelProposals, updates: Sequ
     """The losses of ``KernelIterHead.loss_by_feat`` on masks in full size, with a target and a weight for each pixel
     of each kernel, and all stages' maps kept until the backward pass.
     """
-    loss, things, size = head.kernel_loss, head.kernel_head.num_kernels, targets.masks.shape[-2:]
+    loss, things, size = head.criterion, head.kernel_head.num_kernels, targets.masks.shape[-2:]
     upsampled = [F.interpolate(logits, size, mode='bilinear', align_corners=False) for logits in (
         proposals.mask_logits[:, :things], *(update.mask_logits for update in updates))]
     semantic_logits = F.interpolate(proposals.semantic_logits, size, mode='bilinear', align_corners=False)
-    stuff = stuff_owners(targets, head.num_things_classes, things)
+    stuff = assign_stuff(targets, head.num_things_classes, things)
     objects = head._match(upsampled[0], None, targets, batch_img_metas, 'the kernel head')
     losses = {f's0.{name}': value for name, value in _dense_masks(loss, upsampled[0], objects, targets).items()}
     labels = semantic_target(objects, targets, loss.num_classes, ignore_void=False).flatten()
@@ -145,7 +145,7 @@ def dense_losses(head: KernelIterHead, proposals: KernelProposals, updates: Sequ
     return losses
 
 
-def _dense_masks(loss: torch.nn.Module, logits: Tensor, owned: OwnedSegments,
+def _dense_masks(loss: torch.nn.Module, logits: Tensor, owned: Assignment,
                  targets: SegmentTargets) -> dict[str, Tensor]:
     dense = torch.zeros_like(logits)
     dense[owned.images, owned.kernels] = targets.masks[owned.segments]

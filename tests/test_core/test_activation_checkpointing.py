@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from knet_plugin.core import KernelUpdateHead, kernel_update_head
-from knet_plugin.core.activation_checkpointing import has_statistics, recompute
+from knet_plugin.core.activation_checkpointing import checkpointed, has_statistics
 
 
 def kept_by(function, *args):
@@ -20,7 +20,7 @@ def test_same_gradients_from_less():
     layers = nn.Sequential(nn.Linear(4, 64), nn.Sigmoid(), nn.Linear(64, 64), nn.Sigmoid(), nn.Linear(64, 1))
     inputs = torch.randn(100, 4, requires_grad=True)
     plain, kept = kept_by(layers, inputs)
-    again, kept_again = kept_by(recompute, layers, inputs)
+    again, kept_again = kept_by(checkpointed, layers, inputs)
     assert torch.equal(again, plain)
     assert max(kept) >= 6400 and sum(kept_again) == inputs.numel()
     values = (inputs, *layers.parameters())
@@ -31,7 +31,7 @@ def test_same_gradients_from_less():
 
 def test_random_numbers_are_drawn_once():
     dropout, inputs = nn.Dropout(0.5), torch.ones(1000, requires_grad=True)
-    result = recompute(dropout, inputs)
+    result = checkpointed(dropout, inputs)
     result.sum().backward()
     assert torch.equal(inputs.grad, result.detach())
 
@@ -50,7 +50,7 @@ def test_the_second_call_ends_before_its_last_operation():
             return grad
 
     inputs = torch.ones(3, requires_grad=True)
-    recompute(lambda value: Square.apply(value.exp()), inputs).sum().backward()
+    checkpointed(lambda value: Square.apply(value.exp()), inputs).sum().backward()
     assert calls == ['forward'] and inputs.grad is not None
 
 
@@ -58,7 +58,7 @@ def test_the_second_call_ends_before_its_last_operation():
 def test_batch_norm_counts_a_batch_once(training):
     norm = nn.BatchNorm1d(3).train(training)
     assert has_statistics(norm) is training and not has_statistics(nn.LayerNorm(3))
-    recompute(norm, torch.randn(5, 3, requires_grad=True), parts=norm).sum().backward()
+    checkpointed(norm, torch.randn(5, 3, requires_grad=True), parts=norm).sum().backward()
     assert norm.num_batches_tracked == int(training)
 
 
@@ -97,7 +97,7 @@ def test_the_product_of_masks_and_features_is_made_once(activation, kernel_size,
         return products.count, values
 
     products, values = step()
-    monkeypatch.setattr(kernel_update_head, 'recompute', lambda function, *args, parts=None: function(*args))
+    monkeypatch.setattr(kernel_update_head, 'checkpointed', lambda function, *args, parts=None: function(*args))
     plain_products, plain = step()
     assert products == plain_products
     assert all(torch.equal(left, right) for left, right in zip(values, plain, strict=True))

@@ -7,7 +7,7 @@ from golden import Golden, assert_close, build, cases, update_head_config
 
 from knet_plugin.checkpoint import from_official
 from knet_plugin.core import KernelUpdateHead, SoftmaxMask
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 
 
 @pytest.mark.parametrize('name', [*cases('seg_update_head_*'), *cases('det_update_head_*')])

@@ -5,9 +5,9 @@ from detection_cases import golden_targets
 from golden import Golden, assert_close, assert_gradients_close, build, cases, loss_config, update_head_config
 
 from knet_plugin.checkpoint import from_official
-from knet_plugin.detection import KernelLoss, kernel_loss
+from knet_plugin.detection import KNetCriterion, kernel_loss
 from knet_plugin.detection.criterion import mean_owned
-from knet_plugin.detection.targets import OwnedSegments, SegmentTargets, stuff_owners
+from knet_plugin.detection.targets import Assignment, SegmentTargets, assign_stuff
 
 RANK = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)
 
@@ -26,7 +26,7 @@ def given_owners(golden, targets):
     gt_inds = torch.stack([golden['in/assigned_gt_inds_0'], golden['in/assigned_gt_inds_1']])
     images, kernels = gt_inds.nonzero(as_tuple=True)
     first = torch.tensor([0, targets.num_objects[0]])
-    return OwnedSegments(images, kernels, first[images] + gt_inds[images, kernels] - 1), gt_inds.shape[1]
+    return Assignment(images, kernels, first[images] + gt_inds[images, kernels] - 1), gt_inds.shape[1]
 
 
 @pytest.mark.parametrize('name', cases('det_update_head_*'))
@@ -38,7 +38,7 @@ def test_golden_targets_losses_and_gradients(name):
     objects, num_kernels = given_owners(golden, targets)
     things = golden.config['num_thing_classes']
     stuff = golden.config['num_classes'] - things
-    owned = objects + stuff_owners(targets, things, num_kernels)
+    owned = objects + assign_stuff(targets, things, num_kernels)
     criterion = build(dict(loss_config(golden.config), num_things_classes=things, num_stuff_classes=stuff))
 
     kernels = num_kernels + stuff
@@ -73,16 +73,16 @@ def random_stage(kernels=6, things=3, stuff=2, objects=(2, 0, 4), size=(8, 10), 
     targets = SegmentTargets(masks, torch.cat([torch.randint(things, (total, )), stuff_labels]),
                              torch.cat([images, stuff_images]), list(objects), None)
     within = torch.cat([torch.arange(count) for count in objects]).long()
-    owned = OwnedSegments(images, within, torch.arange(total))
+    owned = Assignment(images, within, torch.arange(total))
     mask_logits = torch.randn(batch, kernels + stuff, *size, requires_grad=True)
     class_logits = torch.randn(batch, kernels + stuff, things + stuff, requires_grad=True)
-    return mask_logits, class_logits, owned, owned + stuff_owners(targets, things, kernels), targets
+    return mask_logits, class_logits, owned, owned + assign_stuff(targets, things, kernels), targets
 
 
 def test_dense_transcription():
     """The same losses with a dense N x h x w target per image, as the equations say."""
     mask_logits, class_logits, _, owned, targets = random_stage()
-    criterion = KernelLoss(3, 2, loss_rank=RANK)
+    criterion = KNetCriterion(3, 2, loss_rank=RANK)
     losses = stage_losses(criterion, mask_logits, class_logits, owned, targets)
 
     dense = torch.zeros_like(mask_logits).detach()
@@ -115,7 +115,7 @@ def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
     reference = None
     for objects in ((0, 0, 0), (2, 0, 4)):
         mask_logits, class_logits, things, owned, targets = random_stage(stuff=stuff, objects=objects)
-        criterion = KernelLoss(3, stuff, **rank)
+        criterion = KNetCriterion(3, stuff, **rank)
         losses = stage_losses(criterion, mask_logits, class_logits, owned, targets)
         losses |= criterion.semantics(torch.randn(3, 3 + stuff, 8, 10, requires_grad=True), things, targets)
         sum(value for key, value in losses.items() if 'loss' in key).backward()
@@ -127,9 +127,9 @@ def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
 
 def test_owned_pairs_in_any_order():
     mask_logits, class_logits, _, owned, targets = random_stage()
-    criterion = KernelLoss(3, 2, loss_rank=RANK)
+    criterion = KNetCriterion(3, 2, loss_rank=RANK)
     order = torch.randperm(len(owned.images))
-    shuffled = OwnedSegments(*(column[order] for column in owned))
+    shuffled = Assignment(*(column[order] for column in owned))
     torch.testing.assert_close(stage_losses(criterion, mask_logits, class_logits, shuffled, targets),
                                stage_losses(criterion, mask_logits, class_logits, owned, targets))
 
@@ -138,8 +138,8 @@ def test_more_than_255_kernels_take_part_in_the_rank_loss():
     """255 marks void in a semantic map; as a kernel's index it is one like any other."""
     mask_logits = torch.zeros(1, 257, 2, 2, requires_grad=True)
     targets = SegmentTargets(torch.ones(1, 2, 2), torch.tensor([0]), torch.tensor([0]), [1], None)
-    owned = OwnedSegments(torch.tensor([0]), torch.tensor([255]), torch.tensor([0]))
-    mask_losses(KernelLoss(1, 0, loss_rank=RANK), mask_logits, owned, targets)['loss_rank'].backward()
+    owned = Assignment(torch.tensor([0]), torch.tensor([255]), torch.tensor([0]))
+    mask_losses(KNetCriterion(1, 0, loss_rank=RANK), mask_logits, owned, targets)['loss_rank'].backward()
     assert (mask_logits.grad[0, 255] < 0).all() and (mask_logits.grad[0, 256] > 0).all()
 
 
@@ -149,10 +149,10 @@ def test_void_is_left_out_of_the_semantic_loss():
     void[1] = 1
     targets = targets._replace(void=void)
     logits = torch.randn(3, 5, 8, 10, requires_grad=True)
-    KernelLoss(3, 2).semantics(logits, things, targets)['loss_seg'].backward()
+    KNetCriterion(3, 2).semantics(logits, things, targets)['loss_seg'].backward()
     assert not logits.grad[1].any() and logits.grad[0].any()  # image 1 has no segment at all
     logits.grad = None
-    KernelLoss(3, 2, ignore_void=False).semantics(logits, things, targets)['loss_seg'].backward()
+    KNetCriterion(3, 2, ignore_void=False).semantics(logits, things, targets)['loss_seg'].backward()
     assert logits.grad[1].all()
 
 
@@ -161,20 +161,20 @@ def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
     masks = torch.zeros(2, 120, 160)
     masks[0, :60], masks[1, :, :40] = 1, 1
     targets = SegmentTargets(masks, torch.tensor([0, 1]), torch.zeros(2).long(), [2], None)
-    owned = OwnedSegments(torch.zeros(2).long(), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    owned = Assignment(torch.zeros(2).long(), torch.tensor([0, 1]), torch.tensor([0, 1]))
     logits = torch.full((1, 3, 60, 80), 2., requires_grad=True)
-    dense = mask_losses(KernelLoss(3), logits, owned, targets)
+    dense = mask_losses(KNetCriterion(3), logits, owned, targets)
     torch.manual_seed(0)
-    sampled = mask_losses(KernelLoss(3, num_points=20000), logits, owned, targets)
+    sampled = mask_losses(KNetCriterion(3, num_points=20000), logits, owned, targets)
     assert sampled.keys() == dense.keys()
     for name, value in dense.items():
         assert float(sampled[name]) == pytest.approx(float(value), rel=0.03), name
     gradient, = torch.autograd.grad(sum(sampled.values()), logits)
     assert gradient[0, :2].abs().sum() > 0 and not gradient[0, 2].any()
     # The second pass, in the backward pass, must look at the points of the first.
-    monkeypatch.setattr(kernel_loss, 'recompute', lambda function, *args: function(*args))
+    monkeypatch.setattr(kernel_loss, 'checkpointed', lambda function, *args: function(*args))
     torch.manual_seed(0)
-    sampled = mask_losses(KernelLoss(3, num_points=20000), logits, owned, targets)
+    sampled = mask_losses(KNetCriterion(3, num_points=20000), logits, owned, targets)
     kept, = torch.autograd.grad(sum(sampled.values()), logits)
     assert torch.equal(gradient, kept)
 
@@ -185,7 +185,7 @@ def test_semantic_loss_in_parts(size, dtype, monkeypatch):
     """Whatever the sizes of logits and targets (8 x 10); in float32 in any case."""
     _, _, owned, _, targets = random_stage()
     logits = torch.randn(3, 5, *size).to(dtype).requires_grad_()
-    criterion = KernelLoss(3, 2)
+    criterion = KNetCriterion(3, 2)
     results = []
     for pixels in (8192, 25, 1):
         monkeypatch.setattr(kernel_loss, 'PIXELS', pixels)
@@ -202,8 +202,8 @@ def test_semantic_loss_keeps_no_enlarged_logits(monkeypatch):
     _, _, owned, _, targets = random_stage()
     logits = torch.randn(3, 5, 4, 5, requires_grad=True)
     kept = []
-    monkeypatch.setattr(kernel_loss, 'recompute', lambda function, *args: kept.extend(args) or function(*args))
-    KernelLoss(3, 2).semantics(logits, owned, targets)
+    monkeypatch.setattr(kernel_loss, 'checkpointed', lambda function, *args: kept.extend(args) or function(*args))
+    KNetCriterion(3, 2).semantics(logits, owned, targets)
     stored = [value.untyped_storage().data_ptr() for value in kept
               if isinstance(value, torch.Tensor) and value.requires_grad]
     assert stored and set(stored) == {logits.untyped_storage().data_ptr()}
@@ -211,4 +211,4 @@ def test_semantic_loss_keeps_no_enlarged_logits(monkeypatch):
 
 def test_num_points_must_be_positive():
     with pytest.raises(ValueError, match='num_points=0'):
-        KernelLoss(3, num_points=0)
+        KNetCriterion(3, num_points=0)

@@ -153,7 +153,7 @@ def test_defaults_build():
     (dict(num_stages=0), 'num_stages=0'),
     (dict(stage_loss_weights=[1]), r'stage_loss_weights=\[1\]'),
     (dict(kernel_head=dict(num_things_classes=4)), 'kernel_head says num_things_classes=4, but the KernelIterHead'),
-    (dict(loss=dict(num_stuff_classes=1)), 'loss says num_stuff_classes=1'),
+    (dict(criterion=dict(num_stuff_classes=1)), 'criterion says num_stuff_classes=1'),
     (dict(kernel_update_head=dict(classifier=dict(num_classes=80))), r'num_classes=5 \(num_things_classes=3'),
     (dict(kernel_update_head=dict(classifier=None)), r'kernel_update_head\[0\]\.classifier must have num_classes=5'),
     (dict(kernel_update_head=dict(channels=16)), r'kernel_update_head\[0\] says channels=16, but the kernel_head'),

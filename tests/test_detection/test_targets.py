@@ -7,12 +7,12 @@ from mmengine.structures import PixelData
 
 from knet_plugin.detection.targets import (
     IGNORED,
-    OwnedSegments,
+    Assignment,
     SegmentTargets,
     rank_target,
     segment_targets,
     semantic_target,
-    stuff_owners,
+    assign_stuff,
 )
 
 THINGS, STUFF = 3, 2
@@ -64,7 +64,7 @@ def test_absent_stuff_is_no_segment():
     samples = batch()
     samples[0].gt_sem_seg.sem_seg[:] = THINGS
     targets = segment_targets(samples, (16, 16), THINGS, STUFF)
-    owned = stuff_owners(targets, THINGS, num_kernels=10)
+    owned = assign_stuff(targets, THINGS, num_kernels=10)
     pairs = list(zip(owned.images.tolist(), owned.kernels.tolist(), strict=True))
     assert pairs == [(0, 10), (1, 10), (1, 11), (2, 10), (2, 11)]
     assert (targets.labels[owned.segments] == owned.kernels - 10 + THINGS).all()
@@ -102,7 +102,7 @@ def two_segments(first, second):
 def test_last_kernel_wins_each_pixel_that_it_touches():
     targets = two_segments([1, .5, .25, 0], [0, .25, 1, 0])
     for kernels, expected in (([4, 7], [4, 7, 7, IGNORED]), ([7, 4], [7, 7, 7, IGNORED])):
-        owned = OwnedSegments(torch.tensor([0, 0]), torch.tensor(kernels), torch.tensor([0, 1]))
+        owned = Assignment(torch.tensor([0, 0]), torch.tensor(kernels), torch.tensor([0, 1]))
         assert rank_target(owned, targets).tolist() == [[expected]]
         expected_labels = [[[{4: [0, 2], 7: [2, 0]}[k][kernels[0] == 7] if k >= 0 else 5 for k in expected]]]
         assert semantic_target(owned, targets, 5, True).tolist() == expected_labels
@@ -112,14 +112,14 @@ def test_objects_are_painted_over_stuff_and_void_is_ignored():
     targets = SegmentTargets(
         torch.tensor([[[0, .5, 0, 0]], [[1, 1, 0, 0]]]), torch.tensor([1, 4]), torch.tensor([0, 0]), [1],
         torch.tensor([[[0., 0, .25, 0]]]))
-    owned = OwnedSegments(torch.tensor([0]), torch.tensor([3]), torch.tensor([0]))
+    owned = Assignment(torch.tensor([0]), torch.tensor([3]), torch.tensor([0]))
     assert semantic_target(owned, targets, 5, True).tolist() == [[[4, 1, IGNORED, 5]]]
     assert semantic_target(owned, targets, 5, False).tolist() == [[[4, 1, 5, 5]]]
 
 
 def test_unmatched_objects_are_not_painted():
     targets = two_segments([1, 1, 0, 0], [0, 0, 1, 1])
-    owned = OwnedSegments(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
+    owned = Assignment(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
     assert semantic_target(owned, targets, 5, True).tolist() == [[[5, 5, 2, 2]]]
 
 
@@ -128,7 +128,7 @@ def test_no_segment_at_all():
     for data in samples:
         data.gt_sem_seg.sem_seg[:] = 255
     targets = segment_targets(samples, (16, 16), THINGS, STUFF)
-    owned = stuff_owners(targets, THINGS, 10)
+    owned = assign_stuff(targets, THINGS, 10)
     assert len(targets.masks) == 0 and len(owned.kernels) == 0
     assert (rank_target(owned, targets) == IGNORED).all()
     assert (semantic_target(owned, targets, 5, True) == IGNORED).all()
@@ -139,7 +139,7 @@ def test_only_ignoring_void_departs_from_the_official_numbers():
     golden = Golden('knet_panoptic_trained')
     model = detector(golden).train()
     official = model.loss(golden['in/img'], golden_samples(golden))
-    model.panoptic_head.kernel_loss.ignore_void = True
+    model.panoptic_head.criterion.ignore_void = True
     ours = model.loss(golden['in/img'], golden_samples(golden))
     assert {key for key in ours if not torch.equal(ours[key], official[key])} == {'s0.loss_seg'}
     assert ours['s0.loss_seg'] < official['s0.loss_seg']

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from knet_plugin.hosts import release
+from knet_plugin.compat import release
 from knet_plugin.engine.safe_loading import allow_host_checkpoints
 
 pytestmark = pytest.mark.skipif(release(torch.__version__) < (2, 6), reason='torch below 2.6 does not check files')

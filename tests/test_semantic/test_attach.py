@@ -304,11 +304,11 @@ def test_tool_below_links(tmp_path, monkeypatch):
 
 
 def test_tool_on_a_head_of_ones_own(tmp_path, monkeypatch, capsys):
-    """Its module is imported, so that it is registered, and its seam, too."""
+    """Its module is imported, so that it is registered, and its adapter, too."""
     (tmp_path / 'my_own_head.py').write_text("""
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
-from knet_plugin.semantic import SEAMS, Seam
+from knet_plugin.semantic import ADAPTERS, Adapter
 
 
 @MODELS.register_module()
@@ -322,7 +322,7 @@ class MyOwnHead(FCNHead):
         return dict(losses, loss_mean=seg_logits[1].square())
 
 
-SEAMS[MyOwnHead] = Seam(once=('loss_mean', ))
+ADAPTERS[MyOwnHead] = Adapter(once=('loss_mean', ))
 """)
     (tmp_path / "it's mine.py").write_text(f"_base_ = '{FAST}'\ncustom_imports = dict(imports=['my_own_head'])\n"
                                            "model = dict(decode_head=dict(_delete_=True, type='MyOwnHead', "

@@ -14,8 +14,8 @@ from segmentation_cases import check_segmentation, labelled, segmentation_sample
 from torch.utils.checkpoint import checkpoint
 
 from knet_plugin.checkpoint import from_official, to_official
-from knet_plugin.hosts import release
-from knet_plugin.semantic import SEAMS, Refused, Seam
+from knet_plugin.compat import release
+from knet_plugin.semantic import ADAPTERS, Refused, Adapter
 
 CLASSES = 7
 WIDTHS = (8, 12, 16, 20)  # of the four feature levels
@@ -342,25 +342,25 @@ class TwoOutputs(FCNHead):
 def test_a_third_partys_head_is_registered_in_one_line(monkeypatch):
     head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
         type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead']))).train()
-    with pytest.raises(TypeError, match=r'TwoOutputs trains on a dict, .*SEAMS\[TwoOutputs\] = Seam\(once='):
+    with pytest.raises(TypeError, match=r'TwoOutputs trains on a dict, .*ADAPTERS\[TwoOutputs\] = Adapter\(once='):
         head.loss(features(), samples(), None)
-    monkeypatch.setitem(SEAMS, TwoOutputs, Seam(once=('loss_other', )))
+    monkeypatch.setitem(ADAPTERS, TwoOutputs, Adapter(once=('loss_other', )))
     head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
         type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead']))).train()
     losses = head.loss(features(), samples(), None)
     assert {'loss_other', 'loss_ce.s0', 'loss_ce.s3'} <= losses.keys() and 'loss_other.s0' not in losses
-    monkeypatch.setitem(SEAMS, TwoOutputs, Seam(once=('loss_othr', )))
-    assert 'loss_other' in head.loss(features(), samples(), None)  # what is built keeps its seam
+    monkeypatch.setitem(ADAPTERS, TwoOutputs, Adapter(once=('loss_othr', )))
+    assert 'loss_other' in head.loss(features(), samples(), None)  # what is built keeps its adapter
     head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
         type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead']))).train()
     with pytest.raises(ValueError, match=r"once=\['loss_othr'\], but its losses are"):
         head.loss(features(), samples(), None)
-    monkeypatch.setitem(SEAMS, TwoOutputs, Refused('not today'))
+    monkeypatch.setitem(ADAPTERS, TwoOutputs, Refused('not today'))
     with pytest.raises(TypeError, match='K-Net does not go on TwoOutputs: not today'):
         build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
             type=TwoOutputs, _scope_='mmseg', **HEADS['FCNHead'])))
     with pytest.raises(TypeError, match="once='loss_other'"):
-        Seam(once='loss_other')
+        Adapter(once='loss_other')
 
 
 class ByPosition(FCNHead):
@@ -378,7 +378,7 @@ class ByPosition(FCNHead):
         return torch.tanh(self.queries @ rows).unflatten(2, size)
 
 
-class ByPositionSeam(Seam):
+class ByPositionSeam(Adapter):
     def channels(self, head):
         return head.channels
 
@@ -393,7 +393,7 @@ class ByPositionSeam(Seam):
 
 def test_a_third_partys_way_of_making_masks(monkeypatch):
     """Nothing but the adapter knows of it; copies have their own."""
-    monkeypatch.setitem(SEAMS, ByPosition, ByPositionSeam())
+    monkeypatch.setitem(ADAPTERS, ByPosition, ByPositionSeam())
     head = perturb(build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
         type=ByPosition, _scope_='mmseg', **HEADS['FCNHead'])))).train()
     losses = head.loss(features(), samples(), None)
@@ -426,7 +426,7 @@ class TwoMaps(FCNHead):
 
 
 def test_a_classifier_that_is_called_twice(monkeypatch):
-    monkeypatch.setitem(SEAMS, TwoMaps, Seam())
+    monkeypatch.setitem(ADAPTERS, TwoMaps, Adapter())
     head = build(dict(type='knet_plugin.IterativeDecodeHead', kernel_generate_head=dict(
         type=TwoMaps, _scope_='mmseg', **HEADS['FCNHead']))).train()
     with pytest.raises(TypeError, match='TwoMaps calls its classifier 2 times'):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from knet_plugin.cli import resolve_tool
-from knet_plugin.hosts import installed_family
+from knet_plugin.compat import installed_family
 
 
 @pytest.fixture

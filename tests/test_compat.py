@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.registry import MODELS
 
-from knet_plugin.hosts import FAMILIES, Host, HostPackageError, HostVersionWarning, check_host_packages, release
+from knet_plugin.compat import FAMILIES, Host, HostPackageError, HostVersionWarning, check_host_packages, release
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_version_comes_from_the_distribution_where_the_module_has_none():
 
 
 def test_the_error_survives_mmengine_importing_a_scope_by_itself(make_host):
-    source = 'from knet_plugin.hosts import Host, check_host_packages\ncheck_host_packages([Host("absent_host")])'
+    source = 'from knet_plugin.compat import Host, check_host_packages\ncheck_host_packages([Host("absent_host")])'
     make_host('scoped_plugin', source, registry='')
     with pytest.raises(HostPackageError, match='absent_host is not installed'):
         MODELS.build({'type': 'scoped_plugin.Anything'})
