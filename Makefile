@@ -86,7 +86,7 @@ types: setup  ## Check the types
 
 .PHONY: docs-coverage
 docs-coverage: setup  ## Check that the public interface is documented
-	$(VENV)/bin/interrogate knet_plugin tools
+	$(VENV)/bin/interrogate knet_plugin tools benchmarks demo
 
 .PHONY: clean
 clean:  ## Remove all environments and everything that was built

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
 from knet_plugin.cli import resolve_config
-from knet_plugin.datasets import PALETTE, make_shapes
+from knet_plugin.datasets.shapes import PALETTE, make_shapes
 
 
 class ProgressBarHook(Hook):

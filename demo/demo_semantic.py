@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from knet_plugin.datasets import CLASSES
+from knet_plugin.datasets.shapes import CLASSES
 from knet_plugin.semantic import IterativeDecodeHead
 
 BASELINE = 'fcn_r18-s_1xb8-adamw-1k_shapes-128x128'

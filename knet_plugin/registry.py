@@ -18,18 +18,14 @@ __all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'MODELS', 'SCOPE', 'STRATEGIES'
 
 SCOPE = 'knet_plugin'
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE,
-                  locations=['knet_plugin.core', 'knet_plugin.detection', 'knet_plugin.inference',
-                             'knet_plugin.semantic'])
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['knet_plugin.detection'])
-TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['knet_plugin.detection'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
-                 locations=['knet_plugin.detection', 'knet_plugin.engine.finite_inputs', 'knet_plugin.inference',
-                            'knet_plugin.engine.seeding'])
-STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=['knet_plugin.engine.fsdp'])
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['knet_plugin.engine.seeding'])
-DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE,
-                         locations=['knet_plugin.engine.seeding'])
+# Importing the package registers everything.
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[SCOPE])
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=[SCOPE])
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=[SCOPE])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[SCOPE])
+STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=[SCOPE])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=[SCOPE])
+DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=[SCOPE])
 
 
 def expose_unprefixed_names() -> None:

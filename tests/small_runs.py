@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from knet_plugin.cli import resolve_config
-from knet_plugin.datasets import make_shapes
+from knet_plugin.datasets.shapes import make_shapes
 
 CONFIGS = dict(semantic='knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128',
                instance='knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-instance-128x128',

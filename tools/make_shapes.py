@@ -6,7 +6,7 @@
 
 import argparse
 
-from knet_plugin.datasets import Style, make_shapes
+from knet_plugin.datasets.shapes import Style, make_shapes
 
 
 def parse_args() -> argparse.Namespace:

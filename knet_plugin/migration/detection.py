@@ -199,7 +199,7 @@ def _iter_head_config(official: Any, rpn: Mapping, kernel_head: dict[str, Any], 
             type='knet_plugin.KernelIterHead', num_things_classes=things, num_stuff_classes=stuff,
             num_stages=num_stages, kernel_head=kernel_head,
             kernel_update_head=stages_config(given, num_stages, 'HardMask', report, f'{path}.mask_head'),
-            loss=loss_config({rpn_path: rpn} | dict(zip(paths, stages, strict=True)), report),
+            criterion=loss_config({rpn_path: rpn} | dict(zip(paths, stages, strict=True)), report),
             mask_upsample=stages[0].get('mask_upsample_stride', 1), stage_loss_weights=weights)
 
 

@@ -19,7 +19,7 @@ from knet_plugin.checkpoint import to_official
 from knet_plugin.migration import Report, detection, semantic, supervision, update_head
 from knet_plugin.registry import MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [ROOT / 'tests/data/goldens', ROOT.parent / 'shared/goldens']
 if os.environ.get('KNET_GOLDENS'):
     FOLDERS.append(Path(os.environ['KNET_GOLDENS']))

@@ -21,7 +21,7 @@ from segmentation_cases import check_segmentation, segmentor_config
 
 from knet_plugin.checkpoint import CheckpointError, to_official
 from knet_plugin.cli import resolve_config
-from knet_plugin.datasets import make_shapes
+from knet_plugin.datasets.shapes import make_shapes
 from knet_plugin.compat import release
 from knet_plugin.registry import MODELS
 

@@ -10,7 +10,7 @@ import pytest
 from mmdet.datasets import CocoPanopticDataset
 from pycocotools import mask as coco_masks
 
-from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES
+from knet_plugin.datasets.shapes import CLASSES, STUFF_CLASSES, THING_CLASSES
 from knet_plugin.datasets.loading import LoadAnnotations, png_damage
 
 METAINFO = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)

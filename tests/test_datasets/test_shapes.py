@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from knet_plugin.datasets import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, Scene, Style, draw_scene
+from knet_plugin.datasets.shapes import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, Scene, Style, draw_scene
 from knet_plugin.datasets.shapes.make import SEGMENTS_PER_CLASS, _choose_items
 
 SIZE = (96, 112)

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 
-from knet_plugin.datasets import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, make_shapes
+from knet_plugin.datasets.shapes import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, make_shapes
 
 CONFIGS = Path(__file__).parents[2] / 'configs/_base_/datasets'
 COUNTS = {'train': 16, 'val': 12}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from knet_plugin.datasets import CLASSES, THING_CLASSES, Style, make_shapes, shapes_formats
+from knet_plugin.datasets.shapes import CLASSES, THING_CLASSES, Style, make_shapes, shapes_formats
 
 SIZE = (64, 96)
 NUM_TRAIN, NUM_VAL = 48, 6

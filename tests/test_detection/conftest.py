@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.registry import DefaultScope
 
-from knet_plugin.datasets import make_shapes
+from knet_plugin.datasets.shapes import make_shapes
 
 
 @pytest.fixture(scope='session')

@@ -16,7 +16,7 @@ from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
 
 from knet_plugin.cli import resolve_config
-from knet_plugin.datasets import make_shapes
+from knet_plugin.datasets.shapes import make_shapes
 
 DATA = 'data/shapes_clear'  # where the config looks, from the folder that the commands run in
 SMALL = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'

@@ -13,9 +13,9 @@ from mmengine.model import BaseModel, BaseTTAModel, MMDistributedDataParallel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 
-from knet_plugin.datasets import CLASSES, STUFF_CLASSES, THING_CLASSES
-from knet_plugin.detection import ClassCheckHook, class_check_hook
-from knet_plugin.engine.class_check import read_categories
+from knet_plugin.datasets.shapes import CLASSES, STUFF_CLASSES, THING_CLASSES
+from knet_plugin.engine import class_check
+from knet_plugin.engine.class_check import ClassCheckHook, read_categories
 
 NUM_THINGS, NUM_STUFF = len(THING_CLASSES), len(STUFF_CLASSES)
 PANOPTIC = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
@@ -88,7 +88,7 @@ def runner(tmp_path: Path, **settings) -> Runner:
 
 def test_what_agrees_runs(shapes, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(class_check_hook, 'read_categories',
+    monkeypatch.setattr(class_check, 'read_categories',
                         lambda *args: read.append(args[0]) or read_categories(*args))
     run = runner(tmp_path, model=dict(type='ClassesOnly'), train_dataloader=panoptic(shapes),
                  val_dataloader=panoptic(shapes), test_dataloader=panoptic(shapes))

@@ -31,7 +31,7 @@ from mmengine.registry import DefaultScope
 from mmseg.evaluation import IoUMetric
 from torch import nn
 
-from knet_plugin.detection import LoadImageFromFile
+from knet_plugin.datasets.loading import LoadImageFromFile
 
 SIDES = [2, 3, 5, 8, 16, 31, 33, 50, 1]
 DATA = dict(instance=coco, panoptic=panoptic, semantic=semantic)

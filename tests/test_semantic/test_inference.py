@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from knet_plugin.cli import resolve_config
-from knet_plugin.datasets import CLASSES, make_shapes
+from knet_plugin.datasets.shapes import CLASSES, make_shapes
 
 NAME = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
 

@@ -20,10 +20,10 @@ from panopticapi.utils import rgb2id
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from knet_plugin.datasets import CLASSES, make_shapes
+from knet_plugin.datasets.shapes import CLASSES, make_shapes
 from knet_plugin.registry import MODELS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'test_dev.py'
 NUM_IMAGES = 5
 MODEL = """

@@ -24,7 +24,7 @@ from knet_plugin.cli import resolve_tool
 from knet_plugin.compat import release
 from knet_plugin.engine.safe_loading import load_from_http
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*ROOT.glob('knet_plugin/**/*.py'), *ROOT.glob('tools/*.py'), *ROOT.glob('.ci/*.py')])
 BUILTINS = {'eval', 'exec', 'compile', '__import__'}
 EXECUTING = {'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'os.system', 'os.popen', 'marshal.load',

@@ -16,7 +16,7 @@ from benchmark_cases import Case, Goal, Measured, Parts
 from mmengine.structures import InstanceData
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 RATE = 'a plain product'
 GOALS = [Goal('head', 'stages', 'seconds', 'ours', 'plain', 0.5, 'because of the map'),

@@ -1,0 +1,7 @@
+"""What a run needs beside the model: hooks, seeding, several processes, resuming."""
+
+from knet_plugin.engine.checkpoint_hook import CheckpointHook
+from knet_plugin.engine.finite_inputs import FiniteInputHook
+from knet_plugin.engine.seeding import NumberedSampler, SeededDataset, SeedHook
+
+__all__ = ['CheckpointHook', 'FiniteInputHook', 'NumberedSampler', 'SeedHook', 'SeededDataset']
