@@ -39,38 +39,39 @@ help:  ## List the targets
 demo: setup  ## Set up, then train a small model on made-up images and show what it finds
 	$(VENV)/bin/python demo/demo.py
 
-# Of each worker: with more threads than cores, torch is several times slower.
-test test-slow test-long test-openmmlab test-openmmlab-slow test-oldest test-latest: export OMP_NUM_THREADS = 1
+# One thread for each worker: with more threads than cores, torch is several times slower.
+test test-slow test-busy test-training test-openmmlab test-oldest test-latest: export OMP_NUM_THREADS = 1
+PYTEST = -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
 
 .PHONY: test
-test: setup  ## Set up, then run the tests (without the slow ones)
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
-
-.PHONY: test-slow
-test-slow: setup  ## Run the slow tests: builds and trainings
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'slow and not long' $(PYTEST_ARGS)
-
-.PHONY: test-long
-test-long: setup  ## Run the tests of a quarter of an hour each: trainings on real images
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m long tests/test_real_images.py $(PYTEST_ARGS)
+test: setup  ## Set up, then run the tests (all but the slow ones)
+	$(VENV)/bin/python $(PYTEST)
 
 .PHONY: test-openmmlab
-test-openmmlab: setup-openmmlab  ## Run the tests with the original OpenMMLab packages
-	$(VENV2)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+test-openmmlab: setup-openmmlab  ## Run the same tests with the original OpenMMLab packages
+	$(VENV2)/bin/python $(PYTEST)
 
-.PHONY: test-openmmlab-slow
-test-openmmlab-slow: setup-openmmlab  ## Run the trainings with the original OpenMMLab packages
-	$(VENV2)/bin/python -m pytest -n $(WORKERS) -m 'slow and not long' $(PYTEST_ARGS) \
-	    tests/test_engine/test_distributed.py tests/test_engine/test_interruption.py tests/test_numbers.py
+.PHONY: test-training
+test-training: setup  ## Train each task for some iterations through tools/train.py
+	$(VENV)/bin/python -m pytest tests/test_training.py -m slow $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: setup  ## Run the slow tests: builds, trainings, interruptions, real images
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
+
+.PHONY: test-busy
+test-busy: setup  ## Run the tests three times in random order while all cores are busy
+	@for _ in $$(seq $(JOBS)); do (while :; do :; done) & pids="$${pids-} $$!"; done; trap "kill $$pids" EXIT; \
+	for seed in 1 2 3; do $(VENV)/bin/python $(PYTEST) -p randomly --randomly-seed=$$seed; done
 
 .PHONY: test-oldest
 test-oldest: setup-oldest  ## Run the tests with the oldest torch and numpy that the forks allow
-	$(OLDEST)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+	$(OLDEST)/bin/python $(PYTEST)
 
 .PHONY: test-latest
-test-latest: setup-latest  ## Run the tests with the newest version of everything: may fail
+test-latest: setup-latest  ## Run the tests with the newest version of everything (may fail)
 	@echo 'The newest versions:'; $(LATEST)/bin/python -m pip list 2>/dev/null | grep -E '^(torch|numpy|scipy|onedl-.*) '
-	$(LATEST)/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+	$(LATEST)/bin/python $(PYTEST)
 
 .PHONY: audit
 audit: setup-audit  ## Look for unsafe code, and for known vulnerabilities in the pinned packages
@@ -84,9 +85,10 @@ lint: setup  ## Check the code's style
 types: setup  ## Check the types
 	$(VENV)/bin/mypy
 
-.PHONY: docs-coverage
-docs-coverage: setup  ## Check that the public interface is documented
+.PHONY: docs
+docs: setup  ## Check that the public interface is documented and that the links of the pages lead somewhere
 	$(VENV)/bin/interrogate knet_plugin tools benchmarks demo
+	$(VENV)/bin/python .ci/links.py
 
 .PHONY: clean
 clean:  ## Remove all environments and everything that was built
