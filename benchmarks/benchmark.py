@@ -33,7 +33,7 @@ from marked_page import check_marks, replace_between
 from torch.utils.flop_counter import FlopCounterMode
 
 from knet_plugin import __version__
-from knet_plugin.compat import installed_family
+from knet_plugin.compat import installed_distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = dict(head=9, readout=7, fpn=9, train=7, scaling=15, profile=7, layout=5, model=7)
@@ -272,7 +272,7 @@ def machine(device: str, threads: int) -> dict[str, str]:
     return dict(device=torch.cuda.get_device_name(device) if device.startswith('cuda') else f'{cpu}, {threads} threads',
                 python=platform.python_version(), torch=torch.__version__, mmengine=mmengine.__version__,
                 mmcv=mmcv.__version__, mmdet=mmdet.__version__, mmseg=mmseg.__version__, knet_plugin=__version__,
-                family=installed_family())
+                family=installed_distribution())
 
 
 def with_fastest_layouts(rows: Sequence[dict[str, Any]], layouts: Sequence[str]) -> list[dict[str, Any]]:

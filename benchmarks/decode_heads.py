@@ -21,7 +21,7 @@ from marked_page import replace_between
 from mmengine.config import Config
 from mmseg.models.segmentors import BaseSegmentor
 
-from knet_plugin.compat import installed_family
+from knet_plugin.compat import installed_distribution
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
 from knet_plugin.semantic.smoke_test import build_segmentor, measure, shortest_seconds, train_step
@@ -143,7 +143,7 @@ class Row:
 
 def try_algorithm(algorithm: Algorithm) -> Row:
     """Train a step and predict, without and with K-Net."""
-    row = Row(algorithm.name, installed_family(), f'{algorithm.size[0]} x {algorithm.size[1]}', *[''] * 6, works='yes')
+    row = Row(algorithm.name, installed_distribution(), f'{algorithm.size[0]} x {algorithm.size[1]}', *[''] * 6, works='yes')
     if algorithm.needs and not find_spec(algorithm.needs):
         return replace(row, works=f'needs {algorithm.needs}')
     try:
@@ -231,7 +231,7 @@ def main() -> None:
         print(f'{len(algorithms)} configs in {ATTACHED}')
         return
     torch.set_num_threads(1)
-    family = installed_family()
+    family = installed_distribution()
     rows = read_rows()
     for algorithm in algorithms.values():
         index = next((i for i, row in enumerate(rows) if (row.algorithm, row.family) == (algorithm.name, family)), None)

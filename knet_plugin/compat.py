@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 
-__all__ = ['FAMILIES', 'HOSTS', 'Host', 'HostPackageError', 'HostVersionWarning', 'check_host_packages',
-           'installed_family', 'release']
+__all__ = ['DISTRIBUTIONS', 'HOSTS', 'Host', 'HostPackageError', 'HostVersionWarning', 'check_host_packages',
+           'installed_distribution', 'release']
 
 
 class HostPackageError(RuntimeError):
@@ -63,7 +63,7 @@ HOSTS = (
 
 _COMPILE = '"setuptools<81" wheel ninja psutil'
 # Either family is installed with two commands: mmcv compiles its operators against the torch that is already there.
-FAMILIES = {
+DISTRIBUTIONS = {
     'maintained forks': (
         f'pip install torch {_COMPILE}',
         'pip install --no-build-isolation onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation '
@@ -97,8 +97,8 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def installed_family() -> str:
-    """Which of ``FAMILIES`` is installed, by the distribution that mmseg comes from."""
+def installed_distribution() -> str:
+    """Which of ``DISTRIBUTIONS`` is installed, by the distribution that mmseg comes from."""
     names = metadata.packages_distributions().get('mmseg', [])
     return 'original OpenMMLab' if 'mmsegmentation' in names else 'maintained forks'
 
@@ -191,7 +191,7 @@ def _message(problems: list[str]) -> str:
     lines = ['knet_plugin cannot run with the packages installed here:']
     lines += [f'  - {problem}' for problem in problems]
     lines.append('Install ONE of the two families of host packages (in an environment of its own):')
-    for family, commands in FAMILIES.items():
+    for family, commands in DISTRIBUTIONS.items():
         lines.append(f'  {family}:')
         lines += [f'    {command}' for command in commands]
     return '\n'.join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.registry import MODELS
 
-from knet_plugin.compat import FAMILIES, Host, HostPackageError, HostVersionWarning, check_host_packages, release
+from knet_plugin.compat import DISTRIBUTIONS, Host, HostPackageError, HostVersionWarning, check_host_packages, release
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_all_problems_are_listed_at_once_with_both_families(make_host):
     assert 'absent_host is not installed (3.0 or newer is needed)' in message
     assert 'old_host 1.9.9 is too old (1.10.0 or newer is needed)' in message
     assert 'absent_too is not installed (any version will do)' in message
-    for commands in FAMILIES.values():
+    for commands in DISTRIBUTIONS.values():
         assert all(command in message for command in commands)
 
 

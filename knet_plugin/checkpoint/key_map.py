@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mmdet.models.backbones.swin import swin_converter
 from torch import Tensor, nn
 
-from knet_plugin.checkpoint.mismatch import hints
+from knet_plugin.checkpoint.mismatch import mismatches
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
 __all__ = ['CONTAINER_KEYS', 'KERNEL_HEAD_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official',
@@ -92,7 +92,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
                  for key, value in renamed.items() if key in own and value.shape != own[key].shape]
     problems = {'unknown': unknown, 'given twice': repeated, 'missing': missing, 'of another shape': misshapen}
     if any(problems.values()):
-        guesses = [f'  {guess}\n' for guess in hints(renamed, own)]
+        guesses = [f'  {guess}\n' for guess in mismatches(renamed, own)]
         raise ValueError(f'the weights do not fit {type(model).__name__}:\n' + ''.join(guesses) + '\n'.join(
             f'  {len(keys)} {what}:\n    ' + '\n    '.join(keys) for what, keys in problems.items() if keys))
     return renamed

@@ -8,13 +8,13 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-__all__ = ['COMPUTED', 'hints', 'log_hints']
+__all__ = ['COMPUTED', 'mismatches', 'log_mismatches']
 
 COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
 """Ends of the names of buffers that a host may compute instead of keeping them."""
 
 
-def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     """Guess why weights do not fit.
 
     Args:
@@ -57,7 +57,7 @@ def hints(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
     return found
 
 
-def log_hints(state_dict: Mapping[str, Any], model: nn.Module, prefix: str = '') -> None:
+def log_mismatches(state_dict: Mapping[str, Any], model: nn.Module, prefix: str = '') -> None:
     """Say in the log why weights that are being loaded do not fit, where that can be guessed.
 
     Args:
@@ -66,7 +66,7 @@ def log_hints(state_dict: Mapping[str, Any], model: nn.Module, prefix: str = '')
         prefix: Where the module sits in ``state_dict``, with a trailing dot.
     """
     weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    for guess in hints(weights, model.state_dict()):
+    for guess in mismatches(weights, model.state_dict()):
         print_log(f'the weights of {prefix.rstrip(".") or "the model"} do not fit: {guess}', logger='current',
                   level=logging.WARNING)
 

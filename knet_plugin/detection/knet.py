@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from knet_plugin.checkpoint.mismatch import log_hints
+from knet_plugin.checkpoint.mismatch import log_mismatches
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.checkpoint.reading import CheckpointError
 from knet_plugin.engine.finite_inputs import check_finite
@@ -104,5 +104,5 @@ class KNet(MaskFormer):
                                   f'{sorted(state_dict)[:3]}, those of {type(self).__name__} with '
                                   f'{sorted(self.state_dict())[:3]}. If they are wrapped in something unusual, '
                                   'tools/convert_checkpoint.py may know it')
-        log_hints(state_dict, self, prefix)
+        log_mismatches(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

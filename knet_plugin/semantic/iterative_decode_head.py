@@ -13,7 +13,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor
 
-from knet_plugin.checkpoint.mismatch import log_hints
+from knet_plugin.checkpoint.mismatch import log_mismatches
 from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.registry import MODELS, SCOPE
@@ -228,7 +228,7 @@ class IterativeDecodeHead(BaseModule):
         for name in self.kernel_generate_head.state_dict(keep_vars=True):  # of a model without K-Net
             if prefix + name in state_dict and name not in own:
                 state_dict[f'{prefix}kernel_generate_head.{name}'] = state_dict.pop(prefix + name)
-        log_hints(state_dict, self, prefix)
+        log_mismatches(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from knet_plugin.cli import resolve_tool
-from knet_plugin.compat import installed_family
+from knet_plugin.compat import installed_distribution
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def tried(tool, monkeypatch):
         if algorithm.needs == 'interrupt':
             raise KeyboardInterrupt
         works = 'yes' if algorithm.name != 'Second' or names.count('Second') > 1 else 'RuntimeError: no'
-        return tool.Row(algorithm.name, installed_family(), '64 x 64', *'123456', works, turns='3')
+        return tool.Row(algorithm.name, installed_distribution(), '64 x 64', *'123456', works, turns='3')
 
     monkeypatch.setattr(tool, 'try_algorithm', try_algorithm)
     return names
@@ -75,7 +75,7 @@ def test_the_other_familys_rows_stay(tool, tried, monkeypatch):
 
 
 def test_only_the_times(tool, tried, monkeypatch):
-    tool.write_rows([tool.Row(name, installed_family(), '64 x 64', *'123456', works, turns) for name, works, turns in (
+    tool.write_rows([tool.Row(name, installed_distribution(), '64 x 64', *'123456', works, turns) for name, works, turns in (
         ('Fast-SCNN', 'yes', ''), ('Second', 'yes', '3'), ('Third', 'needs a package', ''))])
     run(tool, monkeypatch, '--seconds')
     first, second, third = tool.read_rows()
@@ -111,8 +111,8 @@ def test_the_page(tool, tried, monkeypatch):
     page = tool.PAGE.read_text()
     assert page.startswith('Before.\n') and page.endswith('\n\nAfter.\n') and 'old' not in page
     line = next(line for line in page.splitlines() if line.startswith('| Fast-SCNN |'))
-    assert line.endswith(f'| 64 x 64 | 1 -> 2 | 3 -> 4 | 5 -> 6 | {installed_family()} |')
-    assert f'{installed_family()}: RuntimeError: no |' in page
+    assert line.endswith(f'| 64 x 64 | 1 -> 2 | 3 -> 4 | 5 -> 6 | {installed_distribution()} |')
+    assert f'{installed_distribution()}: RuntimeError: no |' in page
     run(tool, monkeypatch)
     assert 'RuntimeError' not in tool.PAGE.read_text()
 
