@@ -21,9 +21,6 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
 
     Args:
         cfg: A complete config. On CPUs, options of the model wrapper change in place.
-
-    Raises:
-        ValueError: Another launcher on a machine without GPU.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher != 'none' and get_device() == 'cpu':
@@ -68,13 +65,6 @@ def leave_group() -> None:
     A process that exits as a member may abort, because threads of gloo still hold Python objects. Do not call this
     after an error of one process: the others may be waiting in the group.
     """
-    group = torch.distributed.group.WORLD if torch.distributed.is_available() else None
-    if group is None:
-        return
-    gc.collect()  # frees the model wrapper, another member
-    # Before torch 2.8, destroying the group can deadlock with gloo's threads, destroying the communicators cannot:
-    # they must be the last to go.
-    communicators = [group._get_backend(device) for device in group._device_types]
-    del group
-    torch.distributed.destroy_process_group()
-    del communicators
+    if is_distributed():
+        gc.collect()  # frees the model wrapper, which uses the group
+        torch.distributed.destroy_process_group()

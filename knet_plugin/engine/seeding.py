@@ -62,12 +62,10 @@ class SeedHook(Hook):
 
 
 class NumberedIndex(int):
-    """Index of an image that carries its position in the run.
-
-    ``number`` is (0, epoch from 1, position in the epoch over all processes): the number of processes does not matter.
-    """
+    """Index of an image with its position in the run, which does not depend on the number of processes."""
 
     number: tuple[int, int, int]
+    """0, epoch from 1, position in the epoch over all processes."""
 
 
 @DATA_SAMPLERS.register_module()
@@ -75,9 +73,7 @@ class NumberedSampler(Sampler):
     """Turns the indices of another sampler into :class:`NumberedIndex`; other items, such as batches, pass unchanged.
 
     Args:
-        sampler: Config of the other sampler.
-        dataset: Data set, for the other sampler.
-        seed: Seed, for the other sampler.
+        sampler: Config of the other sampler, which gets the remaining arguments.
     """
 
     def __init__(self, sampler: dict, dataset: Any, seed: int | None = None) -> None:
