@@ -53,9 +53,9 @@ def tiny_config(work_dir: Path, epochs: int = 1, resume: str | Path | None = Non
     return Config(dict(
         model=dict(type='Line'), work_dir=str(work_dir), train_dataloader=loader, test_dataloader=loader,
         test_cfg=dict(), test_evaluator=dict(type='Count'), train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), env_cfg=dict(), default_hooks=dict(checkpoint=checkpoint),
-        resume=resume is not None, load_from=resume and str(resume), default_scope='mmengine', log_level='ERROR',
-        experiment_name=f'{work_dir.parent.name}_{work_dir.name}_{epochs}', **options))
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), default_hooks=dict(checkpoint=checkpoint),
+        env_cfg=dict(), resume=resume is not None, load_from=resume and str(resume), default_scope='mmengine',
+        log_level='ERROR', experiment_name=f'{work_dir.parent.name}_{work_dir.name}_{epochs}', **options))
 
 
 def tiny_runner(kind: type, *args: Any, **options: Any) -> Runner | FlexibleRunner:

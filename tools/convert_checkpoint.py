@@ -58,7 +58,7 @@ def main() -> None:
         if classes := classes_of(cfg):
             meta['dataset_meta'] = classes
     except Exception as error:  # a config is code, and may raise anything
-        raise SystemExit(f'error: the model of {args.config} cannot be built: {type(error).__name__}: {error}') from None
+        raise SystemExit(f'error: the model of {args.config} cannot be built: {error!r}') from None
     try:
         print(convert_checkpoint(args.source, args.target, model, to=args.to, averaged=args.averaged, trust=args.trust,
                                  meta=meta))

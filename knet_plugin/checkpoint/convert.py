@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from knet_plugin import __version__
 from knet_plugin.checkpoint.key_map import from_official, modern_swin, to_official
 from knet_plugin.checkpoint.mismatch import COMPUTED
 from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
 from knet_plugin.engine.whole_file import whole_file
-from knet_plugin import __version__
 
 __all__ = ['ConversionReport', 'convert_checkpoint', 'convert_weights']
 

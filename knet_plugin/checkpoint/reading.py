@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from knet_plugin.compat import allow_host_checkpoints
+
 __all__ = ['CheckpointError', 'check_header', 'load_file', 'read_checkpoint', 'weights_of']
 
 TRUST = 'KNET_TRUST_CHECKPOINTS'
@@ -66,6 +68,7 @@ def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any 
     if trust is None:
         trust = os.environ.get(TRUST) == '1'
     archive = check_header(path)
+    allow_host_checkpoints()  # again: after each file, the forks' own reader forbids what it had allowed
     try:
         return torch.load(path, map_location=map_location, weights_only=not trust,  # nosec B614
                           mmap=mmap and archive)
@@ -82,9 +85,9 @@ def _reason(error: Exception, trust: bool, readable: bool) -> str:
         return f'needs classes that are not installed: {text}'
     if not trust and readable and isinstance(error, pickle.UnpicklingError):
         found = (re.search(r'(?i)unsupported (?:global: )?GLOBAL (\S+)', text)
-                 or re.search(r'WeightsUnpickler error:\s*(.+)', text) or re.search('(.*)', text))
-        return (f'asks for code to be executed while it is read ({found[1] if found else ""}). If you trust its author, '
-                f'set {TRUST}=1 in the environment or use --trust of tools/convert_checkpoint.py')
+                 or re.search(r'WeightsUnpickler error:\s*(.+)', text))
+        return (f'asks for code to be executed while it is read ({found[1] if found else text}). If you trust its '
+                f'author, set {TRUST}=1 in the environment or use --trust of tools/convert_checkpoint.py')
     return f'is no checkpoint, or damaged: {text.split("Weights only load failed")[0].strip() or type(error).__name__}'
 
 

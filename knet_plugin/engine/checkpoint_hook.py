@@ -92,10 +92,9 @@ class _PostponedRemovals:
 
 @contextlib.contextmanager
 def _whole_local_files() -> Iterator[None]:
-    """Make :class:`WholeFileBackend` mmengine's backend for local paths inside the block.
+    """Make :class:`WholeFileBackend` mmengine's backend for local paths inside the block, unless the user changed it.
 
-    ``FlexibleRunner`` ignores ``backend_args``, so the backend is chosen by the prefix of the path. A backend that the
-    user registered for local paths stays.
+    (``backend_args`` would be simpler, but ``FlexibleRunner`` ignores them.)
     """
     before = type(get_file_backend(''))
     if before is not LocalBackend:

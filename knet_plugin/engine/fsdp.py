@@ -18,14 +18,8 @@ __all__ = ['KNetFSDPStrategy', 'wrap_large_parts']
 def wrap_large_parts(module: nn.Module, recurse: bool, nonwrapped_numel: int, min_num_params: int = 1_000_000) -> bool:
     """Wrap large parts of backbone and neck, as torch's ``size_based_auto_wrap_policy`` does; leave heads whole.
 
-    FSDP gathers the weights of a module when it is called. The detectors call methods of a head, such as ``loss``,
-    instead, and heads read weights of layers that they do not call.
-
-    Args:
-        module: A part of the model.
-        recurse: Whether torch asks about the children of the module instead of the module itself.
-        nonwrapped_numel: Parameters of the module outside of wrapped children.
-        min_num_params: Smallest part that is wrapped.
+    FSDP gathers the weights of a module when it is called. Models call methods of a head, such as ``loss``, instead,
+    and heads read weights of layers that they do not call. The arguments are those of torch's policy.
     """
     is_head = hasattr(module, 'loss') and hasattr(module, 'predict') and not hasattr(module, 'train_step')
     return not is_head and size_based_auto_wrap_policy(
@@ -44,9 +38,7 @@ class KNetFSDPStrategy(FSDPStrategy):
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
         on_cpu = get_device() == 'cpu'
-        wrapper = dict(auto_wrap_policy=wrap_large_parts)
-        if on_cpu:
-            wrapper['device_id'] = 'cpu'
+        wrapper = dict(auto_wrap_policy=wrap_large_parts, **(dict(device_id='cpu') if on_cpu else {}))
         # On CPUs, torch's offloaded copy shares memory with the parameters that FSDP frees.
         config = dict(rank0_only=True, offload_to_cpu=not on_cpu)
         super().__init__(
@@ -58,12 +50,7 @@ class KNetFSDPStrategy(FSDPStrategy):
             **kwargs)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
-        """Build the optimizer wrapper and let it clip the norm over all shards, not over each.
-
-        Args:
-            optim_wrapper: Its config, or a wrapper.
-            model: The sharded model.
-        """
+        """Build the optimizer wrapper and let it clip the norm over all shards, not over each."""
         built = super().build_optim_wrapper(optim_wrapper, model)
         if isinstance(built, OptimWrapper) and getattr(built, 'clip_func', None) is nn.utils.clip_grad_norm_:
             built.clip_func = self._clip_grad_norm

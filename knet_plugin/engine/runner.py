@@ -43,13 +43,9 @@ def _wrap_for_cpu(cfg: Config) -> None:
 
 
 def resume_conflict(choice: str) -> str | None:
-    """Check that all processes continue from the same checkpoint, whose folder each machine may have for itself.
+    """Return an error that lists the choices of all processes (checkpoint, or why there is none); ``None`` if equal.
 
-    Args:
-        choice: The checkpoint of this process, or why it has none.
-
-    Returns:
-        An error for all processes that lists their choices, or ``None`` if they agree.
+    They differ where machines do not share the work folder.
     """
     choices: list = all_gather_object((choice, socket.gethostname()))
     if len({each for each, _ in choices}) == 1:

@@ -18,9 +18,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from knet_plugin.checkpoint.reading import CheckpointError, check_header, load_file
+from knet_plugin.checkpoint.reading import load_file
 from knet_plugin.compat import release
-from knet_plugin.engine.whole_file import whole_file
 from knet_plugin.registry import HOOKS
 
 __all__ = ['SafeLoadingHook', 'load_from_http', 'load_from_local', 'safe_loading']
@@ -66,15 +65,12 @@ class SafeLoadingHook(Hook):
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Load a local file for mmengine, see :func:`~knet_plugin.checkpoint.reading.load_file`."""
+    """Load a local file for mmengine, see ``load_file``."""
     return load_file(Path(filename).expanduser(), map_location=map_location)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """Download a file into torch's cache unless it is there, and load it like a local one.
-
-    In a distributed run, the first process downloads while the others wait.
-    """
+    """Download a file into torch's cache unless it is there, and load it. The first process downloads, others wait."""
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
     try:
         if get_rank() == 0:
@@ -86,18 +82,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
 
 
 def _download(url: str, path: Path) -> None:
-    """Download a checkpoint, unless ``path`` exists.
-
-    Raises:
-        CheckpointError: The download failed, is no checkpoint, or does not match the hash in its name.
-    """
-    if path.is_file():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    expected_hash = torch.hub.HASH_REGEX.search(path.name)
-    try:
-        with whole_file(path) as draft:
-            torch.hub.download_url_to_file(url, str(draft), expected_hash[1] if expected_hash else None)
-            check_header(draft)
-    except (OSError, RuntimeError, CheckpointError) as error:
-        raise CheckpointError(f'{url} cannot be downloaded: {error}') from error
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        expected_hash = torch.hub.HASH_REGEX.search(path.name)
+        torch.hub.download_url_to_file(url, str(path), expected_hash[1] if expected_hash else None)
