@@ -1,5 +1,6 @@
 """What importing the package registers and changes. Each case runs in its own process, as registration is global."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -135,3 +136,5 @@ def forward(config: str, hidden: str, absent: str) -> None:
     assert outputs is not None
     with pytest.raises(knet_plugin.compat.HostPackageError, match=rf'(?s){absent}.*{hidden}.*pip install'):
         MODELS.build(dict(type=f'knet_plugin.{absent}'))
+    with pytest.raises(knet_plugin.compat.HostPackageError, match=f'(?s){hidden}.*pip install'):
+        importlib.import_module('knet_plugin.' + dict(mmdet='detection', mmseg='semantic')[hidden])
