@@ -23,7 +23,7 @@ MAKEFLAGS += --no-builtin-rules
 # All of them for every environment: they include one another.
 LOCKS := requirements/build.txt requirements/common.txt requirements/forks.txt requirements/onedl.txt \
          requirements/oldest.txt requirements/openmmlab.txt
-PACKAGE_FILES := setup.py pyproject.toml knet_plugin/version.py
+PACKAGE_FILES := setup.py pyproject.toml knet_plugin/__init__.py
 hash = $(shell cat $(1) | sha256sum | cut -c1-12)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -1,29 +1,49 @@
-"""K-Net (NeurIPS 2021) for OpenMMLab 2.0: one set of kernels for semantic, instance and panoptic segmentation."""
+"""K-Net (NeurIPS 2021) for OpenMMLab 2.0: one set of kernels for semantic, instance and panoptic segmentation.
+
+Importing the package registers every part whose host package is installed. What it changes outside its own registries
+is in ``compat.py`` and ``registry.py``.
+"""
 
 import contextlib
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
-from knet_plugin.compat import check_host_packages
-from knet_plugin.version import __version__
+if TYPE_CHECKING:
+    from knet_plugin.inference import optimize_for_inference
+    from knet_plugin.semantic.attach import attach
 
-check_host_packages()  # before any of them is imported, so that its message is the one that is read
+__version__ = '0.1.0'
+__all__ = ['__version__', 'attach', 'optimize_for_inference']
 
-with contextlib.redirect_stdout(sys.stderr):  # where the forks announce what they cannot import
-    from knet_plugin import checkpoint, core, detection, semantic
-from knet_plugin.datasets import loading  # noqa: E402
-from knet_plugin.engine import class_check, fsdp  # noqa: E402
-from knet_plugin.engine.checkpoint_hook import save_whole_checkpoints  # noqa: E402
-from knet_plugin.engine.safe_loading import allow_host_checkpoints, check_files_of_hosts  # noqa: E402
-from knet_plugin.host_names import find_configs_of_forks  # noqa: E402
-from knet_plugin.inference import optimize_for_inference  # noqa: E402
-from knet_plugin.registry import expose_unprefixed_names  # noqa: E402
-from knet_plugin.semantic.attach import attach  # noqa: E402
+_REGISTERING = {
+    '': ('core', 'engine', 'inference'),
+    'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
+    'mmseg': ('semantic',),
+}
+"""Modules to import, by the host package that they need."""
+_LAZY = {'attach': 'knet_plugin.semantic.attach', 'optimize_for_inference': 'knet_plugin.inference'}
+"""Public functions, by the module that is imported when they are first used."""
 
-find_configs_of_forks()
-allow_host_checkpoints()
-check_files_of_hosts()
-save_whole_checkpoints()
-expose_unprefixed_names()
 
-__all__ = ['__version__', 'attach', 'checkpoint', 'class_check', 'core', 'detection', 'fsdp', 'loading',
-           'optimize_for_inference', 'semantic']
+def _register() -> None:
+    from knet_plugin import compat
+
+    compat.check_host_packages()
+    compat.find_configs_of_forks()
+    compat.allow_host_checkpoints()
+    for host, modules in _REGISTERING.items():
+        if not host or compat.installed(host):
+            for module in modules:
+                importlib.import_module(f'{__name__}.{module}')
+    importlib.import_module(f'{__name__}.registry').expose_unprefixed_names()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+with contextlib.redirect_stdout(sys.stderr):  # the hosts print which optional packages they cannot import
+    _register()

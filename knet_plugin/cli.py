@@ -1,134 +1,111 @@
-"""The command line ``python -m knet_plugin``, and what it shares with the scripts in ``tools/``.
+"""The command line ``knet``, and what it shares with the scripts in ``tools/``.
 
-It runs the scripts that ``mim`` runs, but finds them and the configs however the package was installed: in the clone
-of an editable installation, or in ``knet_plugin/.mim`` of a wheel.
+Configs and tools are found in the clone of an editable installation, or in ``knet_plugin/.mim`` of a wheel.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import os
-import subprocess
+import runpy
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from knet_plugin.orphans import end_with_parent
+from knet_plugin import __version__
+from knet_plugin.engine.run_config import add_run_parts
 
 __all__ = ['ResourceError', 'add_run_arguments', 'list_configs', 'load_run_config', 'main', 'resolve_config',
            'resolve_tool', 'resource_root']
 
 _PACKAGE = Path(__file__).resolve().parent
-_FINITE_INPUTS = 'knet_plugin.FiniteInputHook'
-
-_USAGE = """\
-usage: python -m knet_plugin COMMAND ...
-
-  train CONFIG [...]             train a model
-  test CONFIG CHECKPOINT [...]   evaluate a model
-  run TOOL [...]                 run any script of tools/, by its name
-  configs [PATTERN]              list the configs whose name contains PATTERN
-
-CONFIG is a path or the name of a config, with or without '.py'. `train -h`, `test -h` and `run TOOL -h` list the
-further arguments. train and test also take, for several processes on this machine:
-  --launcher pytorch --gpus N [--port PORT]
-"""
 
 
 class ResourceError(RuntimeError):
-    """A config or script was asked for that is not there, or whose name fits several."""
+    """A config, tool or command does not exist."""
 
 
 def resource_root() -> Path:
-    """The folder that holds ``configs/``, ``tools/`` and ``model-index.yml``.
+    """Return the folder that holds ``configs/``, ``tools/`` and ``model-index.yml``.
 
     Raises:
-        ResourceError: Neither a wheel's ``.mim`` folder nor a clone is found around the package.
+        ResourceError: There is neither a wheel's ``.mim`` folder nor a clone around the package.
     """
-    # A wheel's folder first: beside an installed package, in site-packages, anything may be called 'configs'.
+    # The wheel's folder first: site-packages may hold a 'configs' folder of another package.
     for root in (_PACKAGE / '.mim', _PACKAGE.parent):
         if (root / 'configs').is_dir() and (root / 'model-index.yml').is_file():
             return root
-    raise ResourceError(f'no configs and tools are found around {_PACKAGE}; install the package again, '
-                        'from its clone or from a wheel')
+    raise ResourceError(f'{_PACKAGE} comes without configs and tools; install it again from a clone or a wheel')
 
 
 def list_configs(pattern: str = '') -> list[str]:
-    """The names of all configs that can be run (those in ``_base_`` cannot), sorted.
-
-    Args:
-        pattern: Only names that contain this text, in any case.
-    """
-    names = (path.stem for path in (resource_root() / 'configs').rglob('*.py') if '_base_' not in path.parts)
+    """Return the sorted names of the configs, without those in ``_base_``, that contain ``pattern`` in any case."""
+    names = (path.stem for path in _scripts(resource_root() / 'configs'))
     return sorted(name for name in names if pattern.lower() in name.lower())
 
 
 def resolve_config(name: str | Path) -> Path:
-    """Find a config by its path or by its name.
+    """Find a config.
 
     Args:
-        name: A path that exists; else a file name with or without '.py', or the end of its path ('semantic/name').
+        name: An existing path; or a file name or the end of its path ('semantic/name'), with or without '.py'.
 
     Raises:
-        ResourceError: There is none of this name, or there are several. Close names are suggested.
+        ResourceError: No config has this name. The message suggests similar names.
     """
     return _resolve(name, 'config', resource_root() / 'configs')
 
 
 def resolve_tool(name: str | Path) -> Path:
-    """Find a script of ``tools/`` by its path or by its name, as :func:`resolve_config` does.
-
-    Folders may be written with a colon too, as ``mim run`` has it: 'analysis:count'.
-
-    Raises:
-        ResourceError: There is none of this name, or there are several.
-    """
-    return _resolve(str(name).replace(':', '/'), 'tool', resource_root() / 'tools')
+    """Find a script of ``tools/`` as :func:`resolve_config` finds a config."""
+    return _resolve(name, 'tool', resource_root() / 'tools')
 
 
 def _resolve(name: str | Path, kind: str, folder: Path) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    wanted = path.with_name(path.name.removesuffix('.py') + '.py')
-    if wanted.is_absolute():
-        raise ResourceError(f'there is no {kind} {name}')
-    files = sorted(file for file in folder.rglob('*.py') if '_base_' not in file.parts)
-    ending = wanted.parts
-    # Counted from the root's own parts, so that 'configs/semantic/name.py' works from any working directory.
-    found = [file for file in files if file.relative_to(folder.parent).parts[-len(ending):] == ending]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listing = '\n  '.join(str(file.relative_to(folder).with_suffix('')) for file in found)
-        raise ResourceError(f'several {kind}s are called {name!r}; say which:\n  {listing}')
-    close = difflib.get_close_matches(wanted.stem, sorted({file.stem for file in files}), n=5, cutoff=0.5)
-    hint = '; did you mean:\n  ' + '\n  '.join(close) if close else ''
-    raise ResourceError(f'there is no {kind} {str(name)!r} in {folder}{hint}')
+    files = _scripts(folder)
+    ending = Path(str(path).removesuffix('.py') + '.py').parts
+    for file in files:
+        if file.parts[-len(ending):] == ending:
+            return file
+    raise _unknown(kind, str(name), [file.stem for file in files])
+
+
+def _unknown(kind: str, name: str, names: Collection[str]) -> ResourceError:
+    close = difflib.get_close_matches(Path(name).stem, names, n=5, cutoff=0.5)
+    return ResourceError(f'unknown {kind} {name!r}' + (f'; did you mean {", ".join(close)}?' if close else ''))
+
+
+def _scripts(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob('*.py') if '_base_' not in file.parts)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing have in common."""
-    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/ and the config\'s name)')
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings of the config to replace, such as train_cfg.max_iters=100')
+                        help='settings that override the config, for example train_cfg.max_iters=100')
+    parser.add_argument('--bare', action='store_true',
+                        help='run the config as it is, without the hooks that this tool adds otherwise')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='what started the processes of a distributed run (default: none)')
-    # torch's launchers pass the rank as an argument (before torch 2.0 with an underscore) or in the environment.
+    # torch.distributed.launch passes the rank as an argument.
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
-    """Read the config that the arguments of :func:`add_run_arguments` and ``args.config`` describe.
+    """Read the config that ``args.config`` and the arguments of :func:`add_run_arguments` describe.
 
-    Whatever the config is, images that are not finite are found before they do harm: it gets the hook for that.
+    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.run_config.add_run_parts`.
 
     Raises:
-        SystemExit: The config's name is unknown; the message is printed as argparse would.
+        SystemExit: The config does not exist.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
@@ -137,101 +114,82 @@ def load_run_config(args: argparse.Namespace) -> Config:
         raise SystemExit(f'error: {error}') from error
     cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / path.stem)
-    hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook['type'] == _FINITE_INPUTS for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type=_FINITE_INPUTS)]
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', path.stem))
+    if not args.bare:
+        add_run_parts(cfg)
     return cfg
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: The arguments, without the program's name; by default those of the process.
-
-    Returns:
-        The exit status: that of the script where one was run, 2 for a wrong call.
-    """
+    """Run a command with these arguments, by default those of the process, and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ('-h', '--help'):
-        print(_USAGE, end='')
-        return 0 if arguments else 2
-    command, *rest = arguments
-    commands: dict[str, Callable[[list[str]], int]] = {
-        'train': lambda given: _train_or_test('train', given),
-        'test': lambda given: _train_or_test('test', given),
-        'run': _run,
-        'configs': _configs,
-    }
     try:
-        if command not in commands:
-            raise ResourceError(f'there is no command {command!r}; the commands are {", ".join(commands)}')
-        return commands[command](rest)
+        parser, commands = _parser()
+        if arguments and not arguments[0].startswith('-') and arguments[0] not in commands:
+            raise _unknown('command', arguments[0], commands)
+        args, others = parser.parse_known_args(arguments)
+        if others and args.command not in ('train', 'test'):
+            parser.error(f'unrecognized arguments: {" ".join(others)}')
+        if args.command is None:
+            parser.print_help()
+            return 0
+        return args.run(args, others)
     except ResourceError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
 
 
-def _train_or_test(name: str, given: list[str]) -> int:
-    script = resolve_tool(f'tools/{name}')
-    if given and given[0] in ('-h', '--help'):
-        return _call([sys.executable, str(script), '-h'])
-    # The config has to come first: which of the later words belong to an option, only the script knows.
-    if not given or given[0].startswith('-'):
-        raise ResourceError(f'`{name}` wants the config first: python -m knet_plugin {name} CONFIG ...')
-    config = resolve_config(given[0])
+def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """Return the parser and its commands: each is a sub-parser whose default ``run`` is the function to call."""
+    listing = ['tools:']
+    for script in _scripts(resource_root() / 'tools'):
+        summary = (ast.get_docstring(ast.parse(script.read_text())) or '').partition('\n')[0]
+        listing.append(f'  {script.stem:20}{summary}')
+    parser = argparse.ArgumentParser(prog='knet', description='K-Net for image segmentation', epilog='\n'.join(listing),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', action='version', version=f'knet_plugin {__version__}')
+    commands = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument('--launcher', default='none')
-    parser.add_argument('--gpus', type=int)
-    parser.add_argument('--port', type=int)
-    launch, others = parser.parse_known_args(given[1:])
-    launcher = [sys.executable]
-    if launch.launcher == 'pytorch':
-        # Standalone: the processes of this machine agree on a free port by themselves.
-        where = ['--master-port', str(launch.port)] if launch.port else ['--standalone']
-        launcher += ['-m', 'torch.distributed.run', f'--nproc-per-node={launch.gpus or 1}', *where]
-    elif launch.gpus is not None or launch.port is not None:
-        raise ResourceError('--gpus and --port go with --launcher pytorch; without it one process is run, '
-                            'on one GPU if there is one')
-    return _call([*launcher, str(script), str(config), '--launcher', launch.launcher, *others])
+    for name, summary in (('train', 'train a model'), ('test', 'evaluate a checkpoint')):
+        command = commands.add_parser(name, help=f'{summary} (in N processes: --launcher pytorch --gpus N)',
+                                      add_help=False, allow_abbrev=False)  # the script parses the rest, and -h
+        command.add_argument('--launcher', default='none')
+        command.add_argument('--gpus', type=int)
+        command.set_defaults(run=_launch)
 
+    command = commands.add_parser('configs', help='list the configs')
+    command.add_argument('pattern', nargs='?', default='', help='list only names that contain this text')
+    command.set_defaults(run=_list)
 
-def _run(given: list[str]) -> int:
-    if not given:
-        names = sorted(path.stem for path in (resource_root() / 'tools').rglob('*.py'))
-        raise ResourceError(f'`run` wants the name of a tool, one of: {", ".join(names)}')
-    return _call([sys.executable, str(resolve_tool(given[0])), *given[1:]])
+    command = commands.add_parser('run', help='run one of the tools listed below')
+    command.add_argument('tool', help='name or path of the tool')
+    command.add_argument('arguments', nargs=argparse.REMAINDER, help='arguments of the tool')
+    command.set_defaults(run=lambda args, _: _run_script(resolve_tool(args.tool), args.arguments))
+    return parser, commands.choices
 
 
-def _configs(given: list[str]) -> int:
-    if len(given) > 1 or (given and given[0].startswith('-')):
-        raise ResourceError('`configs` takes one pattern at most')
-    names = list_configs(*given)
-    if not names:
-        raise ResourceError(f'no config\'s name contains {given[0]!r}' if given else 'there is no config')
-    print('\n'.join(names))
+def _launch(args: argparse.Namespace, others: list[str]) -> int:
+    """Train or test in this process, or replace it by torchrun, which starts this command in several processes."""
+    if args.launcher != 'pytorch' and args.gpus is not None:
+        raise ResourceError(f'--gpus {args.gpus} needs --launcher pytorch')
+    arguments = [*others, '--launcher', args.launcher]
+    if args.launcher == 'pytorch' and 'RANK' not in os.environ:
+        os.execv(sys.executable, [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+                                  f'--nproc-per-node={args.gpus or 1}', '-m', 'knet_plugin', args.command, *arguments])
+    return _run_script(resolve_tool(f'tools/{args.command}'), arguments)
+
+
+def _run_script(path: Path, arguments: list[str]) -> int:
+    """Run a script in this process, as ``python PATH ARGUMENTS`` does."""
+    sys.argv = [str(path), *arguments]
+    runpy.run_path(str(path), run_name='__main__')
     return 0
 
 
-def _call(command: list[str]) -> int:
-    """Run a script in a process of its own and pass on its exit status."""
-    # The script's own folder replaces the working directory on its search path; give it this very package all the
-    # same, also when it was not installed but started from its clone.
-    search = [str(_PACKAGE.parent), os.environ.get('PYTHONPATH', '')]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, search)))
-    # A training must not go on unseen, and write to a folder where another resumes it.
-    with subprocess.Popen(command, env=environment, preexec_fn=partial(end_with_parent, os.getpid())) as process:
-        while True:
-            try:
-                status = process.wait()
-                break
-            except KeyboardInterrupt:
-                continue  # The script received it too, and decides what to do.
-    return 128 + abs(status) if status < 0 else status
+def _list(args: argparse.Namespace, _: list[str]) -> int:
+    names = list_configs(args.pattern)
+    if not names:
+        raise ResourceError(f'no config\'s name contains {args.pattern!r}')
+    print('\n'.join(names))
+    return 0

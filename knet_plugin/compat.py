@@ -1,197 +1,178 @@
-"""Which host packages K-Net runs on, and a check that says clearly what is wrong with those installed.
+"""The host packages: which versions work, what to install, and two changes that K-Net needs in mmengine and torch.
 
-Two families of distributions provide the same import names: the maintained forks (``onedl-*``) and the original
-OpenMMLab packages. They cannot live in one environment, and a requirement in this package's metadata could name only
-one of them; so the requirements are stated here, on import names, and checked when the plugin is imported.
+Two distributions provide the same modules and cannot share an environment: the maintained forks (``onedl-*``) and the
+original OpenMMLab packages. A requirement can name only one of them, so the import checks the modules instead.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import pickle  # nosec B403
 import re
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from importlib import metadata
+from typing import Any, NamedTuple
 
-__all__ = ['DISTRIBUTIONS', 'HOSTS', 'Host', 'HostPackageError', 'HostVersionWarning', 'check_host_packages',
-           'installed_distribution', 'release']
+__all__ = ['DISTRIBUTIONS', 'HOSTS', 'Host', 'HostPackageError', 'allow_host_checkpoints', 'check_host_packages',
+           'find_configs_of_forks', 'installed', 'installed_distribution', 'release', 'require']
 
 
 class HostPackageError(RuntimeError):
     """A host package is missing, too old, or cannot be imported.
 
-    Not an ``ImportError``, on purpose: mmengine imports the modules of a registry scope by itself and swallows
-    ``ImportError`` and ``AttributeError`` while it does. The user would then read only that 'X is not in the model
-    registry', and nothing about the package that is missing.
+    This is not an ``ImportError``, because mmengine ignores those while it imports a registry scope: the user would
+    read that a class is not registered, but not which package is missing.
     """
 
 
-class HostVersionWarning(UserWarning):
-    """A host package is newer than those the plugin was tested with."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """A package the plugin runs on.
-
-    Args:
-        module: The name it is imported by.
-        minimum: The oldest version that will do, or '' for any.
-        tested_below: The first version that nobody has tried, or '' for no limit.
-        extension: A compiled submodule without which the package is of no use here, or ''.
-    """
+class Host(NamedTuple):
+    """A package that knet_plugin runs on."""
 
     module: str
-    minimum: str = ''
-    tested_below: str = ''
-    extension: str = ''
+    minimum: str = ''  # oldest version that works
+    submodule: str = ''  # must be importable as well
+    only_with: str = ''  # needed only where this module is installed
+    hint: str = ''  # what to do if the import fails
 
 
-# In the order of their dependencies: a host comes after those that it imports itself.
+_OPERATORS = ('mmcv (not mmcv-lite) must be compiled against the installed torch; compile it again with pip\'s '
+              '--force-reinstall --no-cache-dir --no-build-isolation')
+# Ordered by dependency: each host comes after those it imports.
 HOSTS = (
-    Host('torch', '2.3', '2.14'),
+    Host('torch', '2.3'),
     Host('scipy'),
-    Host('pycocotools'),
-    Host('mmengine', '0.10.0', '0.11'),
-    # mmdet and mmseg do not import without the compiled operators, and their own message does not say why.
-    Host('mmcv', '2.1.0', '2.4', extension='mmcv._ext'),
-    Host('mmdet', '3.3.0', '3.6'),
-    Host('mmseg', '1.2.2', '1.5'),
+    Host('mmengine', '0.10'),
+    Host('mmcv', '2.1', submodule='mmcv._ext', hint=_OPERATORS),
+    Host('pycocotools', only_with='mmdet'),
+    Host('mmdet', '3.3', submodule='mmdet.models', only_with='mmdet'),
+    Host('mmseg', '1.2.2', submodule='mmseg.models', only_with='mmseg'),
 )
 
-_COMPILE = '"setuptools<81" wheel ninja psutil'
-# Either family is installed with two commands: mmcv compiles its operators against the torch that is already there.
+_FIRST = 'pip install torch "setuptools<81" wheel ninja psutil'
+# Two commands each, because mmcv is compiled against the torch that is already installed.
 DISTRIBUTIONS = {
-    'maintained forks': (
-        f'pip install torch {_COMPILE}',
-        'pip install --no-build-isolation onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation '
-        '"numpy>2" pycocotools scipy ftfy regex',
-    ),
-    'original OpenMMLab': (
-        f'pip install torch {_COMPILE}',
-        'pip install --no-build-isolation mmengine mmcv==2.1.0 mmdet mmsegmentation pycocotools scipy ftfy regex',
-    ),
+    'maintained forks': (_FIRST, 'pip install --no-build-isolation "knet_plugin[onedl]"'),
+    'original OpenMMLab': (_FIRST, 'pip install --no-build-isolation "knet_plugin[openmmlab]"'),
 }
 
 
 def release(version: str) -> tuple[int, ...]:
-    """The numeric release of a version, for comparison.
-
-    Local and pre-release parts are left out: a release candidate counts as its release. Trailing zeros too, so that
-    '2.0' equals '2.0.0'.
-
-    Args:
-        version: A version such as '2.13.0+cpu' or '0.11.0rc2'.
-
-    Raises:
-        ValueError: The text does not begin with a number.
-    """
+    """Return the numbers of a version for comparison: (2, 13, 0) for '2.13.0+cpu', (0, 11) for '0.11rc2'."""
     match = re.match(r'\d+(\.\d+)*', version)
     if match is None:
         raise ValueError(f'{version!r} is not a version')
-    numbers = [int(part) for part in match[0].split('.')]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    return tuple(int(part) for part in match[0].split('.'))
+
+
+def installed(module: str) -> bool:
+    """Return whether a top-level module can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def installed_distribution() -> str:
-    """Which of ``DISTRIBUTIONS`` is installed, by the distribution that mmseg comes from."""
-    names = metadata.packages_distributions().get('mmseg', [])
-    return 'original OpenMMLab' if 'mmsegmentation' in names else 'maintained forks'
+    """Return which of ``DISTRIBUTIONS`` mmengine comes from; the maintained forks if it is not installed."""
+    return 'original OpenMMLab' if _has_distribution('mmengine') else 'maintained forks'
+
+
+def require(module: str) -> None:
+    """Raise a ``HostPackageError`` with the commands to install a host package such as 'mmdet' if it is missing."""
+    if not installed(module):
+        commands = '\n  '.join(DISTRIBUTIONS[installed_distribution()])
+        raise HostPackageError(f'{module} is not installed. Install it with:\n  {commands}')
 
 
 def check_host_packages(hosts: Iterable[Host] = HOSTS) -> None:
-    """Import every host package and compare its version with the table.
-
-    Args:
-        hosts: The packages to look at, each after those that it needs itself.
+    """Import the host packages and check their versions.
 
     Raises:
-        HostPackageError: At least one is missing, too old or not importable. The message lists all of them and the
-            commands that install either family.
-
-    Warns:
-        HostVersionWarning: One is newer than tested. It is not refused.
+        HostPackageError: A package is missing, too old or not importable, or neither mmdet nor mmseg is installed.
     """
-    hosts = tuple(hosts)
-    problems: list[str] = []
-    unusable: set[str] = set()
-    for host in hosts:
-        try:
-            problem = _problem_of(host)
-        except ModuleNotFoundError as error:
-            # mmdet without mmcv says 'No module named mmcv': that one is in the list already.
-            missing = (error.name or '').partition('.')[0]
-            problem = '' if missing in unusable else f'{host.module} cannot be imported: {error}'
-        if problem:
-            problems.append(problem)
-            unusable.add(host.module)
-    if problems:
-        raise HostPackageError(_message(problems))
+    problem = next(filter(None, map(_problem_of, hosts)), None)
+    if problem is None and not installed('mmdet') and not installed('mmseg'):
+        problem = 'neither mmdet (instance and panoptic segmentation) nor mmseg (semantic segmentation) is installed'
+    if problem:
+        lines = [f'knet_plugin cannot use the packages installed here: {problem}',
+                 'Install one of these distributions, in an environment of its own:']
+        for name, commands in DISTRIBUTIONS.items():
+            lines += [f'  {name}:', *(f'    {command}' for command in commands)]
+        raise HostPackageError('\n'.join(lines))
 
 
-def _problem_of(host: Host) -> str:
-    """What keeps this host from being used, or '' if nothing does."""
-    needed = f'{host.minimum} or newer is needed' if host.minimum else 'any version will do'
-    if importlib.util.find_spec(host.module) is None:
-        return f'{host.module} is not installed ({needed})'
+def _problem_of(host: Host) -> str | None:
+    """Import a host; return what is wrong with it, or None."""
+    if host.only_with and not installed(host.only_with):
+        return None
+    if not installed(host.module):
+        return f'{host.module} is not installed'
+    name = host.module
     try:
-        module = importlib.import_module(host.module)
-    except ModuleNotFoundError:
-        raise
-    except AssertionError as error:
-        # mmdet and mmseg assert the versions of mmcv and mmengine that they accept.
-        return f'{host.module} {_installed_version(host.module)} refuses another host package: {_one_line(error)}'
-    except Exception as error:  # A broken binary may raise anything; whatever it is, the user must read it.
-        return f'{host.module} cannot be imported: {type(error).__name__}: {_one_line(error)}'
-
-    version = getattr(module, '__version__', '') or _installed_version(host.module)
-    if host.minimum and release(version) < release(host.minimum):
-        return f'{host.module} {version} is too old ({needed})'
-    if host.extension:
-        problem = _extension_problem(host, version)
-        if problem:
-            return problem
-    if host.tested_below and release(version) >= release(host.tested_below):
-        warnings.warn(f'{host.module} {version} is newer than knet_plugin was tested with '
-                      f'(below {host.tested_below}); it may work.', HostVersionWarning, stacklevel=3)
-    return ''
+        version = getattr(importlib.import_module(name), '__version__', '')
+        if host.minimum and release(version) < release(host.minimum):
+            return f'{name} {version} is too old; {host.minimum} or newer is needed'
+        name = host.submodule or name
+        importlib.import_module(name)
+    except Exception as error:  # A broken binary may raise anything, and mmdet and mmseg assert mmcv's version.
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        return f'{name} cannot be imported: {reason}. {host.hint}'.rstrip('. ')
+    return None
 
 
-def _extension_problem(host: Host, version: str) -> str:
-    if importlib.util.find_spec(host.extension) is None:
-        return (f'{host.module} {version} is installed without its compiled operators (a "lite" distribution, or '
-                'built without a C++ compiler); install the full one')
+def find_configs_of_forks() -> None:
+    """Let configs with a ``mmdet::`` or ``mmseg::`` base find it in the maintained forks.
+
+    mmengine looks for these bases in the distribution that ``MODULE2PACKAGE`` names, and the table has the original
+    distributions only. If such a distribution is not installed but the module is, the module's own name replaces it.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    for module in ('mmdet', 'mmseg'):
+        if installed(module) and not _has_distribution(MODULE2PACKAGE[module]):
+            MODULE2PACKAGE[module] = module
+
+
+def _has_distribution(name: str) -> bool:
     try:
-        importlib.import_module(host.extension)
-    except ImportError as error:
-        return (f'the compiled operators of {host.module} {version} do not fit the installed torch; compile them '
-                f'again with pip\'s --force-reinstall --no-cache-dir ({_one_line(error)})')
-    return ''
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
-def _installed_version(module: str) -> str:
-    """The version of the distribution that provides a module without a ``__version__``."""
-    for name in metadata.packages_distributions().get(module, [module]):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return '0'
+def allow_host_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read mmengine's training checkpoints.
+
+    Since torch 2.6 this is the default and refuses unknown classes. mmengine's checkpoints also hold its log history,
+    numpy arrays and numpy scalars: without them the original mmengine cannot resume, and its fork reads the refused
+    file again without protection.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    if release(torch.__version__) < (2, 6):
+        return
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    allowed: list[Callable | tuple[Callable, str]] = [HistoryBuffer, np.ndarray, np.dtype, slice]
+    # The classes of the dtypes: bool, all integers, float16, float32 and float64.
+    allowed += dict.fromkeys(type(np.dtype(code)) for code in np.typecodes['AllInteger'] + '?efd')
+    # numpy 2 renamed this module; allow files written by either version.
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    # A HistoryBuffer refers to its methods by getattr(HistoryBuffer, name).
+    allowed.append((_statistics_method, 'builtins.getattr'))
+    torch.serialization.add_safe_globals(allowed)
 
 
-def _one_line(error: BaseException) -> str:
-    return ' '.join(str(error).split())
+def _statistics_method(owner: Any, name: str) -> Callable:
+    """Replace ``getattr`` while a checkpoint is read: only the statistics methods of ``HistoryBuffer`` are allowed."""
+    from mmengine.logging import HistoryBuffer
 
-
-def _message(problems: list[str]) -> str:
-    lines = ['knet_plugin cannot run with the packages installed here:']
-    lines += [f'  - {problem}' for problem in problems]
-    lines.append('Install ONE of the two families of host packages (in an environment of its own):')
-    for family, commands in DISTRIBUTIONS.items():
-        lines.append(f'  {family}:')
-        lines += [f'    {command}' for command in commands]
-    return '\n'.join(lines)
+    if owner is not HistoryBuffer or name not in HistoryBuffer()._statistics_methods:
+        raise pickle.UnpicklingError(f'the checkpoint asks for the attribute {name!r} of {owner!r}; '
+                                     'only the statistics of a HistoryBuffer are allowed')
+    return getattr(HistoryBuffer, name)

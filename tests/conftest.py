@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Makes every test independent of the tests before it."""
 
 import importlib
 import pkgutil
@@ -11,7 +11,7 @@ from hypothesis import settings
 
 import knet_plugin
 
-# Hypothesis also draws numbers that it finds in the modules that are there: all of them, whichever test is the first.
+# Hypothesis also draws constants from the imported modules: import all of them, whichever test comes first.
 for module in pkgutil.walk_packages(knet_plugin.__path__, 'knet_plugin.'):
     if not module.name.endswith('__main__'):
         importlib.import_module(module.name)
@@ -19,19 +19,24 @@ settings.register_profile('repeatable', derandomize=True)
 settings.load_profile('repeatable')
 
 
-def _seed() -> None:
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep pytest-randomly, if it shuffles the tests, from replacing the seeds below."""
+    config.option.randomly_reset_seed = False
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup() -> None:
-    """Make each fixture from one seed, whichever test asks for it first."""
+    """Seed every fixture, whichever test asks for it first."""
     _seed()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call() -> None:
-    """Start each test from one seed, whatever its fixtures have drawn, if they were not there already."""
+    """Seed every test, whatever its fixtures have drawn."""
     _seed()
+
+
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

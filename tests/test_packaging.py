@@ -9,15 +9,22 @@ import sys
 import zipfile
 from pathlib import Path
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 import pytest
 import yaml
 from mmengine.config import Config
+from packaging.requirements import Requirement
 from test_metafiles import MODELS
 
+from knet_plugin import __version__
 from knet_plugin.cli import list_configs, resolve_config
-from knet_plugin.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
 RESOURCE_FOLDERS = ('knet_plugin/.mim', '_knet_plugin_mim')
 
 
@@ -59,17 +66,24 @@ def test_constraints_include_nothing():
     assert not [name for name in constraints if '\n-r ' in '\n' + (ROOT / name).read_text()]
 
 
-def test_the_families_agree_on_everything_but_the_hosts():
+def test_the_distributions_agree_on_everything_but_the_hosts():
     forks, originals = requirements('onedl.txt'), requirements('openmmlab.txt')
-    assert originals.keys() - forks.keys() == {'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'openmim'}
-    assert forks.keys() - originals.keys() == {
-        'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mim',
-        'imaug', 'imageio', 'lazy-loader', 'scikit-image', 'tifffile'}
     shared = forks.keys() & originals.keys()
     assert {name: forks[name] for name in shared} == {name: originals[name] for name in shared}
-    assert 'torch' in shared
     oldest = requirements('oldest.txt')
     assert {name for name in forks if forks[name] != oldest[name]} == {'torch', 'numpy'}
+
+
+@pytest.mark.parametrize('extra', ['onedl', 'openmmlab'])
+def test_extras_allow_the_tested_versions(extra):
+    parsed = [Requirement(text) for text in PROJECT['optional-dependencies'][extra]]
+    hosts = {'mmengine', 'mmcv', 'mmdet', 'mmsegmentation'} if extra == 'openmmlab' else {
+        'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation'}
+    assert hosts <= {each.name for each in parsed}
+    pins = requirements(f'{extra}.txt')
+    for each in parsed:
+        assert all(version in each.specifier for version in pins[each.name]), each
+        assert each.name not in hosts or any(bound.operator == '<' for bound in each.specifier), each
 
 
 def test_citation_names_this_version():
@@ -116,9 +130,9 @@ def test_wheel_holds_package_and_resources(wheel, clone):
         for name in ('configs', 'tools'):
             assert files_below(clone / name) == {file.removeprefix(f'{folder}/{name}/') for file in names
                                                  if file.startswith(f'{folder}/{name}/')}
-    modules = {file for file in names if file.startswith('knet_plugin/') and file.endswith('.py')
-               and '/.mim/' not in file}
-    assert modules == {f'knet_plugin/{file}' for file in files_below(clone / 'knet_plugin') if file.endswith('.py')}
+    package = {file for file in names if file.startswith('knet_plugin/') and '/.mim/' not in file}
+    assert package == {f'knet_plugin/{file}' for file in files_below(clone / 'knet_plugin')}
+    assert 'knet_plugin/py.typed' in package
     assert {name.partition('/')[0] for name in names} == {'knet_plugin', '_knet_plugin_mim',
                                                           f'knet_plugin-{__version__}.dist-info'}
 
@@ -132,6 +146,8 @@ def test_wheel_works_from_anywhere(site, tmp_path):
     assert Path(root.strip()) == site / 'knet_plugin' / '.mim'
     usage = run(sys.executable, '-m', 'knet_plugin', 'train', '-h', cwd=tmp_path, **environment)
     assert '--auto-scale-lr' in usage
+    assert run(sys.executable, site / 'bin' / 'knet', '--version', cwd=tmp_path, **environment) == \
+        f'knet_plugin {__version__}\n'
 
 
 @pytest.mark.slow
@@ -210,7 +226,7 @@ def test_source_distribution_builds_the_same_wheel(clone, wheel, tmp_path):
     before = files_below(clone)
     run(sys.executable, '-c', program, cwd=clone)
     assert files_below(clone) - before <= {f'knet_plugin.egg-info/{name}' for name in (
-        'PKG-INFO', 'SOURCES.txt', 'dependency_links.txt', 'requires.txt', 'top_level.txt')}
+        'PKG-INFO', 'SOURCES.txt', 'dependency_links.txt', 'entry_points.txt', 'requires.txt', 'top_level.txt')}
     [archive] = tmp_path.glob('*.tar.gz')
     run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path, archive,
         cwd=tmp_path)

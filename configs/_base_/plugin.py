@@ -1,6 +1,5 @@
-"""Makes the ``mmseg::`` and ``mmdet::`` bases that follow it findable with the maintained forks, however a config is read.
+"""Imports knet_plugin, which lets mmengine find the ``mmseg::`` and ``mmdet::`` bases in the maintained forks.
 
-Importing the package is what does it (``knet_plugin/host_names.py``); as a call, because an import statement would make
-mmengine read the file as one of its lazy configs.
+It is a call because mmengine would take a file with an import statement for one of its lazy configs.
 """
 __import__('knet_plugin')

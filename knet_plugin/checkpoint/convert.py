@@ -1,7 +1,5 @@
-"""From a checkpoint of the official release or of mmseg to one of ours, and back, with a report."""
+"""Converts checkpoints of the official release or of mmseg to ours, and back."""
 
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from knet_plugin.checkpoint.mismatch import COMPUTED
+from knet_plugin import __version__
 from knet_plugin.checkpoint.key_map import from_official, modern_swin, to_official
+from knet_plugin.checkpoint.mismatch import COMPUTED
 from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
-from knet_plugin.version import __version__
+from knet_plugin.engine.whole_file import whole_file
 
-__all__ = ['Report', 'convert_checkpoint', 'convert_weights']
+__all__ = ['ConversionReport', 'convert_checkpoint', 'convert_weights']
 
 
 @dataclass
-class Report:
-    """What became of every weight."""
+class ConversionReport:
+    """What happened to every weight."""
 
     mapped: dict[str, str] = field(default_factory=dict)
     """Name in the source -> name in the result."""
@@ -30,42 +29,33 @@ class Report:
     def __str__(self) -> str:
         renamed = sum(source != target for source, target in self.mapped.items())
         lines = [f'{len(self.mapped)} weights, {renamed} of them renamed; {len(self.dropped)} dropped']
-        reasons: dict[str, list[str]] = {}
-        for key, reason in self.dropped.items():
-            reasons.setdefault(reason, []).append(key)
-        for reason, keys in reasons.items():
-            more = f' and {len(keys) - 3} more' if len(keys) > 3 else ''
-            lines.append(f'  dropped, {reason}: ' + ', '.join(keys[:3]) + more)
+        lines += [f'  dropped, {reason}: {key}' for key, reason in self.dropped.items()]
         return '\n'.join(lines)
 
 
-def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], Report]:
-    """Bring weights to the names and the layout of a model of ours.
+def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], ConversionReport]:
+    """Convert weights to the names and layout of a model of ours.
 
     Args:
-        state_dict: Weights of the official release (mmdet 2, mmseg 0.x), of mmseg's own K-Net, or already ours.
-        model: The model that is to have them. It is not changed.
-
-    Returns:
-        The weights of the model, all of them, and a report.
+        state_dict: Weights of the official release (mmdet 2, mmseg 0.x), of mmseg's K-Net, or ours.
+        model: The model that will load them. It does not change.
 
     Raises:
-        ValueError: If a weight is unknown, missing or of another shape; the message lists every one, with a hint.
+        ValueError: Weights are unknown, missing or of another shape. The message lists all of them.
     """
     own = model.state_dict()
-    report = Report()
+    report = ConversionReport()
     weights: dict[str, Tensor] = {}
-    sources: dict[str, str] = {}  # name in ``weights`` -> name in the source
-    # Name by name, so that the report can say what became of each.
+    sources: dict[str, str] = {}  # name in ``weights`` -> name in ``state_dict``
     for source, (key, value) in zip(state_dict, modern_swin(state_dict, model).items(), strict=True):
         if key not in own and key.endswith(COMPUTED):
             report.dropped[source] = 'computed when the model is built'
         else:
             weights[key], sources[key] = value, source
     modules = {key.rpartition('.')[0] for key in weights}
-    for key, value in own.items():  # older hosts did not keep these
-        if key not in weights and key.endswith(COMPUTED) and key.rpartition('.')[0] in modules:
-            weights[key] = value
+    # Older hosts did not save these buffers.
+    weights |= {key: value for key, value in own.items() if key not in weights and key.endswith(COMPUTED)
+                and key.rpartition('.')[0] in modules}
     converted = from_official(weights, model)
     report.mapped = {sources.get(key, key): target for key, target in zip(weights, converted, strict=True)}
     return converted, report
@@ -73,70 +63,55 @@ def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple
 
 def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module, *, to: str = 'ours',
                        averaged: bool = False, trust: bool | None = None,
-                       meta: Mapping[str, Any] | None = None) -> Report:
-    """Convert a file. The target appears complete or not at all; one that is there is replaced only then.
+                       meta: Mapping[str, Any] | None = None) -> ConversionReport:
+    """Convert a file. The target, with ``meta`` and ``state_dict``, appears complete or not at all.
 
     Args:
         source: Checkpoint to read.
-        target: File to write: ``meta`` and ``state_dict``.
-        model: Our model that the weights are for. It is not changed.
+        target: File to write or replace.
+        model: Our model that the weights belong to. It does not change.
         to: ``'ours'``, or ``'official'`` for the names of the official release and of mmseg.
-        averaged: Whether to take the running average (EMA) of the weights; see ``weights_of``.
-        trust: Whether the source may execute code while it is read; see ``read_checkpoint``.
-        meta: Written beside the weights. Its ``dataset_meta`` counts where the source says no classes.
-
-    Returns:
-        What became of every weight.
+        averaged: Take the running average (EMA) of the weights, see ``weights_of``.
+        trust: Allow the source to run code, see ``load_file``.
+        meta: Further items of ``meta``. Its ``dataset_meta`` counts if the source has no classes.
 
     Raises:
-        FileNotFoundError: There is no such source, or no such folder to write to.
-        OSError: The target cannot be written.
-        ValueError: If the source is no checkpoint, or does not fit the model.
+        ValueError: ``to`` is unknown, or the source is no checkpoint or does not fit the model.
+        OSError: The source is missing or the target cannot be written.
     """
     if to not in ('ours', 'official'):
         raise ValueError(f"to must be 'ours' or 'official', got to={to!r}")
-    target = Path(target)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f'there is no folder {target.parent}')
     content = read_checkpoint(source, trust)
     state_dict, dropped = weights_of(content, averaged)
     weights, report = convert_weights(state_dict, model)
     report.dropped |= dropped
+    written = {**(meta or {}), 'source': Path(source).name, 'knet_plugin': __version__}
+    if dataset_meta := _dataset_meta(content.get('meta')):
+        given = written.get('dataset_meta', {})
+        same_classes = tuple(given.get('classes', ())) == dataset_meta.get('classes')
+        written['dataset_meta'] = (given if same_classes else {}) | dataset_meta
     if to == 'official':
         weights = to_official(weights, model)
         report.mapped = dict(zip(report.mapped, weights, strict=True))
-    written = dict(meta or {}, source=Path(source).name, knet_plugin=__version__)
-    if dataset_meta := _dataset_meta(content.get('meta')):
-        given = written.get('dataset_meta', {})
-        agree = tuple(given.get('classes', ())) == dataset_meta.get('classes')
-        written['dataset_meta'] = {**given, **dataset_meta} if agree else dataset_meta
-    if to == 'official':  # where mmdet 2 and mmseg 0.x look
+        # mmdet 2 and mmseg 0.x look for these.
         written |= {name.upper(): value for name, value in written.get('dataset_meta', {}).items()
                     if name in ('classes', 'palette')}
-    result = dict(meta=written, state_dict=weights)
-    draft = target.with_name(f'.{target.name}.{uuid.uuid4().hex}')
     try:
-        torch.save(result, draft)
-        # Nothing is replaced by a file that cannot be read, or has other numbers.
-        torch.testing.assert_close(read_checkpoint(draft, trust=False)['state_dict'], weights, rtol=0, atol=0,
-                                   equal_nan=True)
-        os.replace(draft, target)
-    except RuntimeError as error:  # torch's writer: the disk is full, for instance
+        with whole_file(target) as draft:
+            torch.save(dict(meta=written, state_dict=weights), draft)
+    except RuntimeError as error:  # torch's writer raises it for a missing folder or a full disk
         raise OSError(f'{target} cannot be written: {error}') from error
-    finally:
-        draft.unlink(missing_ok=True)
     return report
 
 
 def _dataset_meta(meta: Any) -> dict[str, Any]:
-    """Classes and palette as mmdet 3 and mmseg 1 look for them."""
+    """Return classes and palette as mmdet 3 and mmseg 1 expect them, in types that load without trust."""
     if not isinstance(meta, Mapping):
         return {}
     given = meta['dataset_meta'] if isinstance(meta.get('dataset_meta'), Mapping) else {
         name.lower(): meta[name] for name in ('CLASSES', 'PALETTE') if meta.get(name) is not None}
-    # As plain values: arrays and numpy's strings could not be read without trust.
-    result: dict[str, Any] = {name: tuple(map(str, given[name])) for name in ('classes', 'thing_classes',
-                                                                              'stuff_classes') if name in given}
+    result: dict[str, Any] = {name: tuple(map(str, given[name]))
+                              for name in ('classes', 'thing_classes', 'stuff_classes') if name in given}
     if given.get('palette') is not None:
         result['palette'] = [tuple(int(value) for value in color) for color in given['palette']]
     return result

@@ -1,5 +1,10 @@
 """K-Net in mmdet: instance and panoptic segmentation, and the semantic map from the same pass."""
 
+# ruff: noqa: E402
+from knet_plugin.compat import require
+
+require('mmdet')
+
 from knet_plugin.detection.fusion_head import KNetFusionHead
 from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_iter_head import KernelIterHead

@@ -2,6 +2,9 @@
 
 from knet_plugin.engine.checkpoint_hook import CheckpointHook
 from knet_plugin.engine.finite_inputs import FiniteInputHook
+from knet_plugin.engine.fsdp import KNetFSDPStrategy
+from knet_plugin.engine.safe_loading import SafeLoadingHook
 from knet_plugin.engine.seeding import NumberedSampler, SeededDataset, SeedHook
 
-__all__ = ['CheckpointHook', 'FiniteInputHook', 'NumberedSampler', 'SeedHook', 'SeededDataset']
+__all__ = ['CheckpointHook', 'FiniteInputHook', 'KNetFSDPStrategy', 'NumberedSampler', 'SafeLoadingHook', 'SeedHook',
+           'SeededDataset']

@@ -1,4 +1,4 @@
-"""Training with sharded parameters that equals training without, and leaves the same checkpoints."""
+"""Fully sharded data parallel (FSDP) training with the results and checkpoints of unsharded training."""
 
 from typing import Any
 
@@ -6,48 +6,43 @@ import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
-from knet_plugin.detection import KernelIterHead
 from knet_plugin.registry import STRATEGIES
 
 __all__ = ['KNetFSDPStrategy', 'wrap_large_parts']
 
-HEADS = (KernelIterHead, BaseDecodeHead)
-"""Modules that are not called but asked for losses, and use weights of their layers without calling those either."""
-
 
 def wrap_large_parts(module: nn.Module, recurse: bool, nonwrapped_numel: int, min_num_params: int = 1_000_000) -> bool:
-    """Torch's policy by size, for backbone and neck: what FSDP gathers and frees again by itself. Heads stay whole.
+    """Wrap large parts of backbone and neck, as torch's ``size_based_auto_wrap_policy`` does; leave heads whole.
 
-    Args:
-        module: A part of the model.
-        recurse: Whether the question is if its parts are to be looked at.
-        nonwrapped_numel: Its parameters, without those of parts that are wrapped.
-        min_num_params: How many make it worth while.
+    FSDP gathers the weights of a module when it is called. Models call methods of a head, such as ``loss``, instead,
+    and heads read weights of layers that they do not call. The arguments are those of torch's policy.
     """
-    return not isinstance(module, HEADS) and size_based_auto_wrap_policy(
+    is_head = hasattr(module, 'loss') and hasattr(module, 'predict') and not hasattr(module, 'train_step')
+    return not is_head and size_based_auto_wrap_policy(
         module, recurse, nonwrapped_numel, min_num_params=min_num_params)
 
 
 @STRATEGIES.register_module()
 class KNetFSDPStrategy(FSDPStrategy):
-    """mmengine's strategy, with whole checkpoints that can be resumed from, and gradients clipped by their whole norm.
+    """mmengine's strategy that writes whole checkpoints, resumes from them, and clips gradients by their global norm.
 
     Args:
-        model_wrapper: Options of mmengine's ``MMFullyShardedDataParallel``. By default, ``auto_wrap_policy`` is
-            ``wrap_large_parts``.
-        kwargs: mmengine's, but for ``state_dict_cfg``.
+        model_wrapper: Options of mmengine's ``MMFullyShardedDataParallel``; the default ``auto_wrap_policy`` is
+            :func:`wrap_large_parts`.
+        kwargs: Options of ``FSDPStrategy`` except ``state_dict_cfg``.
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
-        # On the CPU, what torch takes for the copy that offloading makes is the memory that it is about to free.
-        config = dict(rank0_only=True, offload_to_cpu=get_device() != 'cpu')
+        on_cpu = get_device() == 'cpu'
+        wrapper = dict(auto_wrap_policy=wrap_large_parts, **(dict(device_id='cpu') if on_cpu else {}))
+        # On CPUs, torch's offloaded copy shares memory with the parameters that FSDP frees.
+        config = dict(rank0_only=True, offload_to_cpu=not on_cpu)
         super().__init__(
-            model_wrapper=dict(auto_wrap_policy=wrap_large_parts) | (model_wrapper or {}),
+            model_wrapper=wrapper | (model_wrapper or {}),
             state_dict_cfg=dict(
                 state_dict_type='FULL_STATE_DICT',
                 state_dict_config=dict(config, type='FullStateDictConfig'),
@@ -55,12 +50,7 @@ class KNetFSDPStrategy(FSDPStrategy):
             **kwargs)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
-        """Build the optimizer, and let it clip the norm of the whole gradient instead of that of each process's shard.
-
-        Args:
-            optim_wrapper: Its config, or what was built from it.
-            model: The sharded model.
-        """
+        """Build the optimizer wrapper and let it clip the norm over all shards, not over each."""
         built = super().build_optim_wrapper(optim_wrapper, model)
         if isinstance(built, OptimWrapper) and getattr(built, 'clip_func', None) is nn.utils.clip_grad_norm_:
             built.clip_func = self._clip_grad_norm
@@ -70,11 +60,6 @@ class KNetFSDPStrategy(FSDPStrategy):
         return self.model.clip_grad_norm_(**kwargs)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Load the optimizer's state.
-
-        Args:
-            state_dict: The whole one, in every process.
-        """
-        # torch has changed the order of these arguments since mmengine was written.
+        """Load the optimizer's whole state, which every process has. (mmengine expects torch's former signature.)"""
         self.optim_wrapper.load_state_dict(FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict))

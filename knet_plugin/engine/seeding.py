@@ -1,9 +1,7 @@
-"""Random numbers that depend on the seed and the place in the run only, so that a resumed run draws the same ones.
+"""Random numbers that depend only on the seed and the position in the run, so that a resumed run repeats them.
 
-The hosts seed once, at the start: what an iteration draws depends on everything drawn before it, in the main process
-and in each worker that loads data, and is lost when the run is interrupted. Here every iteration and every image that
-is loaded starts streams of its own. Nothing has to be stored in checkpoints, and images before the point of resumption
-need not be loaded to count what they would have drawn.
+The hosts seed once, at the start, and an interruption loses the state of the generators. Here, every iteration and
+every loaded image starts its own random streams.
 """
 
 import random
@@ -27,18 +25,15 @@ __all__ = ['NumberedIndex', 'NumberedSampler', 'SeedHook', 'SeededDataset', 'see
 
 
 def seed_by_position(cfg: Config) -> None:
-    """Let a training draw its random numbers by position, in place; calling it again changes nothing.
+    """Add this module's hook, sampler and data set to a training config, in place, if it sets ``randomness.seed``.
 
-    Without ``randomness.seed`` nothing is done: such a run is not to be repeated.
-
-    Args:
-        cfg: Config of a training.
+    Calling it again only updates the seed.
     """
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is None:
         return
     loader = cfg.train_dataloader
-    if loader.dataset.type == f'{SCOPE}.SeededDataset':  # the config was taken from an earlier run's folder
+    if loader.dataset.type == f'{SCOPE}.SeededDataset':
         loader.dataset.seed = seed
         return
     loader.dataset = dict(type=f'{SCOPE}.SeededDataset', dataset=loader.dataset, seed=seed)
@@ -47,11 +42,7 @@ def seed_by_position(cfg: Config) -> None:
 
 
 def seed_streams(*key: int) -> None:
-    """Seed the generators of Python, numpy and torch, on all devices, with several numbers at once.
-
-    Args:
-        key: Numbers of 0 and above. Different keys of the same length give independent streams.
-    """
+    """Seed Python, numpy and torch (all devices); different keys of one length give independent streams."""
     words = np.random.SeedSequence(key).generate_state(4)
     random.seed(words.tobytes())
     np.random.seed(words)
@@ -60,33 +51,28 @@ def seed_streams(*key: int) -> None:
 
 @HOOKS.register_module()
 class SeedHook(Hook):
-    """Seeds before every iteration, for what the model draws: dropout, random points, and the like."""
+    """Seeds before every iteration, for dropout, random points and the like."""
 
     priority = 'HIGHEST'
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed with the number of the iteration."""
+        """Seed with seed, rank and iteration."""
         seed_streams(runner.seed, runner.rank, 0, runner.iter)
 
 
 class NumberedIndex(int):
-    """Index of an image, with ``number``, which no other index of the run has: 0, epoch from 1, place therein.
-
-    Places are counted over all processes, in the order in which the hosts' samplers deal the images out to them:
-    however many processes there are, an image is loaded with the same random numbers.
-    """
+    """Index of an image with its position in the run, which does not depend on the number of processes."""
 
     number: tuple[int, int, int]
+    """0, epoch from 1, position in the epoch over all processes."""
 
 
 @DATA_SAMPLERS.register_module()
 class NumberedSampler(Sampler):
-    """Numbers the indices of another sampler; indices that are no integers pass unchanged.
+    """Turns the indices of another sampler into :class:`NumberedIndex`; other items, such as batches, pass unchanged.
 
     Args:
-        sampler: Config of the other.
-        dataset: Data set, for the other.
-        seed: For the other.
+        sampler: Config of the other sampler, which gets the remaining arguments.
     """
 
     def __init__(self, sampler: dict, dataset: Any, seed: int | None = None) -> None:
@@ -94,8 +80,7 @@ class NumberedSampler(Sampler):
         self.dataset = dataset
         self._epoch = 0
         self._skipped = 0
-        # The forks' loop over iterations looks for it, and goes another way if it is missing.
-        if hasattr(self.sampler, 'skip'):
+        if hasattr(self.sampler, 'skip'):  # the forks' training loop checks for it when it resumes
             self.skip = self._skip
 
     def __len__(self) -> int:
@@ -110,27 +95,27 @@ class NumberedSampler(Sampler):
             yield index
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the number of the next epoch, from 0."""
+        """Set the next epoch, from 0."""
         self._epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
 
     def _skip(self, num_samples: int) -> None:
-        """Leave out the first indices."""
         self.sampler.skip(num_samples)
         self._skipped = num_samples
 
 
 @DATASETS.register_module()
 class SeededDataset:
-    """Seeds before an image with a :class:`NumberedIndex` is loaded; else it is, to read and to write, the other one.
+    """Seeds before it loads an image with a :class:`NumberedIndex`; otherwise it delegates to the wrapped data set.
 
     Args:
-        dataset: Config of the other, or itself.
-        seed: Of the run.
+        dataset: Config of the wrapped data set, or the data set itself.
+        seed: Seed of the run.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
+        # Past __setattr__, which would set them on the wrapped data set.
         vars(self).update(dataset=MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset, seed=seed)
 
     def __len__(self) -> int:
@@ -143,7 +128,7 @@ class SeededDataset:
         return self.dataset[index]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('__'):  # asked for by copy and pickle before there is any other
+        if name.startswith('__'):  # copy and pickle ask before there is a data set
             raise AttributeError(name)
         return getattr(self.dataset, name)
 

@@ -1,11 +1,4 @@
-"""Files of the official release and of mmseg load by themselves, in every way that the hosts load files."""
-
-import json
-import shutil
-import subprocess
-import sys
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+"""Official files load without conversion, in every way that the hosts load files."""
 
 import mmdet.apis
 import mmseg.apis
@@ -15,14 +8,12 @@ import torch
 from detection_cases import check_predictions
 from golden import Golden, cases, detector_config
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
+from mmengine.runner.checkpoint import load_checkpoint
 from segmentation_cases import check_segmentation, segmentor_config
 
-from knet_plugin.checkpoint import CheckpointError, to_official
-from knet_plugin.cli import resolve_config
-from knet_plugin.datasets.shapes import make_shapes
+from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.compat import release
+from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.registry import MODELS
 
 DETECTORS = ['knet_instance_trained', 'knet_panoptic_trained']
@@ -82,31 +73,6 @@ def test_init_model(tmp_path, name):
     check_segmentation(mmseg.apis.init_model(cfg, str(weights), device='cpu'), golden)
 
 
-def test_an_official_file_is_measured(tmp_path):
-    """``tools/test.py``, which ``mim test`` runs, on one set of weights under both kinds of names."""
-    make_shapes(tmp_path / 'data/shapes_clear', 1, 3, workers=0)
-    name = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
-    cfg = Config.fromfile(resolve_config(name))
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
-    cfg.dump(tmp_path / 'config.py')
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg.model)
-    model.init_weights()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
-    figures = []
-    for file, weights in (('ours', model.state_dict()), ('official', to_official(model.state_dict(), model))):
-        torch.save(dict(meta=dict(epoch=1), state_dict=weights), tmp_path / f'{file}.pth')
-        done = subprocess.run([sys.executable, '-m', 'knet_plugin', 'test', 'config.py', f'{file}.pth', '--work-dir',
-                               file], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-        figures.append(json.loads(next((tmp_path / file).glob('*/*.json')).read_text()))
-    assert figures[0]['mIoU'] > 0
-    assert {key: value for key, value in figures[0].items() if 'time' not in key} == {
-        key: value for key, value in figures[1].items() if 'time' not in key}
-
-
 def test_nothing_fits(tmp_path):
     _, config, weights, _ = detector_file(tmp_path, 'knet_instance_trained')
     torch.save(dict(state_dict={'conv1.weight': torch.rand(2), 'fc.bias': torch.rand(1)}), weights)
@@ -121,77 +87,5 @@ def test_what_is_no_checkpoint(tmp_path, content, message):
     _, config, weights, _ = detector_file(tmp_path, 'knet_instance_trained')
     weights.write_bytes(content)
     for load in (mmdet.apis.init_detector, mmdet.apis.DetInferencer):
-        with pytest.raises(CheckpointError, match=f'official.pth {message}'):
+        with pytest.raises(CheckpointError, match=f'official.pth {message}'), safe_loading():
             load(str(config), str(weights), device='cpu')
-
-
-class Touch:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return type(self.path).touch, (self.path, )
-
-
-@checked
-def test_a_file_runs_no_code_unless_trusted(tmp_path, monkeypatch):
-    _, config, weights, _ = detector_file(tmp_path, 'knet_instance_trained')
-    torch.save(dict(torch.load(weights, weights_only=True), extra=Touch(tmp_path / 'touched')), weights)
-    with pytest.raises(CheckpointError, match='asks for code to be executed .* KNET_TRUST_CHECKPOINTS=1'):
-        mmdet.apis.init_detector(config, str(weights), device='cpu')
-    assert not (tmp_path / 'touched').exists()
-    monkeypatch.setenv('KNET_TRUST_CHECKPOINTS', '1')
-    mmdet.apis.init_detector(config, str(weights), device='cpu')
-    assert (tmp_path / 'touched').exists()
-
-
-@checked
-def test_other_checkpoints_of_the_hosts(tmp_path, monkeypatch):
-    """What is no dict, tensors of any device, and a home directory."""
-    monkeypatch.setenv('HOME', str(tmp_path))
-    torch.save(torch.arange(3), tmp_path / 'tensor.pth')
-    for name in ('~/tensor.pth', str(tmp_path / 'tensor.pth')):
-        loaded = CheckpointLoader.load_checkpoint(name, map_location=torch.device('cpu'))
-        assert torch.equal(loaded, torch.arange(3))
-    # The file may be written anew while its tensors are in use.
-    (tmp_path / 'tensor.pth').write_bytes(b'')
-    assert loaded.tolist() == [0, 1, 2]
-
-
-@checked
-def test_downloads_are_checked_too(tmp_path, monkeypatch):
-    (tmp_path / 'site').mkdir()
-    torch.save(dict(state_dict={'a': torch.ones(1)}), tmp_path / 'site/good.pth')
-    torch.save(dict(extra=Touch(tmp_path / 'touched')), tmp_path / 'site/bad.pth')
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=tmp_path / 'site')
-
-        def log_message(self, *args):
-            pass
-
-    (tmp_path / 'site/late.pth').write_bytes(b'<html>busy</html>')
-    (tmp_path / 'site/named-00000000.pth').write_bytes((tmp_path / 'site/good.pth').read_bytes())
-    with ThreadingHTTPServer(('127.0.0.1', 0), Quiet) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        address = f'http://127.0.0.1:{server.server_port}'
-        for _ in range(2):
-            assert CheckpointLoader.load_checkpoint(f'{address}/good.pth')['state_dict']['a'] == 1
-        with pytest.raises(CheckpointError, match='bad.pth asks for code'):
-            CheckpointLoader.load_checkpoint(f'{address}/bad.pth')
-        with pytest.raises(CheckpointError, match='late.pth: .*late.pth is a web page'):
-            CheckpointLoader.load_checkpoint(f'{address}/late.pth')
-        shutil.copy(tmp_path / 'site/good.pth', tmp_path / 'site/late.pth')
-        assert CheckpointLoader.load_checkpoint(f'{address}/late.pth')['state_dict']['a'] == 1
-        with pytest.raises(CheckpointError, match='named-00000000.pth: invalid hash value'):
-            CheckpointLoader.load_checkpoint(f'{address}/named-00000000.pth')
-        with pytest.raises(CheckpointError, match='nowhere.pth: .*404'):
-            CheckpointLoader.load_checkpoint(f'{address}/nowhere.pth')
-        server.shutdown()
-    assert not (tmp_path / 'touched').exists()
-    assert CheckpointLoader.load_checkpoint(f'{address}/good.pth')['state_dict']['a'] == 1  # kept

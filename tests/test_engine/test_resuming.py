@@ -1,15 +1,15 @@
-"""The newest whole checkpoint is found, whatever the interruption left."""
+"""The latest intact checkpoint is found, whatever the interruption left."""
 
-import contextlib
 import os
-import runpy
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from small_runs import run_environment, small_config, small_data
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import resolve_tool
@@ -26,19 +26,6 @@ def save(folder: Path, iteration: int, time: int | None = None, named: bool = Fa
     if named:
         (folder / 'last_checkpoint').write_text(str(path))
     return path
-
-
-@contextlib.contextmanager
-def nothing_allowed() -> Iterator[None]:
-    """Take back what the plugin allowed torch to read when it was imported; torch 2.3 allows nothing."""
-    before = getattr(torch.serialization, 'get_safe_globals', list)()
-    if before:
-        torch.serialization.clear_safe_globals()
-    try:
-        yield
-    finally:
-        if before:
-            torch.serialization.add_safe_globals(before)
 
 
 def cut(path: Path) -> Path:
@@ -59,14 +46,7 @@ def test_named_one(tmp_path):
     assert find_checkpoint(tmp_path) == (str(named), [])
 
 
-def test_torch_that_can_allow_no_classes(tmp_path, monkeypatch):
-    named = save(tmp_path, 10, named=True)
-    monkeypatch.setattr(torch, '__version__', '2.3.0')
-    with nothing_allowed():
-        assert find_checkpoint(tmp_path) == (str(named), [])
-
-
-def test_later_one_whose_name_was_not_noted_any_more(tmp_path):
+def test_later_file_that_is_not_named_yet(tmp_path):
     save(tmp_path, 10, named=True)
     assert find_checkpoint(tmp_path) == (str(tmp_path / 'iter_10.pth'), [])
     later = save(tmp_path, 20)
@@ -128,25 +108,16 @@ def test_further_folder(tmp_path):
 
 def test_only_damaged_ones(tmp_path):
     cut(save(tmp_path, 10, named=True))
-    with pytest.raises(CheckpointError, match=r'can be resumed:\n.*iter_10\.pth is truncated'):
+    with pytest.raises(CheckpointError, match=r'iter_10\.pth is truncated'):
         find_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize('named', ['s3://bucket/iter_10.pth', 'sharded'])
-def test_what_is_for_mmengine_to_judge(tmp_path, named):
+def test_remote_and_sharded_checkpoints_are_mmengines(tmp_path, named):
     (tmp_path / 'sharded').mkdir()
     named = named if '://' in named else str(tmp_path / named)
     (tmp_path / 'last_checkpoint').write_text(named)
     assert find_checkpoint(tmp_path) == (named, [])
-
-
-def test_relative_folder(tmp_path, monkeypatch):
-    cut(save(tmp_path, 20, named=True))
-    expected = save(tmp_path, 10)
-    monkeypatch.chdir(tmp_path)
-    path, passed_over = find_checkpoint('.')
-    assert path == str(expected)
-    assert len(passed_over) == 1
 
 
 @pytest.mark.parametrize('folder', ['./kept', 'kept/../kept', 'link'])
@@ -162,38 +133,26 @@ def test_note_that_spells_the_path_otherwise(tmp_path, monkeypatch, folder):
     assert find_checkpoint('.', 'kept') == (str(tmp_path / 'kept/iter_30.pth'), [])
 
 
-@pytest.fixture(scope='module')
-def resume_from():
-    return runpy.run_path(str(resolve_tool('train')))['resume_from']
-
-
-def test_train_starts_anew_where_nothing_is(tmp_path, resume_from):
-    cfg = Config(dict(work_dir=str(tmp_path), load_from='weights.pth'))
-    remark, = resume_from(cfg, 'auto')
-    assert 'starts anew' in remark
-    assert cfg.load_from == 'weights.pth'
-    assert not cfg.get('resume')
-
-
-def test_train_looks_where_the_hook_saves(tmp_path, resume_from):
-    folder = tmp_path / 'out' / 'run'
-    folder.mkdir(parents=True)
-    expected = save(folder, 10)
-    cut(save(folder, 20))
-    cfg = Config(dict(work_dir=str(tmp_path / 'run'),
-                      default_hooks=dict(checkpoint=dict(out_dir=str(tmp_path / 'out')))))
-    remarks = resume_from(cfg, 'auto')
-    assert cfg.resume and cfg.load_from == str(expected)
-    assert [remark.split(':')[0] for remark in remarks] == ['passed over', f'resuming from {expected}']
-
-
-def test_train_does_not_start_anew_over_damaged_checkpoints(tmp_path, resume_from):
-    cut(save(tmp_path, 10, named=True))
-    with pytest.raises(SystemExit, match='leave out --resume'):
-        resume_from(Config(dict(work_dir=str(tmp_path))), 'auto')
-
-
-def test_train_takes_the_given_checkpoint(tmp_path, resume_from):
-    cfg = Config(dict(work_dir=str(tmp_path)))
-    assert resume_from(cfg, 'some.pth') == ['resuming from some.pth']
-    assert cfg.resume and cfg.load_from == 'some.pth'
+@pytest.mark.slow
+@pytest.mark.parametrize('other', ['nothing', 'damaged'])
+def test_machines_that_share_no_storage(other, tmp_path):
+    """One finds a checkpoint; the other none, or none that is intact."""
+    for name in ('here', 'there'):
+        (tmp_path / name).mkdir()
+    torch.save(dict(meta=dict(iter=2), optimizer={}, state_dict={}), tmp_path / 'here/iter_2.pth')
+    if other == 'damaged':
+        (tmp_path / 'there/iter_2.pth').write_bytes(b'no checkpoint')
+    config = tmp_path / 'config.py'
+    small_config('semantic', small_data(tmp_path / 'data'), 4, 2).dump(config)
+    port = str(torch.distributed.TCPStore('localhost', 0, is_master=True, wait_for_workers=False).port)
+    processes = [subprocess.Popen(
+        [sys.executable, str(resolve_tool('train')), str(config), '--work-dir', str(tmp_path / name), '--resume',
+         '--launcher', 'pytorch'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=run_environment(RANK=f'{rank}', LOCAL_RANK=f'{rank}', WORLD_SIZE='2', MASTER_ADDR='localhost',
+                            MASTER_PORT=port)) for rank, name in enumerate(('here', 'there'))]
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 1, output[-4000:]
+        assert f'{tmp_path}/here/iter_2.pth' in output
+        found = dict(nothing='nothing', damaged='error: no checkpoint in ')[other]
+        assert re.search(f'process 1 on .*: {found}', output)

@@ -1,4 +1,4 @@
-"""What is drawn by chance depends on the place in the run, not on what was drawn before."""
+"""Random numbers depend on the position in the run, not on those drawn before."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from knet_plugin.engine.seeding import NumberedIndex, SeededDataset, SeedHook, seed_by_position, seed_streams
+from knet_plugin.engine.seeding import SeededDataset, SeedHook, seed_by_position, seed_streams
 
 
 @DATASETS.register_module()
@@ -77,10 +77,6 @@ def test_endless_sampler_goes_on_where_it_is_told():
     assert all(torch.equal(torch.stack(batch, 1), expected) for batch, expected in zip(loader, whole[4:], strict=False))
 
 
-def test_skip_is_there_if_the_other_sampler_has_it():
-    assert not hasattr(make_loader('DefaultSampler').sampler, 'skip')
-
-
 def test_processes_together_draw_what_one_draws(monkeypatch):
     whole = epoch(make_loader('DefaultSampler'), 0)
     monkeypatch.setattr('knet_plugin.engine.seeding.get_world_size', lambda: 2)
@@ -110,13 +106,6 @@ def test_wrapped_data_set_is_read_and_written_through():
     for twin in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
         assert twin.dataset is not dataset.dataset
         assert twin.pipeline == 'new'
-
-
-def test_number_travels_with_the_index():
-    index = NumberedIndex(7)
-    index.number = (0, 1, 2)
-    twin = pickle.loads(pickle.dumps(index))
-    assert (twin, twin.number) == (7, (0, 1, 2))
 
 
 @pytest.mark.parametrize('randomness', [None, {}, dict(seed=None)])

@@ -1,4 +1,4 @@
-"""Training in 16 bits, with accumulated gradients, averaged weights and recomputed layers, and twice the same."""
+"""Training in 16 bits, with accumulated gradients, averaged weights and activation checkpointing; determinism."""
 
 import copy
 import logging
@@ -91,7 +91,6 @@ def test_mixed_precision_stays_finite(task, dtype, data, tmp_path):
     runner = train(cfg, tmp_path)
     records = losses(tmp_path)
     values = torch.tensor([record['loss'] for record in records.values()])
-    print(f'{task} {dtype}: loss {values[:10].mean():.2f} -> {values[-10:].mean():.2f}')
     assert len(values) == 200
     assert all(torch.tensor(list(record.values())).isfinite().all() for record in records.values())
     assert values[-10:].mean() < .8 * values[:10].mean()
@@ -118,7 +117,7 @@ def test_the_same_seed_gives_the_same_bits(task, data, tmp_path):
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_recomputed_layers_change_nothing(task, data, tmp_path):
+def test_activation_checkpointing_changes_nothing(task, data, tmp_path):
     states = []
     for with_cp in (False, True):
         cfg = config(task, data, 3, model__backbone__with_cp=with_cp)
@@ -126,7 +125,7 @@ def test_recomputed_layers_change_nothing(task, data, tmp_path):
             cfg.model.panoptic_head.with_cp = with_cp
         states.append(train(cfg, tmp_path / str(with_cp)).model.state_dict())
     for key, value in states[0].items():
-        # The backbone's own recomputation sees a batch twice, and so do its batch norms: that is the host's.
+        # The backbone's own checkpointing sees a batch twice, and so do its batch norms: that is the host's.
         if 'running' not in key and 'num_batches' not in key:
             assert relative_error(states[1][key], value) < 1e-5 or (states[1][key] - value).abs().max() < 1e-7, key
     for iteration, record in losses(tmp_path / 'False').items():
@@ -210,29 +209,18 @@ def stepped(runner: Runner, batches: list[dict[str, list]]) -> torch.Tensor:
 
 @pytest.mark.parametrize('task', TASKS)
 def test_accumulated_gradients(task, data, tmp_path):
-    """Two batches of two are one of four: exactly, where they own as many segments; nearly, where they do not.
-
-    The averages are over the segments of a batch, as they are in the hosts.
-    """
+    """Two batches of two equal one of four, if they show as many segments: losses are averages over segments."""
     cfg = config(task, data, 1, model__backbone__norm_eval=True)
     if task == 'semantic':  # the head has batch norms of its own
         cfg.model.decode_head.kernel_generate_head.norm_cfg = dict(type='GN', num_groups=4)
     runner = train(cfg, tmp_path)
     batch = next(iter(runner.train_dataloader))
     half = {key: value[:2] for key, value in batch.items()}
-    other = {key: value[2:] for key, value in batch.items()}
     start = torch.cat([value.flatten() for value in weights_of(runner.model).values()])
 
     second = mirrored(half)
     step = stepped(runner, [{key: half[key] + second[key] for key in half}]) - start
     difference = stepped(runner, [half, second]) - start - step
     apart = stepped(runner, [half]) - start - step
-    print(f'{task}: steps differ by {difference.norm() / step.norm():.1e}; one half alone by '
-          f'{apart.norm() / step.norm():.2f}')
     assert difference.norm() < 1e-4 * step.norm()
     assert apart.norm() > .1 * step.norm()  # the halves are not alike
-
-    step = stepped(runner, [batch]) - start
-    difference = stepped(runner, [half, other]) - start - step
-    print(f'{task}: steps with any batches differ by {difference.norm() / step.norm():.3f}')
-    assert difference.norm() < .4 * step.norm()

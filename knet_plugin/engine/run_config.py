@@ -1,0 +1,34 @@
+"""Parts of a run that our tools add to every config."""
+
+from mmengine import hooks
+from mmengine.config import Config
+
+from knet_plugin.registry import SCOPE
+
+__all__ = ['add_run_parts']
+
+_HOOKS = ('FiniteInputHook', 'SafeLoadingHook')
+_HOST_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', hooks.CheckpointHook)
+_DEFAULT_CHECKPOINT_HOOK = dict(type='CheckpointHook', interval=1)
+"""What mmengine's runners add to a config without a checkpoint hook."""
+
+
+def add_run_parts(cfg: Config) -> None:
+    """Add, in place, the hooks that make a run safe to interrupt and to start from other people's files.
+
+    ``FiniteInputHook`` and ``SafeLoadingHook`` join ``custom_hooks`` unless they are there. mmengine's
+    ``CheckpointHook`` becomes ours; another hook, or ``None``, in its place stays. Calling it again changes nothing.
+
+    Args:
+        cfg: Config of a training or test.
+    """
+    custom = list(cfg.get('custom_hooks') or [])
+    present = {hook['type'] for hook in custom if isinstance(hook, dict)}
+    custom += [dict(type=f'{SCOPE}.{name}') for name in _HOOKS if not present & {name, f'{SCOPE}.{name}'}]
+    cfg.custom_hooks = custom
+
+    default = dict(cfg.get('default_hooks') or {})
+    checkpoint = default.get('checkpoint', _DEFAULT_CHECKPOINT_HOOK)
+    if isinstance(checkpoint, dict) and checkpoint['type'] in _HOST_CHECKPOINT_HOOKS:
+        default['checkpoint'] = dict(checkpoint, type=f'{SCOPE}.CheckpointHook')
+        cfg.default_hooks = default
