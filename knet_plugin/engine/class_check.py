@@ -46,7 +46,7 @@ class ClassCheckHook(Hook):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         for dataset in chain.from_iterable(_inner_datasets(loop.dataloader.dataset) for loop in loops if loop):
-            ann_file, metainfo = getattr(dataset, 'ann_file', None), getattr(dataset, 'metainfo', {})
+            ann_file, metainfo = getattr(dataset, 'ann_file', ''), getattr(dataset, 'metainfo', {})
             comparable = ann_file and 'classes' in metainfo and hasattr(model, 'num_things_classes')
             if not comparable or dataset in self._checked:
                 continue
@@ -95,7 +95,9 @@ def check_categories(classes: Sequence[str], categories: Sequence[Mapping[str, A
         if name != found:
             raise ValueError(f'label {label} is {name!r} in metainfo.classes, but {found!r} in the categories of '
                              f'{ann_file}')
-    for category in known if thing_classes is not None else []:
+    if thing_classes is None:
+        return
+    for category in known:
         if bool(category.get('isthing')) != (category['name'] in thing_classes):
             raise ValueError(f'category {category["name"]!r} has isthing={category.get("isthing")} in {ann_file}, '
                              'against metainfo.thing_classes')

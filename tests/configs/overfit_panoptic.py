@@ -1,4 +1,4 @@
-# Overfit a few images of COCO with all 133 classes from scratch on a CPU, for all three tasks. REAL_IMAGES is their folder.
+# Overfit a few images of COCO (133 classes) from scratch on a CPU, for all three tasks. REAL_IMAGES is their folder.
 _base_ = '../../configs/panoptic/knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128.py'
 
 data_root = '{{$REAL_IMAGES:data/coco}}/'

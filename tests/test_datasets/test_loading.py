@@ -9,7 +9,7 @@ from mmdet.datasets import CocoPanopticDataset
 from mmengine.registry import DefaultScope
 from pycocotools import mask as mask_utils
 
-from knet_plugin.datasets.loading import LoadAnnotations, LoadImageFromFile
+from knet_plugin.datasets.loading import LoadAnnotations
 from knet_plugin.datasets.shapes import CLASSES, STUFF_CLASSES, THING_CLASSES
 
 METAINFO = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
@@ -75,11 +75,6 @@ def test_truncated_image(root):
     (root / IMAGE).write_bytes((root / IMAGE).read_bytes()[:200])
     with pytest.raises(ValueError, match=f'img_path .*{IMAGE}'):
         dataset(root)[0]
-
-
-def test_unreadable_image_may_be_ignored(tmp_path):
-    (tmp_path / '0.jpg').touch()
-    assert LoadImageFromFile(ignore_empty=True)(dict(img_path=str(tmp_path / '0.jpg'))) is None
 
 
 def test_image_of_another_size_than_annotated(root):

@@ -1,7 +1,7 @@
 """Random inputs of the robustness tests: hypothesis chooses kinds, sizes and seeds, torch draws the numbers."""
 
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -15,8 +15,9 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def examples(count: int) -> settings:
-    """Test with the same examples in every run."""
-    return settings(max_examples=count, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+    """Test with the same examples in every run, without minutes of shrinking after a failure."""
+    return settings(max_examples=count, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck),
+                    phases=[Phase.explicit, Phase.generate])
 
 
 def make_masks(kinds: list[str], height: int, width: int, generator: torch.Generator) -> Tensor:
