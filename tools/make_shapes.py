@@ -18,11 +18,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-val', type=int, default=200, help='number of validation images')
     parser.add_argument('--size', type=int, nargs='+', default=[128], help='side in pixels, or height and width')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--workers', type=int, help='processes, 0 for none but this one; by default one for each CPU')
     parser.add_argument('--ambiguity', type=float, default=Style.ambiguity,
-                        help='how little the colour of a pixel tells without the rest of its image')
+                        help='range of the illumination relative to the distance between warm and cool colours')
     parser.add_argument('--hue', type=float, default=Style.hue,
-                        help='half the distance between warm and cool colours in log reflectance')
+                        help='weight of the colour that each class has of its own')
     parser.add_argument('--min-object', type=float, default=Style.min_object,
                         help='diameter of the smallest objects in pixels')
     parser.add_argument('--overwrite', action='store_true', help='replace a different Shapes data set')
@@ -33,12 +32,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Make the data set; what is wrong with the arguments is said in one line."""
+    """Make the data set."""
     args = parse_args()
     try:
         make_shapes(args.out_dir, args.num_train, args.num_val, (args.size[0], args.size[-1]),
-                    args.seed, args.workers, ambiguity=args.ambiguity, hue=args.hue, min_object=args.min_object,
-                    overwrite=args.overwrite)
+                    args.seed, args.ambiguity, args.hue, args.min_object, args.overwrite)
     except (ValueError, FileExistsError) as error:
         raise SystemExit(f'make_shapes: {error}') from None
 

@@ -1,1 +1,1 @@
-"""Loading transforms, and the synthetic data set Shapes."""
+"""Loading transforms and the synthetic data set Shapes."""

@@ -1,4 +1,4 @@
-"""Ground truth of real images, fed to the read-outs as prediction, scores 100: formats, crowd and void are right."""
+"""Ground truth of real images as prediction scores 100, with crowds and void regions."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SAMPLES = Path(__file__).resolve().parents[3] / 'shared/real_samples'
 THINGS, STUFF = 80, 53
 SURE = 20.  # a logit
 
-pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason='the real images are not here')
+pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason='no real images')
 
 
 def load(folder):
@@ -32,22 +32,22 @@ def load(folder):
         pipeline=pipeline)
 
 
-def owned_pixels(sample):
-    """Pixels of objects and stuff; the others are unlabelled, or crowd."""
+def labelled_pixels(sample):
+    """Pixels of objects and stuff, without crowds."""
     semantic = sample.gt_sem_seg.sem_seg
     objects = sample.gt_instances.masks.to_tensor(torch.bool, 'cpu').any(dim=0)
     return objects | (semantic >= THINGS) & (semantic < THINGS + STUFF)
 
 
 def as_logits(sample):
-    """Kernels that are sure of the annotated segments, and one, unsure of its class, that takes all other pixels."""
+    """Confident kernels for the annotated segments, and one without a class for all other pixels."""
     objects = sample.gt_instances.masks.to_tensor(torch.bool, 'cpu')
     semantic = sample.gt_sem_seg.sem_seg[0]
     stuff = torch.stack([semantic == THINGS + j for j in range(STUFF)])
-    masks = torch.cat([objects, ~owned_pixels(sample), stuff]).float() * 2 * SURE - SURE
+    masks = torch.cat([objects, ~labelled_pixels(sample), stuff]).float() * 2 * SURE - SURE
     classes = torch.full((len(masks), THINGS + STUFF), -SURE)
     classes[range(len(objects)), sample.gt_instances.labels] = SURE
-    classes[len(objects), 0] = -2  # a probability of 0.12: no segment, every pixel of it void
+    classes[len(objects), 0] = -2  # a score of 0.12: void
     present = stuff.flatten(1).any(dim=1).nonzero()[:, 0]
     classes[len(objects) + 1 + present, THINGS + present] = SURE
     return classes[None], masks[None]
@@ -72,8 +72,8 @@ def test_ground_truth_scores_100(name):
             sample.set_metainfo(dict(batch_input_shape=sample.img_shape))
             result, = fusion.predict(*as_logits(sample), [sample])
             sample.pred_panoptic_seg, sample.pred_instances = result['pan_results'], result['ins_results']
-            # The semantic map has a class for every pixel, so the others are left out of its score.
-            sample.gt_sem_seg.sem_seg = torch.where(owned_pixels(sample), sample.gt_sem_seg.sem_seg, 255)
+            # Every pixel is predicted, so unlabelled ones must not count.
+            sample.gt_sem_seg.sem_seg = torch.where(labelled_pixels(sample), sample.gt_sem_seg.sem_seg, 255)
             sample.pred_sem_seg = result['sem_results']
             for metric in metrics:
                 metric.process({}, [sample.to_dict()])

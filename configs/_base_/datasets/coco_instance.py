@@ -1,4 +1,4 @@
-# COCO instances as mmdet has them, with errors that name a bad file.
+# mmdet's COCO instances, with loading transforms whose errors name the file.
 _base_ = ['../plugin.py', 'mmdet::_base_/datasets/coco_instance.py']
 
 train_pipeline = _base_.train_pipeline

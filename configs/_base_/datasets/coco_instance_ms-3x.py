@@ -1,4 +1,4 @@
-# COCO instances at scales between 640 and 800; an epoch shows every image three times.
+# COCO instances at scales from 640 to 800; an epoch shows every image three times.
 _base_ = './coco_instance.py'
 
 train_pipeline = _base_.train_pipeline

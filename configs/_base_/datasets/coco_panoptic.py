@@ -1,4 +1,4 @@
-# COCO panoptic as mmdet has it, with errors that name a bad file, and PQ, AP and mIoU from one run.
+# mmdet's COCO panoptic, with loading transforms whose errors name the file; one test measures PQ, AP and mIoU.
 _base_ = ['../plugin.py', 'mmdet::_base_/datasets/coco_panoptic.py']
 
 train_pipeline = _base_.train_pipeline

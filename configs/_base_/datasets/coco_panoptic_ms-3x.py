@@ -1,4 +1,4 @@
-# The same at scales between 640 and 800; an epoch shows every image three times.
+# COCO panoptic at scales from 640 to 800; an epoch shows every image three times.
 _base_ = './coco_panoptic.py'
 
 train_pipeline = _base_.train_pipeline

@@ -1,4 +1,4 @@
-# The clear variant of Shapes, which a small model learns in minutes; made by
+# The clear variant of Shapes, which a small model learns in minutes. It is made by
 # `python tools/make_shapes.py data/shapes_clear --ambiguity 0 --hue 1 --min-object 20`.
 _base_ = './shapes_instance.py'
 

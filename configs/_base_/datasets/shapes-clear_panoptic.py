@@ -1,4 +1,4 @@
-# The clear variant of Shapes, which a small model learns in minutes; made by
+# The clear variant of Shapes, which a small model learns in minutes. It is made by
 # `python tools/make_shapes.py data/shapes_clear --ambiguity 0 --hue 1 --min-object 20`.
 _base_ = './shapes_panoptic.py'
 
@@ -7,7 +7,7 @@ train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 
-# One pass answers all three questions.
+# One test measures all three tasks.
 val_evaluator = [
     dict(
         type='CocoPanopticMetric',

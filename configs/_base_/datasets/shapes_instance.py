@@ -1,6 +1,6 @@
 # Shapes for instance segmentation in mmdet; `python tools/make_shapes.py data/shapes` makes the data.
-# No photometric distortion: the colours of an image tell its illumination, which tells the classes apart.
-# Images without an object are kept for training: stuff that is not an object is worth learning too.
+# No photometric distortion, because the illumination of an image is a cue to its classes.
+# Training keeps images without objects, as negative examples.
 dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
 image_size = (128, 128)

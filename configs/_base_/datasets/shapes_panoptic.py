@@ -1,5 +1,5 @@
 # Shapes for panoptic segmentation in mmdet; `python tools/make_shapes.py data/shapes` makes the data.
-# No photometric distortion: the colours of an image tell its illumination, which tells the classes apart.
+# No photometric distortion, because the illumination of an image is a cue to its classes.
 dataset_type = 'CocoPanopticDataset'
 data_root = 'data/shapes/'
 image_size = (128, 128)

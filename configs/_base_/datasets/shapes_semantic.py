@@ -1,5 +1,5 @@
 # Shapes for semantic segmentation in mmseg; `python tools/make_shapes.py data/shapes` makes the data.
-# No photometric distortion: the colours of an image tell its illumination, which tells the classes apart.
+# No photometric distortion, because the illumination of an image is a cue to its classes.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes/'
 image_size = (128, 128)
@@ -19,7 +19,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_size, keep_ratio=True),
-    # After the resizing: results are compared at the size of the file.
+    # After Resize, because results are compared at the original size.
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
 ]

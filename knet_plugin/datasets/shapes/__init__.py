@@ -1,7 +1,6 @@
-"""The synthetic data set Shapes, made on demand and read by mmdet's and mmseg's stock data set classes."""
+"""Shapes, a synthetic data set in the formats of COCO and ADE20K."""
 
-from knet_plugin.datasets.shapes.make import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, Scene, draw_scene
-from knet_plugin.datasets.shapes.style import Style
+from knet_plugin.datasets.shapes.scene import CLASSES, PALETTE, STUFF_CLASSES, THING_CLASSES, Scene, Style, draw_scene
 from knet_plugin.datasets.shapes.writer import make_shapes
 
 __all__ = ['CLASSES', 'PALETTE', 'STUFF_CLASSES', 'THING_CLASSES', 'Scene', 'Style', 'draw_scene', 'make_shapes']

@@ -1,7 +1,6 @@
-"""How Shapes look: paints, and the light under which they are seen.
+"""Colours and textures of Shapes, and the illumination under which an image is rendered.
 
-All colours are logarithms of reflectances. There the gain of an illumination is an addition, so that the distance of
-a colour to those of the same image stays what it was, whatever the light.
+Colours are logarithms of reflectance: a change of illumination adds the same constant to every colour of the image.
 """
 
 from dataclasses import dataclass
@@ -9,49 +8,42 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from knet_plugin.datasets.shapes.style import Style
-
-__all__ = ['Canvas', 'Look', 'render', 'stuff_look', 'thing_look']
-
-_TINT = 0.11  # half the distance between warm and cool, on red (and, negated, on blue)
+_TINT = 0.11  # half the distance between warm and cool: added to red, subtracted from blue
 _TINT_JITTER = 0.2 * _TINT
-_GREEN_JITTER = 0.06  # variety that tells nothing about the class
+_GREEN_JITTER = 0.06  # independent of the class
 _LUMINANCE = (0.25, 0.6)
 _SHADE = 0.25
 _TEXTURE_CONTRAST = (0.15, 0.35)
 _TEXTURE_WAVELENGTH = (5.0, 11.0)  # pixels
-_GAIN = 0.15  # of all channels together
+_GAIN = 0.15  # of all channels
 _GAMMA = (0.85, 1.15)
 _BLUR = (0.4, 0.9)  # pixels
-_NOISE = (0.01, 0.03)  # standard deviation, of the full scale
+_NOISE = (0.01, 0.03)  # standard deviation relative to full scale
 _SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True)
 class Look:
-    """Appearance of one paint; logarithms of reflectance, coordinates in pixels.
-
-    The texture is ``contrast * cos(p @ wave)``, and for checks also times the cosine across.
-    """
+    """Appearance of a region. The texture is ``contrast * cos(p @ wave)``; checks multiply a second, rotated wave."""
 
     colour: tuple[float, float, float]
-    shade: tuple[float, float] = (0.0, 0.0)  # slope per pixel along x and y
+    shade: tuple[float, float] = (0.0, 0.0)  # slope of the brightness along x and y, per pixel
     centre: tuple[float, float] = (0.0, 0.0)  # where the shade is 0
     wave: tuple[float, float] = (0.0, 0.0)
     contrast: float = 0.0
     checks: bool = False
 
 
+@dataclass
 class Canvas:
-    """A map of paint numbers, (H, W) uint8, and what each paint looks like and is annotated as."""
+    """Regions of a scene: ``paint_map`` (H, W) uint8 indexes the look and the segment of each region."""
 
-    def __init__(self, paint_map: np.ndarray, looks: list[Look], segments: list[int]) -> None:
-        self.paint_map = paint_map
-        self.looks = looks
-        self.segments = segments
+    paint_map: np.ndarray
+    looks: list[Look]
+    segments: list[int]
 
     def fill(self, outlines: list[np.ndarray], look: Look, segment: int) -> None:
-        """Paint the inside of polygons, each (P, 2) as x and y in pixels; a polygon inside another is a hole."""
+        """Paint polygons, each (P, 2) as x and y in pixels; a polygon inside another is a hole."""
         fixed = [np.round(outline * 2**_SUBPIXEL_BITS).astype(np.int32) for outline in outlines]
         cv2.fillPoly(self.paint_map, fixed, len(self.looks), shift=_SUBPIXEL_BITS)
         self.looks.append(look)
@@ -60,46 +52,28 @@ class Canvas:
 
 def thing_look(rng: np.random.Generator, tint: int | None, hue: np.ndarray, centre: tuple[float, float],
                radius: float) -> Look:
-    """Plain, but brighter towards one side.
-
-    Args:
-        rng: Source of the colour.
-        tint: 1 for warm, -1 for cool, None for either.
-        hue: What else the class adds to its colour, (3,).
-        centre: Middle of the object, x and y in pixels.
-        radius: Distance in pixels over which the brightness changes.
-    """
+    """Draw a plain colour, warm (``tint`` 1), cool (-1) or either (None), that gets brighter towards one side."""
     angle = rng.uniform(0, 2 * np.pi)
     slope = _SHADE / radius
     return Look(_colour(rng, tint, hue), shade=(slope * np.cos(angle), slope * np.sin(angle)), centre=centre)
 
 
 def stuff_look(rng: np.random.Generator, texture: str, tint: int, hue: np.ndarray) -> Look:
-    """Textured, with any direction and wavelength.
-
-    Args:
-        rng: Source of colour, direction and wavelength.
-        texture: ``'stripes'`` or ``'checks'``.
-        tint: 1 for warm, -1 for cool.
-        hue: What else the class adds to its colour, (3,).
-    """
+    """Draw ``'stripes'`` or ``'checks'``, warm (``tint`` 1) or cool (-1), of random direction and wavelength."""
     angle = rng.uniform(0, 2 * np.pi)
     frequency = 2 * np.pi / rng.uniform(*_TEXTURE_WAVELENGTH)
     return Look(_colour(rng, tint, hue), wave=(frequency * np.cos(angle), frequency * np.sin(angle)),
                 contrast=rng.uniform(*_TEXTURE_CONTRAST), checks=texture == 'checks')
 
 
-def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, style: Style) -> np.ndarray:
-    """Light the scene and take its picture.
+def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, ambiguity: float) -> np.ndarray:
+    """Render a scene as (H, W, 3) uint8 RGB.
 
     Args:
-        rng: Source of the illumination, the blur and the noise.
-        canvas: The painted scene.
-        warp: Displacement of the textures along x and y, about 1 pixel in size, (H, W, 2) float32.
-        style: How far the illumination moves warm and cool.
-
-    Returns:
-        Image, (H, W, 3) uint8, RGB.
+        rng: Source of illumination, blur and noise.
+        canvas: Regions and their looks.
+        warp: Displacement of the textures along x and y in pixels, (H, W, 2) float32.
+        ambiguity: Range of the illumination, see :class:`Style`.
     """
     height, width = canvas.paint_map.shape
     looks = np.array([(*look.colour, *look.shade, -np.dot(look.shade, look.centre), *look.wave, look.contrast,
@@ -113,7 +87,7 @@ def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, style: St
     texture = np.cos(wave_x * x + wave_y * y) * np.where(checks, np.cos(wave_y * x - wave_x * y), 1)
     luminance = shade + contrast * texture
 
-    warmth, greenness, brightness = rng.uniform(-1, 1, 3) * (style.ambiguity * _TINT, _GREEN_JITTER, _GAIN)
+    warmth, greenness, brightness = rng.uniform(-1, 1, 3) * (ambiguity * _TINT, _GREEN_JITTER, _GAIN)
     luminance += brightness
     logarithms = cv2.merge((red + luminance + warmth, green + luminance + greenness, blue + luminance - warmth))
     image = cv2.exp(rng.uniform(*_GAMMA) * logarithms)
@@ -123,7 +97,7 @@ def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, style: St
 
 
 def _colour(rng: np.random.Generator, tint: int | None, hue: np.ndarray) -> tuple[float, float, float]:
-    """Logarithms of the reflectances of red, green and blue; a tint of None is warm or cool at random."""
+    """Draw the log reflectances of red, green and blue."""
     sign = rng.choice((-1, 1)) if tint is None else tint
     warmth = sign * _TINT + rng.normal(0, _TINT_JITTER)
     luminance = np.log(rng.uniform(*_LUMINANCE))

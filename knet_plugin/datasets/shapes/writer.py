@@ -1,52 +1,31 @@
-"""Shapes on disk, in the formats that mmdet's and mmseg's stock data set classes read.
+"""Writing Shapes to disk.
 
 ::
 
     root/
-        manifest.json                          what was asked for
+        manifest.json                          options of make_shapes
         {train,val}/000000.jpg
         annotations/
-            instances_{train,val}.json         COCO instances; masks are compressed RLE of the visible pixels
+            instances_{train,val}.json         COCO instances
             panoptic_{train,val}.json          COCO panoptic
             panoptic_{train,val}/000000.png    segment id = R + 256 G + 256^2 B, 0 is void
-            semantic_{train,val}/000000.png    as ADE20K: 0 is unlabelled, classes from 1 (``reduce_zero_label=True``)
-
-Category ids are the same in all of them: things first, then stuff, from 1. The directory appears under its name only
-when it is complete.
+            semantic_{train,val}/000000.png    as in ADE20K: 0 is unlabelled, classes start at 1
 """
 
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from numbers import Integral
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from knet_plugin.datasets.shapes.make import GENERATOR_VERSION, check_object_sizes
-from knet_plugin.datasets.shapes.formats import SPLITS, dump_json, write_split
-from knet_plugin.datasets.shapes.style import Style
+import numpy as np
 
-__all__ = ['make_shapes']
+from knet_plugin.datasets.shapes.formats import write_annotations, write_scene
+from knet_plugin.datasets.shapes.scene import Style, draw_scene
 
-_MIN_SIZE = 32
-_MANIFEST = 'manifest.json'
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """Everything that the pixels of a data set depend on."""
-
-    num_train: int
-    num_val: int
-    size: tuple[int, int]  # height, width
-    seed: int
-    ambiguity: float
-    hue: float
-    min_object: float
-    generator_version: int = GENERATOR_VERSION
+_GENERATOR_VERSION = 1  # increase it when the same options give other images
 
 
 def make_shapes(root: str | os.PathLike[str],
@@ -54,117 +33,77 @@ def make_shapes(root: str | os.PathLike[str],
                 num_val: int = 200,
                 size: int | tuple[int, int] = 128,
                 seed: int = 0,
-                workers: int | None = None,
                 ambiguity: float = Style.ambiguity,
                 hue: float = Style.hue,
                 min_object: float = Style.min_object,
                 overwrite: bool = False) -> None:
-    """Make the data set, unless the same one is already there.
+    """Make the data set unless ``root`` already holds it.
 
-    Image ``i`` of a split depends on ``seed``, ``size``, ``ambiguity``, ``hue`` and ``min_object`` only, not on how
-    many images there are nor on who draws them. The directory appears under its name only when it is complete, so that
-    an interrupted call leaves nothing to be mistaken for a data set, and several processes may ask for the same one at
-    once.
+    An image depends on its index, split, size, seed and style only. ``root`` appears when the data set is complete.
 
     Args:
-        root: Directory of the data set; created, with its parents.
-        num_train: Number of training images.
-        num_val: Number of validation images.
-        size: Side of the images in pixels, or (height, width); at least 32.
-        seed: Not negative.
-        workers: Processes to draw with, 0 for drawing in this one; by default one for each CPU this process may use.
-        ambiguity: How little the colour of a pixel tells without the rest of its image, from 0; see
-            :mod:`knet_plugin.datasets.shapes.make`.
-        hue: How strongly every class has its own colour, from 0.
-        min_object: Diameter of the smallest objects in pixels, above 0 and at most that of the largest: 0.7 of the
-            shorter side of the images.
-        overwrite: Replace a different Shapes data set at ``root``. Other directories are never replaced.
+        root: Directory of the data set.
+        num_train: Number of images for training.
+        num_val: Number of images for validation.
+        size: Side of the images in pixels or (height, width), at least 32.
+        seed: At least 0.
+        ambiguity: See :class:`Style`; so for ``hue`` and ``min_object``.
+        hue: Weight of the classes' own colours.
+        min_object: Diameter of the smallest objects in pixels.
+        overwrite: Replace Shapes made with other options.
 
     Raises:
-        ValueError: An argument is out of its range.
-        FileExistsError: ``root`` holds a different Shapes data set, or something else.
+        ValueError: An option is out of range.
+        FileExistsError: ``root`` holds something else, or Shapes made with other options.
     """
-    style = Style(ambiguity, hue, min_object)
-    manifest = _Manifest(_checked('num_train', num_train, 0), _checked('num_val', num_val, 0), _checked_size(size),
-                         _checked('seed', seed, 0), **asdict(style))
-    check_object_sizes(style, manifest.size)
-    workers = _available_cpus() if workers is None else _checked('workers', workers, 0)
+    size = (size, size) if isinstance(size, int) else size
+    for name, value, lowest in (('num_train', num_train, 0), ('num_val', num_val, 0), ('size', min(size), 32),
+                                ('seed', seed, 0)):
+        if value < lowest:
+            raise ValueError(f'{name} must be at least {lowest}, got {value!r}')
+    style = Style(float(ambiguity), float(hue), float(min_object))
+    manifest = dict(num_train=num_train, num_val=num_val, size=list(size), seed=seed, **asdict(style),
+                    generator_version=_GENERATOR_VERSION)
     root = Path(root).resolve()
     if _is_made(root, manifest, overwrite):
         return
-
-    root.parent.mkdir(parents=True, exist_ok=True)
     draft = root.with_name(f'.{root.name}.{uuid.uuid4().hex}')
-    draft.mkdir()
     try:
-        for split, count in zip(SPLITS, (manifest.num_train, manifest.num_val), strict=True):
-            write_split(draft, split, count, manifest.size, manifest.seed, style, workers)
-        dump_json(asdict(manifest), draft / _MANIFEST)
-        _publish(draft, root, manifest, overwrite)
+        _write(draft, manifest, style)
+        if overwrite:
+            shutil.rmtree(root, ignore_errors=True)
+        draft.rename(root)
+    except OSError:
+        if not _is_made(root, manifest, overwrite=False):  # by another process in the meantime
+            raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _checked(name: str, value: int, lowest: int) -> int:
-    if not isinstance(value, Integral) or value < lowest:
-        raise ValueError(f'{name} must be an integer of at least {lowest}, got {value!r}')
-    return int(value)  # numpy's integers are no JSON
+def _write(root: Path, manifest: dict[str, Any], style: Style) -> None:
+    (root / 'annotations').mkdir(parents=True)
+    height, width = manifest['size']
+    for number, split in enumerate(('train', 'val')):
+        images = []
+        for index in range(manifest[f'num_{split}']):
+            rng = np.random.default_rng(np.random.SeedSequence(manifest['seed'], spawn_key=(number, index)))
+            images.append(write_scene(root, split, f'{index:06d}', draw_scene(rng, (height, width), style)))
+        write_annotations(root, split, (height, width), images)
+    (root / 'manifest.json').write_text(json.dumps(manifest))
 
 
-def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, Integral) else size
-    if not isinstance(pair, Sequence) or len(pair) != 2:
-        raise ValueError(f'size must be an integer or (height, width), got {size!r}')
-    return _checked('size', pair[0], _MIN_SIZE), _checked('size', pair[1], _MIN_SIZE)
-
-
-def _available_cpus() -> int:
-    # Not all CPUs of the machine may be ours, and not all systems can say.
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def _is_made(root: Path, manifest: _Manifest, overwrite: bool) -> bool:
-    """Whether the data set is at ``root``; if not, ``root`` is free to be written.
-
-    Raises:
-        FileExistsError: ``root`` is not free.
-    """
+def _is_made(root: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
+    """Whether ``root`` holds the data set; if not, it may be written."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    found = _read_manifest(root / _MANIFEST)
-    if found is None:
-        raise FileExistsError(f'{root} exists and is not a Shapes data set (it has no {_MANIFEST} of one)')
-    wanted = json.loads(json.dumps(asdict(manifest)))  # as it reads back: with lists for tuples
-    different = [f'{name} is {found.get(name)!r} there, but {value!r} was asked for'
-                 for name, value in wanted.items() if found.get(name) != value]
-    if different and not overwrite:
-        raise FileExistsError(f'{root} holds a different Shapes data set: {"; ".join(different)}. '
-                              'Choose another directory, or overwrite it.')
-    return not different
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """Read the manifest of a Shapes data set; None if there is none, or one of something else."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads((root / 'manifest.json').read_text())
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and 'generator_version' in found else None
-
-
-def _publish(draft: Path, root: Path, manifest: _Manifest, overwrite: bool) -> None:
-    """Give the complete data set its name, unless another process was faster."""
-    if _is_made(root, manifest, overwrite):
-        return
-    if root.exists() and any(root.iterdir()):
-        retired = root.rename(draft.with_name(f'{draft.name}.old'))
-        draft.rename(root)
-        shutil.rmtree(retired)
-        return
-    try:
-        if root.exists():
-            root.rmdir()  # not every system lets a directory take the place of an empty one
-        draft.rename(root)
-    except OSError:
-        if not _is_made(root, manifest, overwrite):
-            raise
+        found = {}
+    if 'generator_version' not in found:
+        raise FileExistsError(f'{root} exists and is not a Shapes data set')
+    different = [f'{name} is {found.get(name)!r}, not {value!r}'
+                 for name, value in manifest.items() if found.get(name) != value]
+    if different and not overwrite:
+        raise FileExistsError(f'{root} holds Shapes with other options: {"; ".join(different)}')
+    return not different

@@ -1,7 +1,7 @@
-# Learn a handful of real COCO images by heart, from scratch, on a CPU: all 133 classes, all three tasks.
+# Overfit a few images of COCO (133 classes) from scratch on a CPU, for all three tasks. REAL_IMAGES is their folder.
 _base_ = '../../configs/panoptic/knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128.py'
 
-data_root = '{{$REAL_IMAGES:../shared/real_samples/coco}}/'
+data_root = '{{$REAL_IMAGES:data/coco}}/'
 scale = (576, 384)
 load = [dict(type='LoadImageFromFile'), dict(type='knet_plugin.LoadPanopticAnnotations')]
 resize = dict(type='Resize', scale=scale, keep_ratio=True)

@@ -1,4 +1,4 @@
-# Learn a handful of real images by heart, from scratch, on a CPU. Folders and classes are set from outside.
+# Overfit a few images of ADE20K from scratch on a CPU. REAL_IMAGES is their folder.
 _base_ = '../../configs/semantic/knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128.py'
 
 scale = (768, 192)  # longer and shorter side at most
@@ -12,7 +12,7 @@ train_pipeline = [pipeline[0], pipeline[2], pipeline[1], pipeline[3]]
 dataset = dict(
     _delete_=True,
     type='ADE20KDataset',
-    data_root='data/ade20k',
+    data_root='{{$REAL_IMAGES:data/ade20k}}',
     data_prefix=dict(img_path='images', seg_map_path='annotations'))
 train_dataloader = dict(batch_size=3, num_workers=1, dataset=dict(pipeline=train_pipeline, **dataset))
 val_dataloader = dict(batch_size=1, num_workers=1, dataset=dict(pipeline=pipeline, **dataset))

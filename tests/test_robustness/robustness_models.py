@@ -1,16 +1,15 @@
-"""Small whole models of the three tasks, and batches as a data loader hands them over."""
+"""Small whole models of the three tasks, and batches in the form of a data loader."""
 
-import copy
 from functools import lru_cache
 from typing import Any
 
 import torch
 from detection_cases import sample
-from hostile import make_label_map, make_masks
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS as MMSEG_MODELS
+from robustness_inputs import make_label_map, make_masks
 from segmentation_cases import labelled
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ KERNELS = 5  # fewer than objects
 
 
 def model_config(task: str) -> Config:
-    """The small config of a task with thinner layers, without statistics over the batch."""
+    """The small config of a task with thinner layers, and backbone statistics frozen."""
     cfg = Config.fromfile(resolve_config(TASKS[task]))
     cfg.model.backbone.update(base_channels=8, norm_eval=True)
     if task == 'semantic':
@@ -39,62 +38,37 @@ def model_config(task: str) -> Config:
     return cfg
 
 
-def panoptic_options() -> Config:
-    """The options that the published panoptic models do not have."""
-    cfg = model_config('panoptic')
-    head = cfg.model.panoptic_head
-    head.with_cp = True
-    head.loss = dict(num_points=20, ignore_void=False)
-    head.kernel_head.update(kernel_size=3)
-    head.kernel_head.localization_fpn.update(coordinates=True, fuse='concat')
-    head.kernel_update_head.mask_stride = 2
-    cfg.model.train_cfg = dict(assigner=dict(type='knet_plugin.MaskHungarianAssigner', topk=3))
-    return cfg
-
-
-def semantic_options() -> Config:
-    """Pooled context, and smaller masks in the stages."""
-    cfg = model_config('semantic')
-    head = cfg.model.decode_head.kernel_generate_head
-    for name in ('num_convs', 'concat_input'):
-        head.pop(name)
-    head.update(type='PSPHead', pool_scales=(1, 2, 3))
-    cfg.model.decode_head.kernel_update_head.mask_stride = 2
-    return cfg
-
-
-OPTIONS = dict(panoptic_options=panoptic_options, semantic_options=semantic_options)
-
-
 def build_model(cfg: Config) -> nn.Module:
     """The model of a config with random weights."""
     torch.manual_seed(0)
     registry, scope = (MMSEG_MODELS, 'mmseg') if 'decode_head' in cfg.model else (MMDET_MODELS, 'mmdet')
     with DefaultScope.overwrite_default_scope(scope):
-        return registry.build(copy.deepcopy(cfg.model))
+        return registry.build(cfg.model)
 
 
 @lru_cache
 def model_of(task: str) -> nn.Module:
-    """The same model at every call, of ``TASKS`` or ``OPTIONS``."""
-    return build_model(OPTIONS[task]() if task in OPTIONS else model_config(task))
+    """The same model in every test."""
+    return build_model(model_config(task))
 
 
-def make_batch(task: str, images: list[dict], generator: torch.Generator) -> dict[str, list]:
-    """What a data loader hands to the model.
+def make_batch(task: str, images: list[dict], seed: int) -> dict[str, list]:
+    """Draw a batch.
 
     Args:
-        task: One of ``TASKS`` or ``OPTIONS``.
-        images: ``size``, ``masks`` (kinds of the objects' masks) and ``label_map`` of each.
-        generator: Random numbers.
+        task: One of ``TASKS``.
+        images: ``size``, ``masks`` (kinds of the objects' masks), ``label_map`` (its kind) and, where it differs from
+            ``size``, ``original`` of each.
+        seed: Of pixels and annotations.
     """
+    generator = torch.Generator().manual_seed(seed)
     inputs, samples = [], []
     for i, image in enumerate(images):
         height, width = image['size']
         inputs.append(torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8))
         label_map = make_label_map(image['label_map'], CLASSES, height, width, generator)
         metainfo = dict(img_path=f'{i}.jpg', img_shape=image['size'], ori_shape=image.get('original', image['size']))
-        if task.startswith('semantic'):
+        if task == 'semantic':
             samples += labelled(label_map[None, None], **metainfo)
             continue
         masks = make_masks(image['masks'], height, width, generator)
@@ -104,7 +78,7 @@ def make_batch(task: str, images: list[dict], generator: torch.Generator) -> dic
 
 
 def losses_of(model: nn.Module, batch: dict[str, list]) -> dict[str, Tensor]:
-    """The losses of a training step; gradients are left in the parameters."""
+    """Losses of a training step; the gradients stay in the parameters."""
     model.train()
     model.zero_grad()
     losses = model(**model.data_preprocessor(batch, training=True), mode='loss')
@@ -113,6 +87,6 @@ def losses_of(model: nn.Module, batch: dict[str, list]) -> dict[str, Tensor]:
 
 
 def predictions_of(model: nn.Module, batch: dict[str, list]) -> list[Any]:
-    """The predictions of a validation step."""
+    """Predictions of a test step."""
     with torch.no_grad():
         return model.eval().test_step(batch)
