@@ -141,7 +141,7 @@ def main() -> None:
     args = read_arguments()
     about = machine(args)
     for name, mode in MODES.items():
-        if name not in args.modes and 'all' not in args.modes:
+        if not {name, 'all'} & {*args.modes} or not any(args.only in setting for setting in mode.settings):
             continue
         turns = args.turns or (mode.turns // 3 if args.quick else mode.turns)
         begin = time.monotonic()

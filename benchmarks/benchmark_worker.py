@@ -41,11 +41,7 @@ def measure_memory(measured: Measured, device: torch.device) -> dict[str, float]
 
 
 def allocations(function: Callable[[], Any], device: torch.device) -> list[int]:
-    """Bytes that torch holds beyond those before.
-
-    Returns:
-        On a CPU, the bytes after each allocation and release; on a GPU, those at the peak and at the end.
-    """
+    """Bytes beyond those before: on a CPU after each allocation and release, on a GPU at the peak and at the end."""
     if device.type == 'cuda':
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

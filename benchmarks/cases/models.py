@@ -21,13 +21,7 @@ def read_config(config: str) -> Config:
 
 
 def build_model(cfg: Config, scope: str, device: torch.device) -> nn.Module:
-    """Build a config's model with random weights; nothing is downloaded.
-
-    Args:
-        cfg: A config, whose backbone loses its ``init_cfg``.
-        scope: ``mmdet`` or ``mmseg``.
-        device: Where to put the model.
-    """
+    """Build a config's model with random weights; nothing is downloaded. ``scope`` is ``mmdet`` or ``mmseg``."""
     MMLogger.get_instance('benchmark', log_level='ERROR')
     cfg.model.pop('pretrained', None)
     cfg.model.backbone.pop('init_cfg', None)
