@@ -45,7 +45,7 @@ class Contender:
                    OURS if name == BEFORE else name]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONWARNINGS='ignore', KINETO_LOG_LEVEL='5'))
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONWARNINGS='ignore'))
 
     def ask(self, task: str) -> dict[str, float]:
         """Give the process a task: a setting to build, or nothing, to run a step."""

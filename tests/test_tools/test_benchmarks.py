@@ -37,8 +37,7 @@ def test_training(config, with_cp):
     training.build(config, 2, with_cp, (64, 96), CPU).step()
 
 
-@pytest.mark.parametrize('name', [OURS, *(pytest.param(name, marks=pytest.mark.slow)
-                                          for name in [*detectors.CONFIGS][1:])])
+@pytest.mark.parametrize('name', [OURS, *(pytest.param(n, marks=pytest.mark.slow) for n in [*detectors.CONFIGS][1:])])
 def test_detectors(name):
     assert len(detectors.build(detectors.CONFIGS[name], name == OURS, SIZES, CPU).step()) == 100
 
@@ -58,5 +57,4 @@ def test_decode_and_compare_heads(tmp_path):
 
 
 def test_every_goal_has_its_contender():
-    for mode in MODES.values():
-        assert mode.goals.keys() <= {BEFORE}.union(*mode.settings.values())
+    assert all(mode.goals.keys() <= {BEFORE}.union(*mode.settings.values()) for mode in MODES.values())
