@@ -76,7 +76,7 @@ def section(mode: str, about: str, groups: Iterable[Sequence[Figures]], goals: G
     summary = f'{sum(ratio.met for ratio in with_goal)} of {len(with_goal)} goals met.'
     missed = [f'- missed: {ratio.setting}, {NAMES[ratio.quantity]} against {ratio.versus}: {ratio}'
               for ratio in with_goal if not ratio.met]
-    return '\n\n'.join(filter(None, [f'### {mode}', f'{about} {summary}', '\n'.join(missed), '\n'.join(table)]))
+    return '\n\n'.join(filter(None, [f'#### `{mode}`', f'{about} {summary}', '\n'.join(missed), '\n'.join(table)]))
 
 
 def table_line(figures: Figures, found: Sequence[Ratio]) -> str:
