@@ -1,27 +1,27 @@
 """Try K-Net on every kind of decode head, with mmseg's stock configs, and write the table of docs/decode_heads.md.
 
     python benchmarks/decode_heads.py --configs            # write configs/semantic/attached/
-    python benchmarks/decode_heads.py                      # measure what is not measured yet, and write the table
-    python benchmarks/decode_heads.py --seconds            # only the times of what was not timed in turns yet
+    python benchmarks/decode_heads.py                      # measure what has no row yet, and write the table
+    python benchmarks/decode_heads.py --again FCN PSPNet   # measure these again
 
-Every algorithm is one row of docs/decode_heads.csv, per family of host packages; a run that was interrupted goes on
-where it was. Run it in the environments of both. For times that can be compared, the machine must have a core to spare.
+docs/decode_heads.csv has one row for each algorithm and distribution of the host packages, so run it in
+both environments. An interrupted run continues where it stopped. Times are only comparable on an idle machine.
 """
 
 import argparse
 import csv
 import gc
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from marked_page import replace_between
 from mmengine.config import Config
-from mmseg.models.segmentors import BaseSegmentor
 
 from knet_plugin.compat import installed_distribution
+from knet_plugin.engine.whole_file import whole_file
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
 from knet_plugin.semantic.smoke_test import build_segmentor, measure, shortest_seconds, train_step
@@ -30,21 +30,25 @@ ROOT = Path(__file__).resolve().parents[1]
 ATTACHED = ROOT / 'configs/semantic/attached'
 CSV, PAGE = ROOT / 'docs/decode_heads.csv', ROOT / 'docs/decode_heads.md'
 HEADER = '| algorithm | config | image | parameters (M) | G multiply-adds | seconds an image | works with |'
+COLUMNS = ('algorithm', 'distribution', 'size', 'parameters', 'parameters_with', 'flops', 'flops_with', 'seconds',
+           'seconds_with', 'works', 'turns')
 TURNS = 3
 BEGIN, END = '<!-- table: written by benchmarks/decode_heads.py -->', '<!-- end of the table -->'
+
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A stock config, and what is changed in it to run it on a small image on a CPU."""
+    """A stock config, and the changes that it needs for a small image on a CPU."""
 
     name: str
     stock: str
     size: tuple[int, int] = (256, 256)
     changes: tuple[tuple[str, str], ...] = ()
-    """Options that follow the size of the image: to ``size`` itself, or to that of its features, ``stride 8``."""
+    """Options that depend on the size of the image: on the ``size`` itself, or on that of features of ``stride 8``."""
     needs: str | None = None
-    """A package that the stock config needs and the requirements do not have."""
+    """A package that the stock config needs and our requirements do not install."""
 
     @property
     def attached(self) -> Path:
@@ -52,7 +56,7 @@ class Algorithm:
         return ATTACHED / f'knet-s3_{Path(self.stock).name}.py'
 
     def config(self, size: tuple[int, int] | None = None) -> Config:
-        """The stock config, changed for images of a size."""
+        """The stock config, changed for images of ``size``; unless given, of the algorithm's own size."""
         cfg = load_source(f'mmseg::{self.stock}.py')
         height, width = size or self.size
         values = {'size': (height, width), 'stride 8': ((height + 7) // 8, (width + 7) // 8)}
@@ -75,7 +79,7 @@ GENERATIONS = {
     ),
     'attention': (
         Algorithm('Non-local', 'nonlocal_net/nonlocal_r50-d8_4xb4-80k_ade20k-512x512'),
-        # Its attention has one weight for each pair of positions of a map of fixed size.
+        # Its attention has one weight for each pair of positions, so the size of the map is fixed.
         Algorithm('PSANet', 'psanet/psanet_r50-d8_4xb4-80k_ade20k-512x512',
                   changes=(('model.decode_head.mask_size', 'stride 8'), )),
         Algorithm('CCNet', 'ccnet/ccnet_r50-d8_4xb4-80k_ade20k-512x512'),
@@ -122,30 +126,16 @@ GENERATIONS = {
 }
 
 
-@dataclass
-class Row:
-    """What one algorithm costs without and with K-Net, in one family of host packages."""
-
-    algorithm: str
-    family: str
-    size: str
-    parameters: str
-    parameters_with: str
-    flops: str
-    flops_with: str
-    seconds: str
-    seconds_with: str
-    works: str
-    """``yes``, or the error."""
-    turns: str = ''
-    """How often the model without and the one with K-Net were timed in turns; the shortest times are kept."""
-
-
 def try_algorithm(algorithm: Algorithm) -> Row:
-    """Train a step and predict, without and with K-Net."""
-    row = Row(algorithm.name, installed_distribution(), f'{algorithm.size[0]} x {algorithm.size[1]}', *[''] * 6, works='yes')
+    """Train a step and predict, without and with K-Net.
+
+    Returns:
+        A row of the CSV file; if something failed, without figures, and with the error as ``works``.
+    """
+    row = dict(algorithm=algorithm.name, distribution=installed_distribution(),
+               size=f'{algorithm.size[0]} x {algorithm.size[1]}')
     if algorithm.needs and not find_spec(algorithm.needs):
-        return replace(row, works=f'needs {algorithm.needs}')
+        return dict(row, works=f'needs {algorithm.needs}')
     try:
         stock = algorithm.config()
         models, costs = [], []
@@ -154,63 +144,60 @@ def try_algorithm(algorithm: Algorithm) -> Row:
             train_step(models[-1], algorithm.size)
             costs.append(measure(models[-1], algorithm.size))
             models[-1].zero_grad(set_to_none=True)
-        parameters, flops = ([f'{value:.2f}' for value in values] for values in (
-            [cost.parameters / 1e6 for cost in costs], [cost.flops / 1e9 for cost in costs]))
-        row = replace(row, parameters=parameters[0], parameters_with=parameters[1], flops=flops[0], flops_with=flops[1])
-        return timed(row, models, algorithm.size)
-    except Exception as error:  # whatever a host does wrong belongs in the table
-        return replace(row, works=f'{type(error).__name__}: {error}'.splitlines()[0][:200].replace('|', '/'))
-
-
-def time_algorithm(algorithm: Algorithm, row: Row) -> Row:
-    """Only predict, without and with K-Net in turns; the rest of the row stays."""
-    stock = algorithm.config()
-    return timed(row, [build_segmentor(cfg, algorithm.size) for cfg in (stock, attach(stock))], algorithm.size)
-
-
-def timed(row: Row, models: Sequence[BaseSegmentor], size: tuple[int, int]) -> Row:
-    """A row with the times of its two models."""
-    seconds = [f'{value:.3f}' for value in shortest_seconds(models, size, TURNS)]
-    return replace(row, seconds=seconds[0], seconds_with=seconds[1], turns=str(TURNS))
+        times = shortest_seconds(models, algorithm.size, TURNS)
+        for end, cost, seconds in zip(('', '_with'), costs, times, strict=True):
+            row |= {f'parameters{end}': f'{cost.parameters / 1e6:.2f}', f'flops{end}': f'{cost.flops / 1e9:.2f}',
+                    f'seconds{end}': f'{seconds:.3f}'}
+        return dict(row, works='yes', turns=str(TURNS))
+    except Exception as error:  # the table says what a host cannot do
+        return dict(row, works=f'{type(error).__name__}: {error}'.splitlines()[0][:200].replace('|', '/'))
 
 
 def read_rows() -> list[Row]:
-    """What is measured already."""
-    if not CSV.exists():
-        return []
+    """The rows that have been measured."""
     with CSV.open(newline='') as file:
-        return [Row(**row) for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
-def write_rows(rows: list[Row]) -> None:
-    """Write all rows; the file is whole at any time."""
-    draft = CSV.with_suffix('.tmp')
-    with draft.open('w', newline='') as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+def write_rows(rows: Iterable[Row]) -> None:
+    """Write all rows."""
+    with whole_file(CSV) as draft, draft.open('w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    draft.replace(CSV)
+        writer.writerows(rows)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown, a table for each generation."""
-    families = sorted({row.family for row in rows})
     lines = []
     for generation, algorithms in GENERATIONS.items():
         lines += [f'### {generation}', '', HEADER, '|---|---|---|---|---|---|---|']
         for algorithm in algorithms:
-            found = {row.family: row for row in rows if row.algorithm == algorithm.name}
-            if not found:
-                continue
-            row = next((row for row in found.values() if row.works == 'yes'), next(iter(found.values())))
-            works = ', '.join(f'{family}' if found[family].works == 'yes' else f'{family}: {found[family].works}'
-                              for family in families if family in found)
-            pairs = [f'{before} -> {after}' if before and after else before or '-' for before, after in (
-                (row.parameters, row.parameters_with), (row.flops, row.flops_with), (row.seconds, row.seconds_with))]
-            lines.append(f'| {algorithm.name} | [`{algorithm.attached.name}`](../configs/semantic/attached/'
-                         f'{algorithm.attached.name}) | {row.size} | ' + ' | '.join(pairs) + f' | {works} |')
+            found = [row for row in rows if row['algorithm'] == algorithm.name]
+            if found:
+                lines.append(table_line(algorithm, sorted(found, key=lambda row: row['distribution'])))
         lines.append('')
     return '\n'.join(lines)
+
+
+def table_line(algorithm: Algorithm, found: Sequence[Row]) -> str:
+    """A row of the table: the figures of the first distribution with which the algorithm works."""
+    row = next((row for row in found if row['works'] == 'yes'), found[0])
+    works = ', '.join(each['distribution'] if each['works'] == 'yes' else f'{each["distribution"]}: {each["works"]}'
+                      for each in found)
+    pairs = [f'{row[name]} -> {row[f"{name}_with"]}' if row.get(name) else '-'
+             for name in ('parameters', 'flops', 'seconds')]
+    config = f'[`{algorithm.attached.name}`](../configs/semantic/attached/{algorithm.attached.name})'
+    return f'| {algorithm.name} | {config} | {row["size"]} | {" | ".join(pairs)} | {works} |'
+
+
+def write_configs(algorithms: Iterable[Algorithm]) -> None:
+    """Write our config of each algorithm."""
+    ATTACHED.mkdir(exist_ok=True)
+    for algorithm in algorithms:
+        base = f'mmseg::{algorithm.stock}.py'
+        text = attached_text(base, load_source(base), plugin='../../_base_/plugin.py')
+        algorithm.attached.write_text(f'# {algorithm.name}, with K-Net.\n{text}')
 
 
 def main() -> None:
@@ -218,40 +205,22 @@ def main() -> None:
     algorithms = {algorithm.name: algorithm for generation in GENERATIONS.values() for algorithm in generation}
     parser = argparse.ArgumentParser(description='Try K-Net on every kind of decode head')
     parser.add_argument('--configs', action='store_true', help='only write configs/semantic/attached/')
-    parser.add_argument('--seconds', action='store_true', help='only time what works and was not timed in turns yet')
     parser.add_argument('--again', nargs='*', default=[], metavar='ALGORITHM', choices=[*algorithms],
-                        help='measure these once more; what did not work is tried again anyway')
+                        help='measure these again')
     args = parser.parse_args()
     if args.configs:
-        ATTACHED.mkdir(exist_ok=True)
-        for algorithm in algorithms.values():
-            base = f'mmseg::{algorithm.stock}.py'
-            text = attached_text(base, load_source(base), plugin='../../_base_/plugin.py')
-            algorithm.attached.write_text(f'# {algorithm.name}, with K-Net.\n{text}')
-        print(f'{len(algorithms)} configs in {ATTACHED}')
+        write_configs(algorithms.values())
         return
     torch.set_num_threads(1)
-    family = installed_distribution()
-    rows = read_rows()
-    for algorithm in algorithms.values():
-        index = next((i for i, row in enumerate(rows) if (row.algorithm, row.family) == (algorithm.name, family)), None)
-        old, again = None if index is None else rows[index], algorithm.name in args.again
-        if args.seconds:
-            if old is None or old.works != 'yes' or (old.turns == str(TURNS) and not again):
-                continue
-            row = time_algorithm(algorithm, old)
-        elif old is None or old.works != 'yes' or again:
-            row = try_algorithm(algorithm)
-        else:
-            continue
-        if index is None:
-            rows.append(row)
-        else:
-            rows[index] = row
-        gc.collect()
-        write_rows(rows)
-        print(row, flush=True)
-    replace_between(PAGE, BEGIN, END, table(rows))
+    rows = {(row['algorithm'], row['distribution']): row for row in read_rows()}
+    for name, algorithm in algorithms.items():
+        key = name, installed_distribution()
+        if name in args.again or key not in rows or rows[key]['works'] != 'yes':
+            rows[key] = try_algorithm(algorithm)
+            gc.collect()
+            write_rows(rows.values())
+            print(rows[key], flush=True)
+    replace_between(PAGE, BEGIN, END, table([*rows.values()]))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,14 @@
+"""What the benchmark measures: one module per mode."""
+
+from cases import detectors, post_processing, segmentors, stages, training
+from cases.mode import BEFORE, OURS, Measured, Mode
+
+__all__ = ['BEFORE', 'MODES', 'OURS', 'Measured', 'Mode']
+
+MODES = {
+    'stages': stages.MODE,
+    'post-processing': post_processing.MODE,
+    'training': training.MODE,
+    'detectors': detectors.MODE,
+    'segmentors': segmentors.MODE,
+}
