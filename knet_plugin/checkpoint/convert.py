@@ -29,7 +29,9 @@ class ConversionReport:
     def __str__(self) -> str:
         renamed = sum(source != target for source, target in self.mapped.items())
         lines = [f'{len(self.mapped)} weights, {renamed} of them renamed; {len(self.dropped)} dropped']
-        lines += [f'  dropped, {reason}: {key}' for key, reason in self.dropped.items()]
+        for reason in dict.fromkeys(self.dropped.values()):
+            keys = [key for key, why in self.dropped.items() if why == reason]
+            lines.append(f'  dropped, {reason}: {", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""}')
         return '\n'.join(lines)
 
 

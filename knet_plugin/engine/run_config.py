@@ -7,7 +7,7 @@ from knet_plugin.registry import SCOPE
 
 __all__ = ['add_run_parts']
 
-_HOOKS = ('FiniteInputHook', 'SafeLoadingHook')
+_HOOKS = (f'{SCOPE}.FiniteInputHook', f'{SCOPE}.SafeLoadingHook')
 _HOST_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', hooks.CheckpointHook)
 _DEFAULT_CHECKPOINT_HOOK = dict(type='CheckpointHook', interval=1)
 """What mmengine's runners add to a config without a checkpoint hook."""
@@ -24,8 +24,7 @@ def add_run_parts(cfg: Config) -> None:
     """
     custom = list(cfg.get('custom_hooks') or [])
     present = {hook['type'] for hook in custom if isinstance(hook, dict)}
-    custom += [dict(type=f'{SCOPE}.{name}') for name in _HOOKS if not present & {name, f'{SCOPE}.{name}'}]
-    cfg.custom_hooks = custom
+    cfg.custom_hooks = custom + [dict(type=name) for name in _HOOKS if name not in present]
 
     default = dict(cfg.get('default_hooks') or {})
     checkpoint = default.get('checkpoint', _DEFAULT_CHECKPOINT_HOOK)

@@ -26,7 +26,7 @@ def changed(**content) -> dict:
 def test_hooks_are_added_once():
     assert changed(custom_hooks=None)['custom_hooks'] == ADDED
     assert changed(custom_hooks=ADDED[1:])['custom_hooks'] == [ADDED[1], ADDED[0]]
-    own = [dict(type='FiniteInputHook'), dict(type='EMAHook')]
+    own = [ADDED[0], dict(type='EMAHook')]
     assert changed(custom_hooks=own)['custom_hooks'] == [*own, ADDED[1]]
 
 
