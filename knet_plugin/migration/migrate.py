@@ -54,7 +54,7 @@ def migrate_config(cfg: Config | dict[str, Any], report: Report | None = None) -
             message lists all of them.
     """
     report = Report() if report is None else report
-    source = Config(cfg).to_dict()
+    source = (cfg if isinstance(cfg, Config) else Config(cfg)).to_dict()
     model: Any = source.get('model') or {}
     heads = model.get('decode_head')
     if bare_type(model.get('type')) == 'KNet' and 'rpn_head' in model:
