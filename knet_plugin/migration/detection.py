@@ -71,7 +71,7 @@ def _initialisation(options: Options) -> None:
     published = dict(kernel_init_std=1, xavier_init_kernel=False, conv_normal_init=True)
     given = dict(kernel_init_std=0.01, xavier_init_kernel=False, conv_normal_init=False) | options.some(*published)
     if given != published:
-        options.report.by_hand(options.path, given, f'initialised like the published models ({published}); set init_cfg')
+        options.report.by_hand(options.path, given, f'{published} is used instead; set init_cfg')
 
 
 def detector_config(official: Any, report: Report, path: str = 'model') -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _iter_head_config(roi: Any, rpn: Any, report: Report, path: str) -> dict[str
             for name, (expected, default) in repeated.items():
                 if stage.get(name, default) != expected:
                     report.refuse(f'{where}.{name}', stage.get(name, default), f'{path}.rpn_head has {expected}')
-        head = dict(
+        head: dict[str, Any] = dict(
             type='knet_plugin.KernelIterHead', num_things_classes=things, num_stuff_classes=stuff,
             num_stages=num_stages, kernel_head=kernel_head,
             kernel_update_head=stages_config(given, num_stages, 'HardMask', report, options.at('mask_head')),

@@ -57,6 +57,7 @@ def migrate_config(cfg: Config | dict[str, Any], report: Report | None = None) -
     source = (cfg if isinstance(cfg, Config) else Config(cfg)).to_dict()
     model: Any = source.get('model') or {}
     heads = model.get('decode_head')
+    result: dict[str, Any]
     if bare_type(model.get('type')) == 'KNet' and 'rpn_head' in model:
         result = dict(default_scope='mmdet', model=detector_config(model, report))
     elif any(map(is_iterative_head, heads if isinstance(heads, list | tuple) else [heads])):

@@ -86,7 +86,9 @@ class Options:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        for name, value in self._left.items() if kind is None else ():
+        if kind is not None:
+            return
+        for name, value in self._left.items():
             if isinstance(value, Mapping) and name.endswith('act_cfg'):
                 value = {key: item for key, item in value.items() if key != 'inplace'}
             if name in UNUSED:

@@ -29,7 +29,8 @@ def loss_config(heads: Mapping[str, Mapping], report: Report) -> dict[str, Any]:
                 report.refuse(f'{path}.{name}', None, 'must be given')
             elif ours != next(iter(found.values())):
                 report.refuse(f'{path}.{name}', heads[path].get(name), f'must equal {next(iter(found))}.{name}')
-        criterion |= {name: ours for ours in found.values() if ours is not None}
+        if (ours := next(iter(found.values()), None)) is not None:
+            criterion[name] = ours
     return criterion
 
 
@@ -38,7 +39,7 @@ def _loss(official: Any, name: str, report: Report, path: str) -> dict[str, Any]
     with Options(official, path, report, *LOSS_OPTIONS) as options:
         if options.type == 'DiceLoss':
             options.only('use_sigmoid', True)
-        cfg = dict(type=f'mmdet.{options.type}') | options.some(*LOSS_OPTIONS.get(options.type, ()))
+        cfg: dict[str, Any] = dict(type=f'mmdet.{options.type}', **options.some(*LOSS_OPTIONS.get(options.type, ())))
     sigmoid = cfg.get('use_sigmoid', options.type != 'CrossEntropyLoss')
     if name != 'loss_rank' and not sigmoid:
         report.refuse(f'{path}.use_sigmoid', sigmoid, 'must be True')

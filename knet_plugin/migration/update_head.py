@@ -42,15 +42,17 @@ def update_head_config(official: Any, mask_activation: str, report: Report,
         channels = options.take('in_channels', 256)
         options.only('out_channels', channels, default=256)
         activation: dict[str, Any] = dict(type=f'knet_plugin.{mask_activation}')
+        classifier: dict[str, Any] | None = None
         if mask_activation == 'HardMask':
             kernel_size = options.take('conv_kernel_size', 3)
-            activation |= {'threshold': value for value in options.some('hard_mask_thr').values()}
+            if 'hard_mask_thr' in official:
+                activation['threshold'] = options.take('hard_mask_thr')
             classifier = dict(type='knet_plugin.KernelClassifier', num_classes=options.take('num_classes', 80),
                               num_fcs=options.take('num_cls_fcs', 1))
             # The head around it reads these.
             options.some(*LOSSES, 'num_thing_classes', 'num_stuff_classes', 'mask_upsample_stride')
         else:
-            kernel_size, classifier = options.take('conv_kernel_size', 1), None
+            kernel_size = options.take('conv_kernel_size', 1)
             options.drop('never read', 'num_classes', 'mask_upsample_stride', 'kernel_init')
         updater = updater_config(options.require('kernel_updator_cfg'), channels, report,
                                  options.at('kernel_updator_cfg'))

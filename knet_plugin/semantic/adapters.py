@@ -200,7 +200,7 @@ ADAPTERS: dict[type, Adapter | Refused] = {
 """Adapters by head class, valid for derived classes too. Register your own as ``ADAPTERS[MyHead] = MyAdapter()``."""
 
 
-def adapter_of(kind: type) -> Adapter | Refused:
+def adapter_of(kind: Any) -> Adapter | Refused:
     """The adapter of a head class: its own, that of the nearest base class, or a plain :class:`Adapter`."""
     base = next((base for base in kind.__mro__ if base in ADAPTERS), None)
     adapter = Adapter() if base is None else ADAPTERS[base]
@@ -210,7 +210,7 @@ def adapter_of(kind: type) -> Adapter | Refused:
         return Refused('it does not derive from mmseg\'s BaseDecodeHead')
     if kind.loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss):
         return Refused('it overrides loss; override loss_by_feat instead')
-    if base is not None and kind.loss_by_feat is not base.loss_by_feat:  # type: ignore[attr-defined]
+    if base is not None and kind.loss_by_feat is not base.loss_by_feat:
         return Refused(f'it overrides loss_by_feat of {base.__name__}; register an adapter for it in ADAPTERS')
     return adapter
 

@@ -1,5 +1,7 @@
 """Checks of label maps, which would otherwise end in an index error or a CUDA assertion."""
 
+from typing import Any
+
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
@@ -34,7 +36,7 @@ def check_labels(samples: list, head: BaseDecodeHead) -> None:
                          f'{image_name(samples[first], "seg_map_path")}; does the data set need reduce_zero_label?')
 
 
-def _padded_size(sample: object, first: object) -> tuple[int, int]:
+def _padded_size(sample: Any, first: Any) -> tuple[int, int]:
     """Height and width of an image in the batch; those of the first label map where the preprocessor notes none."""
     if 'padding_size' not in sample.metainfo:
         return tuple(first.gt_sem_seg.data.shape[-2:])

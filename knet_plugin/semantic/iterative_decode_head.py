@@ -110,7 +110,8 @@ class IterativeDecodeHead(BaseModule):
         Raises:
             TypeError: If the stock head does not call its classifier exactly once, or returns another map.
         """
-        self._calls = calls = []
+        calls: list[list[Tensor]] = []
+        self._calls = calls
         try:
             outputs = self(*inputs)
         finally:
