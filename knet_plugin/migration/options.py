@@ -1,110 +1,113 @@
-"""Reading foreign options so that none is overlooked, and saying what became of those that have no place here."""
+"""Reads the options of foreign configs so that none is overlooked, and reports those that have no counterpart."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ['MigrationError', 'Options', 'Remark', 'Report', 'bare_type']
+__all__ = ['MigrationError', 'Options', 'Report', 'bare_type']
+
+RELU = dict(type='ReLU')
+# Options with a single supported value, which is also their default, in whatever part they occur.
+FIXED = dict(act_cfg=RELU, ffn_act_cfg=RELU, out_act_cfg=RELU, conv_cfg=None, feat_gather_stride=1, hard_target=False,
+             ignore_label=255, kernel_init=False, mask_transform_stride=1, numerator_eps=0, post_assign=False,
+             recursive=False, semantic_fpn=True, use_mask=False, boundary_cost=None)
+# Options that the official code accepts but does not use in the parts that leave them over.
+UNUSED = {'att_dropout', 'feat_embed_only', 'feat_refine_stride', 'feat_transform_cfg', 'input_feat_shape', 'iou_thr',
+          'loss_cls', 'mask_assign_stride', 'mask_out_stride', 'mask_roi_extractor', 'mask_thr', 'merge_cls_scores',
+          'merge_stuff_thing', 'num_cls_fcs', 'num_heads', 'proposal_feature_channel', 'relative_coors',
+          'relative_coors_off', 'return_list', 'rpn', 'stuff_max_area', 'stuff_score_thr', 'test_cfg',
+          'thing_label_in_seg', 'train_cfg', 'with_embed'}
 
 
 class MigrationError(ValueError):
-    """A config has options that have no counterpart here. The message lists each with its path and value."""
-
-
-class Remark(NamedTuple):
-    """An option that is not in the result, and why; or one that somebody has to look at."""
-
-    path: str
-    value: Any
-    reason: str
-    by_hand: bool
-
-    def __str__(self) -> str:
-        value = repr(self.value)
-        if len(value) > 80:
-            value = f'{value[:77]}...'
-        return f'{"by hand" if self.by_hand else "dropped"}  {self.path}={value}: {self.reason}'
+    """A config cannot be migrated. The message lists every option in the way with its path and value."""
 
 
 class Report:
-    """What a migration left out, and what stands in its way."""
+    """What a migration leaves out (``remarks``), and what prevents it (``problems``)."""
 
     def __init__(self) -> None:
-        self.remarks: list[Remark] = []
+        self.remarks: list[str] = []
         self.problems: list[str] = []
 
     def drop(self, path: str, value: Any, reason: str) -> None:
-        """Note an option that has no effect, or none any more."""
-        self.remarks.append(Remark(path, value, reason, by_hand=False))
+        """Note an option without effect."""
+        self.remarks.append(f'dropped  {path}={_short(value)}: {reason}')
 
     def by_hand(self, path: str, value: Any, reason: str) -> None:
-        """Note an option that nobody but the user can translate. The rest goes on without it."""
-        self.remarks.append(Remark(path, value, reason, by_hand=True))
+        """Note an option that the user must translate."""
+        self.remarks.append(f'by hand  {path}={_short(value)}: {reason}')
 
     def refuse(self, path: str, value: Any, reason: str) -> None:
-        """Note an option without which the result would be another model. :meth:`check` raises it."""
+        """Note an option without which the result would be another model; :meth:`check` raises it."""
         self.problems.append(f'{path}={value!r}: {reason}')
 
     def check(self) -> None:
-        """Stop where something was refused.
+        """Raise what was refused.
 
         Raises:
-            MigrationError: Something was; the message lists all of it.
+            MigrationError: If anything was.
         """
         if self.problems:
             raise MigrationError('the config cannot be migrated:\n  ' + '\n  '.join(self.problems))
 
     def lines(self) -> list[str]:
-        """A line for each remark; what several stages have in common is said once, as ``[*]``."""
-        merged = [remark._replace(path=re.sub(r'\[\d+\]', '[*]', remark.path)) for remark in self.remarks]
-        lines = [str(remark) for remark in sorted(merged, key=lambda remark: not remark.by_hand)]
-        return list(dict.fromkeys(lines))
+        """The remarks, by hand first. Those that several stages share are merged (``[*]``)."""
+        return sorted(dict.fromkeys(re.sub(r'\[\d+\]', '[*]', remark, count=1) for remark in self.remarks),
+                      key=lambda line: line.startswith('dropped'))
 
 
 class Options:
-    """The options of one foreign dict, each of which has to be taken before the ``with`` block ends.
+    """The options of one foreign dict. Those that are left at the end of the ``with`` block are unused or refused.
 
     Args:
-        cfg: The dict; it is not changed.
-        path: Where it is in the config, for messages.
-        report: Where to say what is left.
+        cfg: The dict. It is not changed.
+        path: Its place in the config, for messages.
+        report: Receives what is dropped or refused.
+        types: The supported types, without scope. None: the dict has no ``type``.
 
     Raises:
-        MigrationError: If ``cfg`` is no dict.
+        MigrationError: If ``cfg`` is not a dict.
     """
 
-    def __init__(self, cfg: Any, path: str, report: Report) -> None:
+    def __init__(self, cfg: Any, path: str, report: Report, *types: str) -> None:
         if not isinstance(cfg, Mapping):
             raise MigrationError(f'{path} must be a dict, got {cfg!r}')
         self._left = dict(cfg)
         self.path = path
         self.report = report
+        self.type = bare_type(self._left.pop('type', None)) if types else ''
+        if types and self.type not in types:
+            report.refuse(self.at('type'), self.type, f'only {" or ".join(types)} is supported')
 
     def __enter__(self) -> Options:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        if kind is None:
-            for name, value in self._left.items():
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None:
+            return
+        for name, value in self._left.items():
+            if isinstance(value, Mapping) and name.endswith('act_cfg'):
+                value = {key: item for key, item in value.items() if key != 'inplace'}
+            if name in UNUSED:
+                self.report.drop(self.at(name), value, 'never read')
+            elif name not in FIXED:
                 self.report.refuse(self.at(name), value, 'unknown option')
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._left
+            elif value != FIXED[name]:
+                self.report.refuse(self.at(name), value, f'only {FIXED[name]!r} is supported')
 
     def at(self, name: str) -> str:
         """The full path of an option."""
-        return f'{self.path}.{name}' if self.path else name
+        return f'{self.path}.{name}'
 
     def take(self, name: str, default: Any = None) -> Any:
-        """An option's value, which the caller translates; ``default`` is that of the foreign code."""
+        """The value of an option, or the foreign code's default."""
         return self._left.pop(name, default)
 
     def require(self, name: str) -> Any:
-        """The value of an option that has no default.
+        """The value of an option.
 
         Raises:
             MigrationError: If it is missing.
@@ -114,53 +117,31 @@ class Options:
         return self._left.pop(name)
 
     def some(self, *names: str) -> dict[str, Any]:
-        """Those of the options that are given; their names and defaults are the same here."""
+        """The given ones of some options, which have the same names and defaults here."""
         return {name: self._left.pop(name) for name in names if name in self._left}
 
-    @property
-    def names(self) -> list[str]:
-        """What is left."""
-        return list(self._left)
+    def drop(self, reason: str, *names: str) -> None:
+        """Leave out options without effect."""
+        for name, value in self.some(*names).items():
+            self.report.drop(self.at(name), value, reason)
 
-    def rest(self) -> dict[str, Any]:
-        """All that is left, unchanged: options of the hosts, which are the same for them."""
-        left, self._left = self._left, {}
-        return left
+    def only(self, name: str, *supported: Any, **default: Any) -> Any:
+        """Take an option, and refuse other values than the supported ones.
 
-    def drop(self, names: Iterable[str], reason: str) -> None:
-        """Leave options out that have no effect."""
-        for name in names:
-            if name in self._left:
-                self.report.drop(self.at(name), self._left.pop(name), reason)
-
-    def by_hand(self, names: Iterable[str], reason: str) -> None:
-        """Leave options out that the user has to translate."""
-        for name in names:
-            if name in self._left:
-                self.report.by_hand(self.at(name), self._left.pop(name), reason)
-
-    def only(self, name: str, supported: Any, reason: str, default: Any = None) -> None:
-        """Accept a single value of an option, given or by default; it needs no place in the result."""
-        value = self._left.pop(name, supported if default is None else default)
-        if value != supported:
-            self.report.refuse(self.at(name), value, reason)
-
-    def only_relu(self, *names: str) -> None:
-        """Accept activations that are ReLU; whether they work in place makes no difference to the result."""
-        for name in names:
-            value = self._left.pop(name, dict(type='ReLU'))
-            if not isinstance(value, Mapping) or value.get('type') != 'ReLU' or value.keys() - {'type', 'inplace'}:
-                self.report.refuse(self.at(name), value, 'only ReLU is supported')
-
-    def only_type(self, *supported: str) -> str:
-        """Accept some types, with or without a scope; returns the bare name."""
-        given = self.require('type')
-        name = bare_type(given)
-        if name not in supported:
-            self.report.refuse(self.at('type'), given, f'only {" or ".join(supported)} is supported')
-        return name
+        ``default`` is the foreign code's, if it is not the first of them.
+        """
+        value = self._left.pop(name, default.get('default', supported[0]))
+        if value not in supported:
+            self.report.refuse(self.at(name), value, f'only {" or ".join(map(repr, supported))} is supported')
+        return value
 
 
 def bare_type(given: Any) -> str:
-    """A registered name without its scope; the name of a class."""
+    """A registered name without its scope, or the name of a class."""
     return given.rpartition('.')[2] if isinstance(given, str) else getattr(given, '__name__', str(given))
+
+
+def _short(value: Any) -> str:
+    """A value as source, cut after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'

@@ -1,14 +1,16 @@
-"""Configs of the official release, as dicts: the goldens' models at the published sizes, with data and schedule."""
+"""Configs of the official release, as dicts: the goldens' models at the published sizes."""
 
-import copy
 import json
 from typing import Any
 
 from golden import FOLDERS
 
-NORMALIZE = dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 PUBLISHED = dict(in_channels=256, out_channels=256, feat_channels=256, proposal_feature_channel=256, num_feats=128,
                  num_groups=32, num_heads=8, feedforward_channels=2048, num_proposals=100, max_per_img=100)
+# The other sections of such a file, in short.
+RUN = dict(custom_imports=dict(imports=['knet'], allow_failed_imports=False), data=dict(samples_per_gpu=2),
+           optimizer=dict(type='AdamW', lr=0.0001), lr_config=dict(policy='step', step=[8, 11]),
+           runner=dict(type='EpochBasedRunner', max_epochs=12), log_level='INFO')
 OFFICIAL_DEFAULTS = dict(num_thing_classes=80, num_stuff_classes=53)  # the release's files leave these unsaid
 
 DETECTORS = [f'knet_s3_{name}_coco{task}' for task in ('', '-panoptic')
@@ -21,7 +23,7 @@ SEGMENTORS = [f'knet_s3_{name}_ade20k' for name in (
 
 def official_config(name: str) -> dict[str, Any]:
     """One of the 16 published configs, in the language of mmdet 2 or mmseg 0.x."""
-    return _detector(name) if name in DETECTORS else _segmentor(name)
+    return dict(model=_detector(name) if name in DETECTORS else _segmentor(name), **RUN)
 
 
 def _golden_config(name: str) -> dict[str, Any]:
@@ -57,62 +59,7 @@ def _detector(name: str) -> dict[str, Any]:
             init_cfg=dict(type='Pretrained', checkpoint='https://github.com/SwinTransformer/storage/releases/download/'
                           'v1.0.0/swin_large_patch4_window7_224_22k.pth'))
         model['neck']['in_channels'] = [192, 384, 768, 1536]
-    multi_scale = '3x' in name
-    return dict(
-        model=model,
-        custom_imports=dict(imports=['knet.det.knet', 'knet.kernel_updator'], allow_failed_imports=False),
-        num_stages=3, data_root='data/coco/', **_coco(panoptic, multi_scale),
-        optimizer=dict(type='AdamW', lr=0.0001, weight_decay=0.05,
-                       paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.25)})),
-        optimizer_config=dict(grad_clip=dict(max_norm=1, norm_type=2)),
-        lr_config=dict(policy='step', warmup='linear', warmup_iters=1000, warmup_ratio=0.001,
-                       step=[9, 11] if multi_scale else [8, 11]),
-        runner=dict(type='EpochBasedRunner', max_epochs=12), **_runtime(dict(interval=1)))
-
-
-def _runtime(checkpoint: dict) -> dict[str, Any]:
-    return dict(checkpoint_config=checkpoint, log_config=dict(interval=50, hooks=[dict(type='TextLoggerHook')]),
-                dist_params=dict(backend='nccl'), log_level='INFO', load_from=None, resume_from=None,
-                workflow=[('train', 1)])
-
-
-def _coco(panoptic: bool, multi_scale: bool) -> dict[str, Any]:
-    load = (dict(type='LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True) if panoptic else
-            dict(type='LoadAnnotations', with_bbox=True, with_mask=True))
-    resize = (dict(img_scale=[(1333, 640), (1333, 800)], multiscale_mode='range') if multi_scale else
-              dict(img_scale=(1333, 800)))
-    keys = ['img', 'gt_bboxes', 'gt_labels', 'gt_masks'] + ['gt_semantic_seg'] * panoptic
-    train_pipeline = [
-        dict(type='LoadImageFromFile'), load, dict(type='Resize', **resize, keep_ratio=True),
-        dict(type='RandomFlip', flip_ratio=0.5), NORMALIZE, dict(type='Pad', size_divisor=32),
-        dict(type='DefaultFormatBundle'), dict(type='Collect', keys=keys)
-    ]
-    test_pipeline = _test_pipeline((1333, 800), [dict(type='Pad', size_divisor=32)])
-
-    def dataset(split: str, pipeline: list) -> dict[str, Any]:
-        kind = 'panoptic' if panoptic else 'instances'
-        folders = dict(img_prefix=f'data/coco/{split}2017/')
-        if panoptic:
-            folders['seg_prefix'] = f'data/coco/annotations/panoptic_{split}2017/'
-        return dict(type='CocoPanopticDataset' if panoptic else 'CocoDataset', pipeline=pipeline,
-                    ann_file=f'data/coco/annotations/{kind}_{split}2017.json', **folders)
-
-    train = dataset('train', train_pipeline)
-    return dict(
-        data=dict(samples_per_gpu=2, workers_per_gpu=2, val=dataset('val', test_pipeline),
-                  test=dataset('val', test_pipeline),
-                  train=dict(type='RepeatDataset', times=3, dataset=train) if multi_scale else train),
-        evaluation=dict(interval=1, metric=['pq'] if panoptic else ['segm']))
-
-
-def _test_pipeline(scale: tuple[int, int], pad: list[dict]) -> list[dict]:
-    return [
-        dict(type='LoadImageFromFile'),
-        dict(type='MultiScaleFlipAug', img_scale=scale, flip=False, transforms=[
-            dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), NORMALIZE, *pad,
-            dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])
-        ])
-    ]
+    return model
 
 
 def _segmentor(name: str) -> dict[str, Any]:
@@ -135,7 +82,7 @@ def _segmentor(name: str) -> dict[str, Any]:
         type='ResNetV1c', depth=50, num_stages=4, out_indices=(0, 1, 2, 3), norm_cfg=norm, norm_eval=False,
         dilations=(1, 1, 2, 4) if dilated else (1, 1, 1, 1), strides=(1, 2, 1, 1) if dilated else (1, 2, 2, 2),
         style='pytorch', contract_dilation=True)
-    pretrained, optimizer = 'open-mmlab://resnet50_v1c', dict(type='AdamW', lr=0.0001, weight_decay=0.0005)
+    pretrained = 'open-mmlab://resnet50_v1c'
     if 'swin' in name:
         large = 'swin-l' in name
         width = 192 if large else 96
@@ -146,41 +93,11 @@ def _segmentor(name: str) -> dict[str, Any]:
             num_heads=[width // 32 * 2**i for i in range(4)], window_size=7, mlp_ratio=4., qkv_bias=True, qk_scale=None,
             drop_rate=0., attn_drop_rate=0., drop_path_rate=0.4 if '640' in name else 0.3, ape=False, patch_norm=True,
             out_indices=(0, 1, 2, 3), use_checkpoint=False)
-        optimizer.update(lr=0.00006, betas=(0.9, 0.999), paramwise_cfg=dict(custom_keys={
-            key: dict(decay_mult=0.) for key in ('absolute_pos_embed', 'relative_position_bias_table', 'norm')}))
     if method == 'upernet':
         generator['in_channels'] = widths
     auxiliary = dict(
         type='FCNHead', in_channels=widths[2], in_index=2, channels=256, num_convs=1, concat_input=False,
         dropout_ratio=0.1, num_classes=150, norm_cfg=norm, align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4))
-    return dict(
-        model=dict(type='EncoderDecoder', pretrained=pretrained, backbone=backbone, decode_head=head,
-                   auxiliary_head=auxiliary, train_cfg=dict(), test_cfg=dict(mode='whole')),
-        custom_imports=dict(imports=['knet.seg.iter_decode_head', 'swin.swin_transformer'],
-                            allow_failed_imports=False),
-        norm_cfg=norm, **_ade(640 if '640' in name else 512), optimizer=optimizer,
-        optimizer_config=dict(grad_clip=dict(max_norm=1, norm_type=2)),
-        lr_config=dict(policy='step', warmup='linear', warmup_iters=1000, warmup_ratio=0.001, step=[60000, 72000],
-                       by_epoch=False),
-        runner=dict(type='IterBasedRunner', max_iters=80000), cudnn_benchmark=True,
-        **_runtime(dict(by_epoch=False, interval=8000)))
-
-
-def _ade(crop: int) -> dict[str, Any]:
-    train_pipeline = [
-        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True),
-        dict(type='Resize', img_scale=(2048, crop), ratio_range=(0.5, 2.0)),
-        dict(type='RandomCrop', crop_size=(crop, crop), cat_max_ratio=0.75), dict(type='RandomFlip', prob=0.5),
-        dict(type='PhotoMetricDistortion'), NORMALIZE,
-        dict(type='Pad', size=(crop, crop), pad_val=0, seg_pad_val=255), dict(type='DefaultFormatBundle'),
-        dict(type='Collect', keys=['img', 'gt_semantic_seg'])
-    ]
-    common = dict(type='ADE20KDataset', data_root='data/ade/ADEChallengeData2016')
-    validation = dict(common, img_dir='images/validation', ann_dir='annotations/validation',
-                      pipeline=_test_pipeline((2048, crop), []))
-    return dict(
-        data=dict(samples_per_gpu=2, workers_per_gpu=2, val=validation, test=copy.deepcopy(validation),
-                  train=dict(common, img_dir='images/training', ann_dir='annotations/training',
-                             pipeline=train_pipeline)),
-        evaluation=dict(interval=8000, metric='mIoU'))
+    return dict(type='EncoderDecoder', pretrained=pretrained, backbone=backbone, decode_head=head,
+                auxiliary_head=auxiliary, train_cfg=dict(), test_cfg=dict(mode='whole'))

@@ -8,12 +8,12 @@ from pathlib import Path
 import mmseg
 import pytest
 import torch
-from golden import FOLDERS, Golden, build
+from golden import FOLDERS
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS as MMSEG_MODELS
-from official_configs import DETECTORS, SEGMENTORS, official_config
-from test_configs import DETECTION, SEMANTIC, build_model, learning_rate_drops, official_weights
+from official_configs import DETECTORS, RUN, SEGMENTORS, official_config
+from test_configs import DETECTION, SEMANTIC, build_model, official_weights
 
 from knet_plugin.checkpoint import from_official
 from knet_plugin.cli import resolve_config, resolve_tool
@@ -47,10 +47,6 @@ def without_pretrained(cfg):
     model.pop('pretrained', None)
     model.backbone.pop('init_cfg', None)
     return Config(dict(model=model, default_scope=cfg.default_scope))
-
-
-def test_there_are_seven_stock_configs():
-    assert len(STOCK) == 7
 
 
 @pytest.mark.parametrize('name', slow(STOCK, [name for name in STOCK if 'swin-l' in name]))
@@ -99,24 +95,19 @@ def test_an_official_config_becomes_the_published_model(name):
     report = Report()
     cfg = migrate_config(official, report)
     assert official == before
+    assert cfg.keys() == {'model', 'default_scope', 'custom_imports'}
+    assert cfg.custom_imports.imports == ['knet_plugin']
     model = build_model(without_pretrained(cfg))
     from_official(official_weights(name), model)
     published = Config.fromfile(resolve_config(PUBLISHED[name]))
-    assert described(model) == described(build_model(without_pretrained(published)))
-    for key in ('type', 'data_preprocessor', 'neck', 'auxiliary_head', 'test_cfg'):
-        expected, actual = (plain(config.model.get(key)) for config in (published, cfg))
-        if key == 'neck' and expected:  # what FPN has by default, and what four levels do not need
-            actual = {option: actual[option] for option in expected}
-        elif key == 'test_cfg' and name in DETECTORS:
-            actual = {option: actual.get(option) for option in expected}
-        elif key == 'auxiliary_head':
-            expected = {option: expected[option] for option in actual or {}} or None
-        assert actual == expected, key
-    check_run(cfg, published, name)
-    assert cfg.custom_imports.imports == ['knet_plugin']
-    expected = {'model.pretrained'} if name in SEGMENTORS and 'swin' in name else {
-        'val_evaluator[1].ann_file'} if name.endswith('panoptic') else set()
-    assert {remark.path for remark in report.remarks if remark.by_hand} == expected
+    ours, expected = (described(each) for each in (model, build_model(without_pretrained(published))))
+    for modules, _ in (ours, expected):
+        modules.pop('data_preprocessor')
+        modules.get('neck', ({}, {}))[1].pop('add_extra_convs', None)  # four levels need no extra ones
+    assert ours == expected
+    by_hand = {line.split()[2].partition('=')[0] for line in report.lines() if line.startswith('by hand')}
+    swin = {'model.pretrained'} if name in SEGMENTORS and 'swin' in name else set()
+    assert by_hand == {*RUN, 'model.data_preprocessor'} | swin
 
 
 def plain(value):
@@ -126,58 +117,11 @@ def plain(value):
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def check_run(cfg, published, name):
-    """Data and schedule are those of the published config."""
-    for key in ('optim_wrapper', 'train_cfg', 'val_cfg', 'test_cfg', 'default_scope', 'custom_hooks'):
-        actual, expected = plain(cfg.get(key)), plain(published.get(key))
-        if key == 'optim_wrapper':
-            actual['optimizer'].pop('betas', None)
-            expected['optimizer'].pop('betas', None)
-        assert actual == expected, key
-    if name in SEGMENTORS:
-        assert set(learning_rate_drops(cfg)) == {60_000, 72_000}
-    else:
-        assert cfg.param_scheduler == published.param_scheduler
-    for split in ('train', 'val', 'test'):
-        actual, expected = (plain(config[f'{split}_dataloader']) for config in (cfg, published))
-        for loader in (actual, expected):
-            dataset = loader['dataset'].get('dataset', loader['dataset'])
-            dataset.pop('backend_args', None)
-            for transform in dataset['pipeline']:
-                transform.pop('backend_args', None)
-                if transform['type'] == 'knet_plugin.LoadPanopticAnnotations':
-                    for option in ('with_bbox', 'with_mask', 'with_seg'):  # the defaults
-                        assert transform.pop(option, True)
-            if split != 'train':
-                loader.pop('drop_last', None)
-                loader.pop('num_workers')
-        assert actual == expected, split
-    actual, expected = plain(cfg.val_evaluator), plain(published.val_evaluator)
-    if name in DETECTORS:
-        for metric in actual if isinstance(actual, list) else [actual]:
-            metric.pop('metric', None)
-        for metric in expected if isinstance(expected, list) else [expected]:
-            for option in ('metric', 'backend_args', 'format_only'):
-                metric.pop(option, None)
-    assert actual == expected
-
-
-@pytest.mark.parametrize('name', ['knet_s3_r50_fpn_ms-3x_coco', 'knet_s3_r50_fpn_1x_coco-panoptic',
-                                  'knet_s3_fcn_r50-d8_80k_adamw_ade20k'])
+@pytest.mark.parametrize('name', ['knet_s3_r50_fpn_1x_coco-panoptic', 'knet_s3_fcn_r50-d8_80k_adamw_ade20k'])
 def test_a_migrated_file_is_a_config(name, tmp_path):
-    """Written and read again, it is the same, and its pipelines are built."""
     cfg = migrate_config(official_config(name))
     cfg.dump(tmp_path / 'migrated.py')
-    read = Config.fromfile(tmp_path / 'migrated.py')
-    assert read.to_dict() == cfg.to_dict()
-    init_default_scope(read.default_scope)
-    with DefaultScope.overwrite_default_scope(read.default_scope):
-        for split in ('train', 'val'):
-            dataset = read[f'{split}_dataloader'].dataset
-            dataset = dataset.get('dataset', dataset)
-            assert DATASETS.get(f'{read.default_scope}.{dataset.type}') is not None
-            for transform in dataset.pipeline:
-                TRANSFORMS.build(transform)
+    assert Config.fromfile(tmp_path / 'migrated.py').to_dict() == cfg.to_dict()
 
 
 def changed(path, value, name='knet_s3_r50_fpn_1x_coco-panoptic'):
@@ -195,7 +139,7 @@ def changed(path, value, name='knet_s3_r50_fpn_1x_coco-panoptic'):
 @pytest.mark.parametrize('path', [
     'model.foo', 'model.rpn_head.foo', 'model.rpn_head.localization_fpn.foo', 'model.roi_head.foo',
     'model.roi_head.mask_head[0].foo', 'model.roi_head.mask_head[2].kernel_updator_cfg.foo',
-    'model.roi_head.mask_head[1].feat_transform_cfg.foo', 'model.rpn_head.loss_seg.foo', 'model.train_cfg.foo',
+    'model.rpn_head.loss_seg.foo', 'model.train_cfg.foo',
     'model.train_cfg.rcnn[1].assigner.dice_cost.foo', 'model.test_cfg.rcnn.foo',
     'model.test_cfg.rcnn.merge_stuff_thing.foo'
 ])
@@ -215,8 +159,8 @@ def test_unknown_options_are_errors(path):
     ('model.roi_head.mask_head[0].feat_gather_stride', 2), ('model.roi_head.mask_head[0].act_cfg', dict(type='GELU')),
     ('model.roi_head.mask_head[0].kernel_updator_cfg.norm_cfg', dict(type='BN')),
     ('model.roi_head.mask_head[0].kernel_updator_cfg.feat_channels', 64),
-    ('model.roi_head.mask_head[0].feat_transform_cfg.kernel_size', 3),
-    ('model.roi_head.mask_head[0].feat_transform_cfg.act_cfg', dict(type='ReLU')),
+    ('model.roi_head.mask_head[0].feat_transform_cfg', dict(conv_cfg=dict(type='Conv2d'))),
+    ('model.roi_head.mask_head[0].mask_transform_stride', 2),
     ('model.roi_head.mask_head[1].loss_dice.loss_weight', 3.0), ('model.roi_head.mask_head[1].loss_rank', None),
     ('model.roi_head.mask_head[0].loss_mask.use_mask', True), ('model.roi_head.mask_head[2].kernel_init', True),
     ('model.roi_head.stage_loss_weights', [1, 1]), ('model.train_cfg.rcnn[0].pos_weight', 3),
@@ -233,7 +177,7 @@ def test_unsupported_values_are_errors(path, value):
 def test_larger_kernels_have_no_channel_groups():
     cfg = changed('model.roi_head.mask_head[0].conv_kernel_size', 3)
     cfg['model']['roi_head']['mask_head'][0]['kernel_updator_cfg'].update(in_channels=128, feat_channels=128)
-    with pytest.raises(MigrationError, match=r'mask_head\[0\]\.conv_kernel_size=3: channel groups .* 1 x 1 kernels'):
+    with pytest.raises(MigrationError, match=r'mask_head\[0\]\.conv_kernel_size=3: .*in_channels=128'):
         migrate_config(cfg)
 
 
@@ -241,59 +185,27 @@ def test_larger_kernels_have_no_channel_groups():
     'model.test_cfg.rcnn.merge_stuff_thing.iou_thr', 'model.test_cfg.rcnn.merge_stuff_thing.stuff_max_area',
     'model.test_cfg.rcnn.stuff_score_thr', 'model.roi_head.merge_cls_scores', 'model.roi_head.thing_label_in_seg',
     'model.roi_head.mask_head[0].mask_out_stride', 'model.rpn_head.mask_out_stride',
-    'model.train_cfg.rpn.pos_weight'])
+    'model.roi_head.mask_head[0].relative_coors'])
 def test_options_without_effect_are_reported(path):
     report = Report()
     migrate_config(changed(path, 7), report)
-    assert [remark for remark in report.remarks if remark.path == path and remark.value == 7 and not remark.by_hand]
     assert any(line.startswith(f'dropped  {path.replace("[0]", "[*]")}=7: ') for line in report.lines())
-
-
-def test_what_needs_a_human_is_reported_and_the_rest_goes_on():
-    cfg = changed('lr_config.policy', 'CosineAnnealing')
-    cfg['data']['train']['pipeline'].insert(2, dict(type='Albu', transforms=[]))
-    cfg['data']['train']['pipeline'][0]['file_client_args'] = dict(backend='memcached')
-    cfg['custom_hooks'] = [dict(type='NumClassCheckHook'), dict(type='Mine')]
-    cfg['custom_imports']['imports'].append('mine')
-    report = Report()
-    ours = migrate_config(cfg, report)
-    assert {remark.path for remark in report.remarks if remark.by_hand} == {
-        'lr_config', 'data.train.pipeline[2]', 'data.train.pipeline[0].file_client_args', 'custom_hooks[1]',
-        'val_evaluator[1].ann_file'}
-    assert ours.custom_imports.imports == ['knet_plugin', 'mine']
-    assert [scheduler.type for scheduler in ours.param_scheduler] == ['LinearLR']
-    assert ours.train_dataloader.dataset.pipeline[2].type == 'Albu'
-
-
-def test_names_of_parameters_follow():
-    cfg = changed('optimizer.paramwise_cfg', dict(custom_keys={
-        'roi_head.mask_head': dict(lr_mult=2.), 'rpn_head': dict(lr_mult=3.), 'backbone': dict(lr_mult=0.1)}))
-    assert migrate_config(cfg).optim_wrapper.paramwise_cfg.custom_keys.to_dict() == {
-        'panoptic_head.kernel_update_head': dict(lr_mult=2.), 'panoptic_head.kernel_head': dict(lr_mult=3.),
-        'backbone': dict(lr_mult=0.1)}
 
 
 @pytest.mark.parametrize('options', [dict(kernel_init_std=0.01), dict(xavier_init_kernel=True),
                                      dict(conv_normal_init=False)])
-def test_other_initialisations(options):
-    cfg = copy.deepcopy(Golden('knet_instance_trained').config)
-    cfg['rpn_head'].update(options)
-    ours = migrate_config(dict(model=cfg)).model.panoptic_head
-    torch.manual_seed(0)
-    head = build(ours)
-    head.init_weights()
-    kernels, convs = head.kernel_head.init_kernels.weight, head.kernel_head.loc_convs[0].conv.weight
-    bound = (6 / (32 + 12)) ** 0.5
-    expected = options.get('kernel_init_std', bound / 3**0.5 if 'xavier_init_kernel' in options else 1)
-    assert kernels.std().item() == pytest.approx(expected, rel=0.2)
-    assert (convs.std().item() < 0.02) is options.get('conv_normal_init', True)
-    torch.testing.assert_close(head.kernel_head.conv_seg.bias, torch.full((6, ), -4.59512))
+def test_other_initialisations_are_left_to_the_user(options):
+    cfg = official_config('knet_s3_r50_fpn_1x_coco')
+    cfg['model']['rpn_head'].update(options)
+    report = Report()
+    migrate_config(cfg, report)
+    assert any(line.startswith('by hand  model.rpn_head=') and 'init_cfg' in line for line in report.lines())
 
 
 @pytest.mark.parametrize('model, message', [
-    (dict(type='MaskRCNN', backbone=dict()), 'there is no K-Net to migrate.*MaskRCNN'),
-    (dict(type='EncoderDecoder', decode_head=dict(type='knet_plugin.IterativeDecodeHead')), 'no K-Net to migrate'),
-    (None, 'model must be a dict')
+    (dict(type='MaskRCNN', backbone=dict()), "model.type='MaskRCNN'"),
+    (dict(type='EncoderDecoder', decode_head=dict(type='knet_plugin.IterativeDecodeHead')), 'EncoderDecoder'),
+    (None, 'model.type=None')
 ])
 def test_other_models_are_refused(model, message):
     with pytest.raises(MigrationError, match=message):
@@ -309,13 +221,6 @@ def test_imports_of_a_stock_config(given, expected):
     assert migrate_config(source).custom_imports.imports == expected
 
 
-def test_imports_of_another_form():
-    source = load_source(f'mmseg::knet/{STOCK[0]}.py')
-    source.custom_imports = 'mine'
-    with pytest.raises(ValueError, match="custom_imports='mine'"):
-        migrate_config(source)
-
-
 def test_tool(tmp_path, monkeypatch, capsys):
     def run(source, out):
         monkeypatch.setattr(sys, 'argv', ['migrate_config', str(source), '-o', str(out)])
@@ -324,23 +229,19 @@ def test_tool(tmp_path, monkeypatch, capsys):
     source, out = tmp_path / 'official.py', tmp_path / 'new/ours.py'
     Config(official_config('knet_s3_r50_fpn_1x_coco-panoptic')).dump(source)
     run(source, out)
-    assert 'dropped  model.test_cfg.rcnn.merge_stuff_thing.iou_thr=0.5: never read' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'dropped  model.test_cfg.rcnn.merge_stuff_thing.iou_thr=0.5: ' in printed
+    assert 'by hand  optimizer=' in printed
     assert Config.fromfile(out).model.type == 'knet_plugin.KNet'
     run('mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512', tmp_path / 'stock.py')
     assert Config.fromfile(tmp_path / 'stock.py').model.decode_head.type == 'knet_plugin.IterativeDecodeHead'
-    with pytest.raises(SystemExit, match='exists already'):
-        run(source, out)
-    with pytest.raises(SystemExit, match='there is no config'):
-        run(tmp_path / 'other.py', tmp_path / 'more.py')
-    with pytest.raises(SystemExit, match='there is no K-Net to migrate'):
-        run(out, tmp_path / 'more.py')
     (tmp_path / 'broken.py').write_text('model = (')
-    with pytest.raises(SystemExit, match='broken.py cannot be read: SyntaxError'):
-        run(tmp_path / 'broken.py', tmp_path / 'more.py')
-    with pytest.raises(SystemExit, match='must end in .py'):
-        run(source, tmp_path / 'more.json')
-    with pytest.raises(SystemExit, match='cannot be written'):
-        run(source, source / 'more.py')
+    for given, new, message in ((source, out, 'exists already'), (source, tmp_path / 'x.json', '.json'),
+                                (tmp_path / 'other.py', tmp_path / 'x.py', 'other.py'),
+                                (out, tmp_path / 'x.py', "model.type='knet_plugin.KNet'"),
+                                (tmp_path / 'broken.py', tmp_path / 'x.py', 'broken.py cannot be read: SyntaxError')):
+        with pytest.raises(SystemExit, match=message):
+            run(given, new)
 
 
 def test_official_keys_are_complete():

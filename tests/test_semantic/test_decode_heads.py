@@ -8,6 +8,7 @@ import copy
 import runpy
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -18,15 +19,16 @@ from torch.nn.functional import normalize
 
 from knet_plugin import attach
 from knet_plugin.checkpoint import to_official
-from knet_plugin.cli import resolve_tool
 from knet_plugin.migration import load_source
 from knet_plugin.semantic import IterativeDecodeHead
 from knet_plugin.semantic.attach import attached_text
 from knet_plugin.semantic.smoke_test import build_segmentor, dummy_batch
 
-TOOL = runpy.run_path(str(resolve_tool('decode_heads')))
+TOOL = runpy.run_path(str(Path(__file__).parents[2] / 'benchmarks/decode_heads.py'))
 ALGORITHMS = {algorithm.name: algorithm for generation in TOOL['GENERATIONS'].values() for algorithm in generation}
 SIZES = {'LR-ASPP': (400, 400), 'Segmenter': (64, 96)}  # one that is no square, for the order of its patches
+# How often a training step with three stages calls each of a head's loss functions.
+CALLS = {'FCN': [4], 'DANet': [4 + 2], 'EncNet': [4], 'DDRNet': [4, 1], 'PIDNet': [1, 4, 1, 4]}
 HEAVY = {'SETR naive', 'SETR PUP', 'SETR MLA', 'BEiT UPerNet', 'MAE UPerNet'}  # gigabytes of memory
 
 
@@ -87,9 +89,10 @@ def test_algorithm(name):
     head, arguments = knet_of(model)
     with DefaultScope.overwrite_default_scope('mmseg'):
         check_losses(model, head, algorithm.config(size), size)
-        check_training(model, head, size)
+        calls = check_training(model, head, size)
         check_classifier(model, head, arguments, size)
         check_saving(model, cfg, size)
+    assert name not in CALLS or list(calls.values()) == CALLS[name]
 
 
 @torch.no_grad()
@@ -125,11 +128,18 @@ def check_losses(model, head, stock_cfg, size):
 
 
 def check_training(model, head, size):
-    """Losses are finite, and each stage's alone reaches the backbone, F, K_0 and the stages up to its own."""
+    """Losses are finite, and each stage's alone reaches the backbone, F, K_0 and the stages up to its own.
+
+    Returns how often each loss function of the head was called.
+    """
     batch = model.train().data_preprocessor(dummy_batch(model, size), True)
     seen, levels = [], []
     handles = [head.kernel_update_head[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs)),
                model.backbone.register_forward_hook(lambda module, inputs, outputs: levels.extend(tensors(outputs)))]
+    functions = head.kernel_generate_head.loss_decode
+    calls = dict.fromkeys(functions if isinstance(functions, torch.nn.ModuleList) else [functions], 0)
+    handles += [function.register_forward_hook(lambda module, *_: calls.update({module: calls[module] + 1}))
+                for function in calls]
     losses = model(**batch, mode='loss')
     for handle in handles:
         handle.remove()
@@ -151,6 +161,7 @@ def check_training(model, head, size):
     for stage in head.kernel_update_head:
         assert all(parameter.grad is not None for parameter in stage.parameters())
     model.zero_grad(set_to_none=True)
+    return calls
 
 
 def tensors(outputs):

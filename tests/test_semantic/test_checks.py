@@ -1,0 +1,37 @@
+import pytest
+import torch
+from mmseg.models.decode_heads import FCNHead
+from segmentation_cases import labelled
+
+from knet_plugin.semantic.checks import check_labels
+
+HEAD = FCNHead(in_channels=4, channels=4, num_classes=7)
+
+
+def maps(*sizes):
+    return [torch.zeros(1, *size, dtype=torch.long) for size in sizes]
+
+
+def test_labels_beyond_num_classes():
+    labels = torch.stack(maps((8, 8), (8, 8)))
+    labels[1, 0, 0, :2] = torch.tensor([255, 6])
+    check_labels(labelled(labels), HEAD)
+    labels[1, 0, 0, :2] = torch.tensor([7, 254])
+    with pytest.raises(ValueError, match=r'num_classes=7.*\[7, 254\] in 1.png'):
+        check_labels(labelled(labels), HEAD)
+
+
+def test_label_map_of_another_size_than_its_image():
+    """The loss would stretch the logits to fit."""
+    batch = labelled(maps((64, 64)), img_shape=(60, 62), padding_size=(0, 2, 0, 4))
+    check_labels(batch, HEAD)
+    batch[0].set_metainfo(dict(img_shape=(60, 30)))
+    with pytest.raises(ValueError, match=r'\(1, 64, 32\) with padding, got \(1, 64, 64\) from 0.png'):
+        check_labels(batch, HEAD)
+    with pytest.raises(ValueError, match=r'got \(1, 32, 32\) from 1.png'):
+        check_labels(labelled(maps((64, 64), (32, 32))), HEAD)
+
+
+def test_label_map_with_colours():
+    with pytest.raises(ValueError, match=r'got \(64, 64, 3\) from 0.png'):
+        check_labels(labelled(torch.zeros(2, 64, 64, 3, dtype=torch.long)), HEAD)
