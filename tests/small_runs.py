@@ -75,7 +75,7 @@ class Killer(Hook):
 
 def small_data(root: Path, num_train: int = 16, num_val: int = 8) -> Path:
     """Shapes, with few images."""
-    make_shapes(root, num_train, num_val, workers=0, **CLEAR)
+    make_shapes(root, num_train, num_val, **CLEAR)
     return root
 
 

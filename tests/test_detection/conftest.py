@@ -12,7 +12,7 @@ from knet_plugin.datasets.shapes import make_shapes
 def shapes(tmp_path_factory) -> Path:
     """A small data set that nobody changes."""
     root = tmp_path_factory.mktemp('shapes') / 'data'
-    make_shapes(root, 12, 2, workers=0)
+    make_shapes(root, 12, 2)
     return root
 
 

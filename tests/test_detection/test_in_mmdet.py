@@ -34,7 +34,7 @@ NARROW = {
 def trained(tmp_path_factory):
     """A config on made-up images and what three iterations of ``python -m knet_plugin train`` make of it."""
     root = tmp_path_factory.mktemp('detector')
-    make_shapes(root / DATA, 6, 4, workers=0)
+    make_shapes(root / DATA, 6, 4)
     cfg = Config.fromfile(resolve_config(SMALL))
     cfg.merge_from_dict(NARROW)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):

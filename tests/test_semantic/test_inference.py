@@ -22,7 +22,7 @@ NAME = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
     root = tmp_path_factory.mktemp('shapes')
-    make_shapes(root / 'data', num_train=8, num_val=4, size=64, seed=0, workers=0)
+    make_shapes(root / 'data', num_train=8, num_val=4, size=64, seed=0)
     cfg = Config.fromfile(resolve_config(NAME))
     cfg.model.data_preprocessor.size = (64, 64)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
