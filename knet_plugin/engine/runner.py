@@ -63,4 +63,10 @@ def leave_group() -> None:
     """
     if is_distributed():
         gc.collect()  # frees the model wrapper, which uses the group
+        # Before torch 2.8, the group waits for gloo's threads with the interpreter locked, which they may need. The
+        # communicators wait with it unlocked, so they have to be freed last.
+        group = torch.distributed.group.WORLD
+        communicators = [group._get_backend(device) for device in group._device_types]
+        del group
         torch.distributed.destroy_process_group()
+        del communicators
