@@ -21,7 +21,7 @@ TEST_CFG: dict[str, Any] = dict(panoptic_on=True, instance_on=True, semantic_on=
 
 @MODELS.register_module()
 class KNetFusionHead(BasePanopticFusionHead):
-    """Turn the last stage's logits into results. The head has no weights.
+    """Turn the last stage's logits into results.
 
     - Every pixel belongs to the kernel with the largest product of class score and mask probability.
     - The semantic map holds the class of each pixel's kernel.
@@ -106,10 +106,7 @@ class KNetFusionHead(BasePanopticFusionHead):
         return torch.cat([thing_scores, stuff_scores]), torch.cat([thing_labels, stuff_labels])
 
     def _panoptic(self, scores: Tensor, labels: Tensor, owner: Tensor, areas: Tensor) -> PixelData:
-        """Keep the segments that own most of their mask, and number them by falling score.
-
-        Numbers start at 1: ``CocoPanopticMetric`` takes segment 0 of class 0 for void.
-        """
+        """Keep the segments that own most of their mask, and number them by falling score, from 1."""
         owned = torch.bincount(owner.flatten(), minlength=len(scores))
         kept = (labels >= self.num_things_classes) | (scores >= self.test_cfg['instance_score_thr'])
         kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
@@ -135,10 +132,7 @@ def _sizes(img_meta: dict, rescale: bool) -> Sizes:
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """Tight boxes (x1, y1, x2, y2) of masks (n, H, W), x2 and y2 exclusive; zeros for empty masks.
-
-    Equal to mmdet's ``mask2bbox``, without its loop over masks.
-    """
+    """Boxes (n, 4) of masks (n, H, W), zeros for empty ones: mmdet's ``mask2bbox`` without its slow loop over masks."""
     limits = []
     for axis in (-2, -1):
         used = masks.view(torch.uint8).amax(dim=axis).bool()  # (n, W), then (n, H); any() is slower on a CPU

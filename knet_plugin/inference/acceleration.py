@@ -76,10 +76,7 @@ def _is_mmcv_operator(module: nn.Module) -> bool:
 
 
 def _kernel_branches(model: nn.Module) -> Iterator[nn.Module]:
-    """Parts of the update stages that work on kernels alone.
-
-    They are cheap, and scores rounded to 16 bits would tie.
-    """
+    """Parts of the update stages that work on kernels alone: they are cheap, and rounded scores would tie."""
     for stage in model.modules():
         if isinstance(stage, KernelUpdateHead):
             branches = stage.interaction, stage.mask_fcs, stage.fc_mask, stage.classifier

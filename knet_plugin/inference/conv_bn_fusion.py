@@ -26,7 +26,7 @@ def find_conv_bn_pairs(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, l
 
     Args:
         model: The model, in eval mode.
-        run: Function that runs the model. Modules that it does not run (auxiliary heads) are not paired.
+        run: Function that runs the model. Modules that it does not run are not paired.
 
     Returns:
         The result of ``run``, and the pairs.
@@ -45,23 +45,17 @@ def find_conv_bn_pairs(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, l
 
     handles = []
     for module in model.modules():
-        if module._forward_hooks or module._forward_pre_hooks:  # its inputs and outputs are used
-            continue
         if type(module) in _CONVOLUTIONS:
             handles.append(module.register_forward_hook(after_convolution))
-        elif isinstance(module, _BatchNorm) and module.running_mean is not None and not module.training:
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
             handles.append(module.register_forward_pre_hook(before_norm))
-    try:
-        result = run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    result = run()
+    for handle in handles:
+        handle.remove()
     readers = Counter(source for found in sources.values() for source in set(found) if source is not None)
-    pairs: list[Any] = []
-    for norm, found in sources.items():
-        source = found[0]
-        if source is not None and set(found) == {source} and readers[source] == 1 and calls[source] == len(found):
-            pairs.append((source, norm))
+    pairs: list[Any] = [(found[0], norm) for norm, found in sources.items()
+                        if found[0] is not None and found.count(found[0]) == len(found) == calls[found[0]]
+                        and readers[found[0]] == 1]
     return result, pairs
 
 

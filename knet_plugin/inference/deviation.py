@@ -10,7 +10,7 @@ __all__ = ['compare', 'largest_deviation', 'random_inputs', 'raw_outputs']
 
 
 def largest_deviation(plain: nn.Module, optimized: nn.Module, inputs: Tensor | None = None) -> dict[str, float]:
-    """Run both models on the same images and compare their outputs before post-processing.
+    """Compare the outputs of two models before post-processing.
 
     Args:
         plain: A detector of mmdet or a segmentor of mmseg, in eval mode.
@@ -20,9 +20,6 @@ def largest_deviation(plain: nn.Module, optimized: nn.Module, inputs: Tensor | N
     Returns:
         Largest difference of each output over its largest absolute value: ``seg_logits`` of a segmentor;
         ``class_logits`` and ``mask_logits`` of ``KNet``; ``feature0``, ``feature1`` ... of other detectors.
-
-    Raises:
-        TypeError: If a model is neither a detector nor a segmentor.
     """
     inputs = random_inputs(plain) if inputs is None else inputs
     return compare(raw_outputs(plain, inputs), raw_outputs(optimized, inputs))

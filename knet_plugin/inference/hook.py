@@ -1,9 +1,7 @@
 """Testing with the optimised model."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
@@ -19,23 +17,22 @@ __all__ = ['OptimizeForInferenceHook']
 class OptimizeForInferenceHook(Hook):
     """Run tests with :func:`knet_plugin.optimize_for_inference`; training and validation run the plain model.
 
-    The hook optimises the model before the test epoch and restores the plain model after it. It also finds the model
-    inside ``MMDistributedDataParallel`` and models for test-time augmentation.
+    The hook optimises the model before the test epoch and restores the plain model after it, also inside
+    ``MMDistributedDataParallel`` or a model for test-time augmentation.
 
     Args:
-        dtype: See the function; a config gives the name, such as ``'bfloat16'``.
-        compile: See the function.
-        channels_last: See the function.
+        dtype: See the function, also for the other options.
+        compile: Whether to use ``torch.compile``, or its options.
+        channels_last: Whether to store channels last.
     """
 
     priority = 'VERY_LOW'  # after EMAHook, which swaps in the averaged weights at the same event
 
-    def __init__(self, dtype: str | torch.dtype = 'float32', compile: bool | Mapping[str, Any] = False,
-                 channels_last: bool = True) -> None:
+    def __init__(self, dtype: str = 'float32', compile: bool | dict = False, channels_last: bool = True) -> None:
         self.options: dict[str, Any] = dict(dtype=dtype, compile=compile, channels_last=channels_last)
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Make the model's ``test_step`` run an optimised copy."""
+        """Let the model's ``test_step`` run an optimised copy."""
         model = _inner_model(runner.model)
         model.test_step = optimize_for_inference(model, **self.options).test_step
 

@@ -33,9 +33,9 @@ def optimize_for_inference(model: nn.Module, dtype: str | torch.dtype = torch.fl
 
     Args:
         model: A detector of mmdet or a segmentor of mmseg, with its weights loaded, on its device. It is not changed.
-        dtype: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``, or one of their names.
-        compile: Whether to compile backbone, neck and head with ``torch.compile``, or its options, such as
-            ``dict(mode='reduce-overhead')``. torch may compile again for images of another size.
+        dtype: float32, bfloat16 or float16 of torch, or its name.
+        compile: Whether to use ``torch.compile``, or its options, such as ``dict(mode='reduce-overhead')``. torch may
+            compile again for images of another size.
         channels_last: Whether to store channels last.
         inputs: Normalised images, (B, C, H, W), on which the deviation is measured. None: one image of noise.
 
