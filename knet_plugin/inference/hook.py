@@ -5,7 +5,6 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 
 from knet_plugin.inference.optimize import optimize_for_inference
 from knet_plugin.registry import HOOKS
@@ -41,7 +40,7 @@ class OptimizeForInferenceHook(Hook):
         del _inner_model(runner.model).test_step
 
 
-def _inner_model(model: nn.Module) -> Any:
+def _inner_model(model: Any) -> Any:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model

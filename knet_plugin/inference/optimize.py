@@ -47,8 +47,8 @@ def optimize_for_inference(model: nn.Module, dtype: str | torch.dtype = torch.fl
         TypeError: If the model is neither a detector nor a segmentor.
         ValueError: If ``dtype`` is none of the above.
     """
-    dtype = _DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
-    if dtype not in _DTYPES.values():
+    autocast = _DTYPES.get(str(dtype).removeprefix('torch.'))
+    if autocast is None:
         raise ValueError(f'dtype must be one of {", ".join(_DTYPES)}, got dtype={dtype!r}')
     device = next(model.parameters()).device
     inputs = random_inputs(model) if inputs is None else inputs.to(device)
@@ -56,13 +56,13 @@ def optimize_for_inference(model: nn.Module, dtype: str | torch.dtype = torch.fl
     with torch.autocast(device.type, enabled=False):  # the caller's autocast would also round the plain outputs
         expected, pairs = find_conv_bn_pairs(optimized, lambda: raw_outputs(optimized, inputs))
         fuse_pairs(optimized, pairs)
-        accelerate(optimized, dtype, compile, channels_last)
+        accelerate(optimized, autocast, compile, channels_last)
         deviations = compare(expected, raw_outputs(optimized, inputs))
     optimized.train = MethodType(_refuse_training, optimized)  # type: ignore[method-assign]
     optimized._register_load_state_dict_pre_hook(_refuse_weights)
-    suspicious = dtype == torch.float32 and not all(value <= _ROUNDING for value in deviations.values())
+    suspicious = autocast == torch.float32 and not all(value <= _ROUNDING for value in deviations.values())
     found = ', '.join(f'{name} {value:.2g}' for name, value in deviations.items())
-    print_log(f'{type(model).__name__} optimised for inference: dtype={dtype}, compile={compile}, '
+    print_log(f'{type(model).__name__} optimised for inference: dtype={autocast}, compile={compile}, '
               f'channels_last={channels_last}, {len(pairs)} batch norms fused. Largest relative deviation: {found}'
               f'{", more than float32 rounds" if suspicious else ""}', logger='current',
               level=logging.WARNING if suspicious else logging.INFO)
