@@ -1,4 +1,4 @@
-"""Read-outs: from scored masks to instances, a panoptic map and a semantic map, in one pass."""
+"""Post-processing: from class and mask logits to instances, a panoptic map and a semantic map."""
 
 from typing import Any
 
@@ -9,37 +9,38 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from knet_plugin.detection.resized_masks import ResizedMasks, above, owners
+from knet_plugin.detection.resized_masks import Sizes, assign_pixels, binarize
 from knet_plugin.registry import MODELS
 
 __all__ = ['KNetFusionHead']
 
 TEST_CFG: dict[str, Any] = dict(panoptic_on=True, instance_on=True, semantic_on=False, max_per_img=100, mask_thr=0.5,
                                 instance_score_thr=0.3, overlap_thr=0.6)
-"""Read-outs and thresholds of the published models."""
+"""Outputs and thresholds of the published models."""
 
 
 @MODELS.register_module()
 class KNetFusionHead(BasePanopticFusionHead):
-    """Turns the last stage's logits into results. It has no weights.
+    """Turn the last stage's logits into results.
 
-    A thing kernel stands for its best thing class, a stuff kernel for its own. Every pixel belongs to the kernel with
-    the largest product of score and mask probability. The semantic map is the class of that kernel. In the panoptic map
-    a segment is left out, and its pixels become void, if it is a thing of a score below ``instance_score_thr``, or if
-    what it won is less than ``overlap_thr`` of what it claimed. Instances are the ``max_per_img`` best pairs of a thing
-    kernel and a thing class, however low their scores; one mask may appear with several classes. A score that is not a
-    number counts as 0, and a pixel whose probability is not a number belongs to no mask.
+    - Every pixel belongs to the kernel with the largest product of class score and mask probability.
+    - The semantic map holds the class of each pixel's kernel.
+    - The panoptic map leaves a kernel's pixels void if the kernel is a thing that scores below
+      ``instance_score_thr``, or if it owns less than ``overlap_thr`` of its mask.
+    - The instances are the ``max_per_img`` highest-scoring pairs of a thing kernel and a thing class, without a
+      threshold on the score. The same mask may appear with several classes.
+
+    NaN scores and NaN probabilities count as 0.
 
     Args:
-        num_things_classes: Classes 0 .. T - 1.
-        num_stuff_classes: Classes T .. T + S - 1; the last S kernels are theirs.
-        test_cfg: ``panoptic_on``, ``instance_on``, ``semantic_on``: what to read out. ``max_per_img``: instances.
-            ``mask_thr``: probability above which a pixel belongs to an instance. ``instance_score_thr`` and
-            ``overlap_thr``: see above. Unset ones keep the published value; only the semantic map is off.
+        num_things_classes: Number T of thing classes, 0 .. T - 1.
+        num_stuff_classes: Number S of stuff classes, T .. T + S - 1. Each of the last S kernels stands for one.
+        test_cfg: Overrides of ``TEST_CFG``: ``panoptic_on``, ``instance_on`` and ``semantic_on`` select the outputs,
+            ``mask_thr`` is the probability above which a pixel belongs to an instance; see above for the others.
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: If ``test_cfg`` has an unknown key, or asks for a semantic map of a model without stuff.
+        ValueError: If ``test_cfg`` has an unknown key, or asks for a semantic map without stuff classes.
     """
 
     def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 0, test_cfg: dict | None = None,
@@ -48,106 +49,96 @@ class KNetFusionHead(BasePanopticFusionHead):
         if unknown := sorted(self.test_cfg.keys() - TEST_CFG.keys()):
             raise ValueError(f'test_cfg has unknown keys {unknown}; known are {sorted(TEST_CFG)}')
         if self.test_cfg['semantic_on'] and not num_stuff_classes:
-            raise ValueError('test_cfg.semantic_on=True needs stuff classes, got num_stuff_classes=0: every pixel '
-                             'would be called a thing')
+            raise ValueError('test_cfg.semantic_on=True needs stuff classes, got num_stuff_classes=0')
 
     def loss(self, **kwargs: Any) -> dict[str, Tensor]:
-        """There is nothing to train here."""
+        """Return no losses: the head has no weights to train."""
         return {}
 
     @torch.no_grad()
     def predict(self, mask_cls_results: Tensor, mask_pred_results: Tensor, batch_data_samples: SampleList,
                 rescale: bool = True, **kwargs: Any) -> list[dict[str, InstanceData | PixelData]]:
-        """Read out a batch.
+        """Post-process a batch.
 
         Args:
             mask_cls_results: Class logits, (B, N, classes).
-            mask_pred_results: Mask logits, (B, N, h, w), of the padded images.
-            batch_data_samples: mmdet's; their ``batch_input_shape``, ``img_shape`` and ``ori_shape`` are read.
-            rescale: Whether results have ``ori_shape``; otherwise ``img_shape``.
-            **kwargs: Not read.
+            mask_pred_results: Mask logits of the padded images, (B, N, h, w).
+            batch_data_samples: Data samples with ``batch_input_shape``, ``img_shape`` and ``ori_shape``.
+            rescale: Whether results have the size ``ori_shape``; otherwise ``img_shape``.
+            **kwargs: Ignored.
 
         Returns:
-            For every image, as far as switched on: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W) of
-            ``class + 1000 * segment``, segments from 1, void being the number of classes; ``ins_results``,
+            The selected outputs of each image: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W), which holds
+            ``class + 1000 * segment``, or the number of classes where void; segments count from 1. ``ins_results``,
             ``InstanceData`` with ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and
-            ``masks`` (n, H, W), best first; ``sem_results``, ``PixelData`` with ``sem_seg`` (1, H, W) of classes.
+            ``masks`` (n, H, W), best first. ``sem_results``, ``PixelData`` with classes as ``sem_seg`` (1, H, W).
         """
         results = []
         for class_logits, mask_logits, sample in zip(mask_cls_results, mask_pred_results, batch_data_samples,
                                                      strict=True):
-            # Also under autocast: what is compared with a threshold must not be rounded to 8 or 11 bits.
+            # Thresholds need float32: disable the autocast that runs the model.
             with torch.autocast(mask_logits.device.type, enabled=False):
-                # NaN would win every comparison of scores, and turn up in files of results.
                 scores = class_logits.float().sigmoid().nan_to_num(nan=0)
-                results.append(self._read_out(scores, mask_logits.float().sigmoid(),
-                                              _sizes(sample.metainfo, rescale)))
+                masks = mask_logits.float().sigmoid().nan_to_num(nan=0)
+                results.append(self._post_process(scores, masks, _sizes(sample.metainfo, rescale)))
         return results
 
-    def _read_out(self, scores: Tensor, probabilities: Tensor,
-                  sizes: tuple[tuple[int, int], ...]) -> dict[str, InstanceData | PixelData]:
-        """All results of one image from (N, classes) scores and (N, h, w) masks."""
-        result: dict[str, InstanceData | PixelData] = {}
+    def _post_process(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> dict[str, InstanceData | PixelData]:
+        """The results of one image from scores (N, classes) and probabilities (N, h, w)."""
+        results: dict[str, InstanceData | PixelData] = {}
         if self.test_cfg['panoptic_on'] or self.test_cfg['semantic_on']:
             kernel_scores, labels = self._candidates(scores)
-            valued = (labels >= self.num_things_classes) | (kernel_scores >= self.test_cfg['instance_score_thr'])
-            owner, claimed = owners(ResizedMasks(probabilities, *sizes), kernel_scores, valued)
+            owner, areas = assign_pixels(masks, kernel_scores, sizes)
             if self.test_cfg['panoptic_on']:
-                result['pan_results'] = self._panoptic(kernel_scores, labels, valued, owner, claimed)
+                results['pan_results'] = self._panoptic(kernel_scores, labels, owner, areas)
             if self.test_cfg['semantic_on']:
-                result['sem_results'] = PixelData(sem_seg=labels[owner][None])
+                results['sem_results'] = PixelData(sem_seg=labels[owner][None])
         if self.test_cfg['instance_on']:
-            result['ins_results'] = self._instances(scores, probabilities, sizes)
-        return result
+            results['ins_results'] = self._instances(scores, masks, sizes)
+        return results
 
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and class of every kernel: (N, classes) to (N,) and (N,)."""
+        """Score and class of each kernel: the best thing class of a thing kernel, its own class of a stuff kernel."""
         num_kernels = len(scores) - self.num_stuff_classes
         thing_scores, thing_labels = scores[:num_kernels, :self.num_things_classes].max(dim=1)
         stuff_scores = scores[num_kernels:, self.num_things_classes:].diagonal()
         stuff_labels = torch.arange(self.num_things_classes, self.num_classes, device=scores.device)
         return torch.cat([thing_scores, stuff_scores]), torch.cat([thing_labels, stuff_labels])
 
-    def _panoptic(self, scores: Tensor, labels: Tensor, valued: Tensor, owner: Tensor, claimed: Tensor) -> PixelData:
-        """Keep the segments that hold most of what they claim; number them by falling score, from 1.
-
-        (Not from 0: segment 0 of class 0 would be 0, which is void to ``CocoPanopticMetric``.)
-        """
-        won = torch.bincount(owner.flatten(), minlength=len(scores))
-        kept = valued & (won > 0) & (claimed > 0) & (won / claimed >= self.test_cfg['overlap_thr'])
+    def _panoptic(self, scores: Tensor, labels: Tensor, owner: Tensor, areas: Tensor) -> PixelData:
+        """Keep the segments that own most of their mask, and number them by falling score, from 1."""
+        owned = torch.bincount(owner.flatten(), minlength=len(scores))
+        kept = (labels >= self.num_things_classes) | (scores >= self.test_cfg['instance_score_thr'])
+        kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
         order = scores.argsort(descending=True, stable=True)
         number = torch.empty_like(order)
         number[order] = kept[order].cumsum(dim=0)
-        ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)  # of every kernel
+        ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)
         return PixelData(sem_seg=ids[owner][None])
 
-    def _instances(self, scores: Tensor, probabilities: Tensor, sizes: tuple[tuple[int, int], ...]) -> InstanceData:
-        """The best pairs of an instance kernel and a thing class."""
+    def _instances(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> InstanceData:
+        """The best pairs of a thing kernel and a thing class."""
         things = scores[:len(scores) - self.num_stuff_classes, :self.num_things_classes]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
-        kernels, places = torch.unique(pairs // self.num_things_classes, return_inverse=True)
-        masks = above(ResizedMasks(probabilities[kernels], *sizes), self.test_cfg['mask_thr'])
-        return InstanceData(bboxes=_boxes(masks)[places], labels=pairs % self.num_things_classes, scores=best,
-                            masks=masks[places])
+        kernels, index = torch.unique(pairs // self.num_things_classes, return_inverse=True)
+        binary = binarize(masks[kernels], self.test_cfg['mask_thr'], sizes)
+        return InstanceData(bboxes=_boxes(binary)[index], labels=pairs % self.num_things_classes, scores=best,
+                            masks=binary[index])
 
 
-def _sizes(img_meta: dict, rescale: bool) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Height and width of the padded input, of the image in it, and of the result."""
+def _sizes(img_meta: dict, rescale: bool) -> Sizes:
     image = img_meta['img_shape'][:2]
-    return img_meta['batch_input_shape'], image, img_meta['ori_shape'][:2] if rescale else image
+    return Sizes(img_meta['batch_input_shape'], image, img_meta['ori_shape'][:2] if rescale else image)
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """Tight boxes (x1, y1, x2, y2) around (n, H, W) masks, in pixels, x2 and y2 exclusive; zeros around empty ones.
-
-    The same as mmdet's ``mask2bbox``, which loops over the masks and waits for the device at each.
-    """
-    boxes = []
+    """Boxes (n, 4) of masks (n, H, W), zeros for empty ones: mmdet's ``mask2bbox`` without its slow loop over masks."""
+    limits = []
     for axis in (-2, -1):
-        used = masks.view(torch.uint8).amax(dim=axis).bool()  # n, W and then n, H; any() is slower on bytes
+        used = masks.view(torch.uint8).amax(dim=axis).bool()  # (n, W), then (n, H); any() is slower on a CPU
         positions = torch.arange(used.shape[-1], device=masks.device)
         low = torch.where(used, positions, used.shape[-1]).amin(dim=-1)
         high = torch.where(used, positions + 1, 0).amax(dim=-1)
-        boxes.append((torch.minimum(low, high), high))
-    (x1, x2), (y1, y2) = boxes
+        limits.append((torch.minimum(low, high), high))
+    (x1, x2), (y1, y2) = limits
     return torch.stack([x1, y1, x2, y2], dim=-1).float()

@@ -1,8 +1,7 @@
-"""Faster inference: a copy of a trained model that computes the same in fewer or cheaper steps."""
+"""Faster inference with a trained model."""
 
-from knet_plugin.inference.by_config import build_optimized
-from knet_plugin.inference.compare import Deviation, largest_deviation
+from knet_plugin.inference.deviation import largest_deviation
 from knet_plugin.inference.hook import OptimizeForInferenceHook
 from knet_plugin.inference.optimize import optimize_for_inference
 
-__all__ = ['Deviation', 'OptimizeForInferenceHook', 'build_optimized', 'largest_deviation', 'optimize_for_inference']
+__all__ = ['OptimizeForInferenceHook', 'largest_deviation', 'optimize_for_inference']
