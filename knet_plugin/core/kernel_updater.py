@@ -1,5 +1,6 @@
-"""Adaptive kernel update: a kernel meets the feature of the pixels that it claimed (Eq. 4 and 5)."""
+"""Adaptive kernel update: combine each kernel with its group feature (Eq. 4 and 5)."""
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ __all__ = ['KernelUpdater']
 
 @MODELS.register_module()
 class KernelUpdater(BaseModule):
-    """Eq. 4 and 5 of the paper, for each kernel by itself.
+    """Eq. 4 and 5 of the paper, applied to each kernel separately.
 
     ::
 
@@ -19,14 +20,14 @@ class KernelUpdater(BaseModule):
         K~  = G^F * LN(psi_3(F^K)) + G^K * LN(psi_4(K))                      Eq. 5
         out = ReLU(LN(FC(K~)))
 
-    ``phi_1`` and ``psi_3`` read the same input, so do ``phi_2`` and ``psi_4``: each pair is one linear layer.
+    ``phi_1`` and ``psi_3`` share their input, as do ``phi_2`` and ``psi_4``: each pair is one linear layer.
 
-    The published semantic models update a kernel of 512 channels as two half-kernels of 256 which share these
-    weights. That is what ``group_channels`` says; group ``g`` holds channels ``g * group_channels`` onwards.
+    The published semantic models split a kernel of 512 channels into two groups of 256 channels that share these
+    weights; ``group_channels`` is the size of a group.
 
     Args:
         channels: Channels C of a kernel tap and of its group feature.
-        group_channels: Channels that are updated together; C must be a multiple. None: all C.
+        group_channels: Channels of a group; must divide C. None: all C.
         feat_channels: Width inside, per group. None: ``group_channels``.
         out_channels: Channels of an updated group. None: ``group_channels``.
         gate_sigmoid: Whether the gates pass through a sigmoid.
@@ -77,18 +78,18 @@ class KernelUpdater(BaseModule):
         self.activation = nn.ReLU()
 
     def forward(self, group_features: Tensor, kernels: Tensor) -> Tensor:
-        """Update the kernels.
+        """Update the kernels, in the precision of the weights also under autocast.
 
         Args:
             group_features: ``F^K``, (B, N, C).
             kernels: ``K_{i-1}``, (B, N, T, C) with T = K * K taps.
 
         Returns:
-            (B, N, T, C'), C' being C unless ``out_channels`` says otherwise.
+            (B, N, T, C'), C' being C unless ``out_channels`` differs.
 
         Raises:
-            ValueError: If the channels are not C, or if channel groups meet kernels of more than one tap (no
-                published model has both, and there is no reference for what it would mean).
+            ValueError: If the channels are not C, or if kernels of more than one tap have channel groups (no published
+                model has both, and the official code mixes taps there).
         """
         if group_features.shape[-1] != self.channels or kernels.shape[-1] != self.channels:
             raise ValueError(f'the updater has channels={self.channels}, but got group features of '
@@ -96,7 +97,12 @@ class KernelUpdater(BaseModule):
         if self.groups > 1 and kernels.shape[-2] > 1:
             raise ValueError(f'channel groups (here {self.groups}) are defined for 1 x 1 kernels only, got kernels of '
                              f'{kernels.shape[-2]} taps; leave group_channels unset')
-        # From here on a group is an independent kernel: (B, N, G, 1, c) and (B, N, G, T, c); T = 1 if G > 1.
+        dtype = self.fc.weight.dtype
+        with torch.autocast(kernels.device.type, enabled=False):  # group features exceed the range of float16
+            return self._update(group_features.to(dtype), kernels.to(dtype))
+
+    def _update(self, group_features: Tensor, kernels: Tensor) -> Tensor:
+        # Each group is an independent kernel: (B, N, G, 1, c) and (B, N, G, T, c); T = 1 if G > 1.
         features = group_features.unflatten(-1, (self.groups, -1)).unsqueeze(-2)
         kernels = kernels.unflatten(-1, (self.groups, -1)).transpose(-2, -3)
 

@@ -42,8 +42,15 @@ def localization_fpn_config(official: Any, report: Report, path: str = 'localiza
             feat_channels=options.require('feat_channels'), out_channels=options.require('out_channels'),
             output_level=3 - upsample_times, positional_encoding=encoding,
             coordinates=options.take('cat_coors', False), position_level=options.take('cat_coors_level', 3),
-            fuse='concat' if options.take('fuse_by_cat', False) else 'sum', with_pred=options.take('with_pred', True),
-            num_aux_convs=options.take('num_aux_convs', 0), norm_cfg=options.take('norm_cfg'))
+            fuse='concat' if options.take('fuse_by_cat', False) else 'sum', num_outputs=_num_outputs(options),
+            norm_cfg=options.take('norm_cfg'))
+
+
+def _num_outputs(options: Options) -> int:
+    if options.take('with_pred', True):
+        return 1 + options.take('num_aux_convs', 0)
+    options.only('num_aux_convs', 0, 'with_pred=False has a single output')
+    return 0
 
 
 def kernel_head_config(official: Any, report: Report, path: str = 'rpn_head') -> dict[str, Any]:
@@ -71,14 +78,14 @@ def kernel_head_config(official: Any, report: Report, path: str = 'rpn_head') ->
         if refine:
             options.only('feat_refine_stride', 1, 'only 1 is supported')
         fpn = localization_fpn_config(options.require('localization_fpn'), report, options.at('localization_fpn'))
-        if fpn['num_aux_convs'] != 1:
-            report.refuse(options.at('localization_fpn.num_aux_convs'), fpn['num_aux_convs'],
+        if fpn['num_outputs'] != 2:
+            report.refuse(options.at('localization_fpn.num_aux_convs'), fpn['num_outputs'] - 1,
                           'only 1 is supported: one map for things, one for classes')
         cfg = dict(
             type='knet_plugin.KernelHead', num_things_classes=things, num_stuff_classes=stuff,
             num_kernels=options.take('num_proposals', 100), channels=channels,
             kernel_size=options.take('conv_kernel_size', 1), localization_fpn=fpn, mask_activation=activation,
-            num_convs=num_convs, refine=refine, norm_cfg=options.take('norm_cfg', dict(type='GN', num_groups=32)))
+            branches=dict(num_convs=num_convs, refine=refine), norm_cfg=options.take('norm_cfg', dict(type='GN', num_groups=32)))
         cfg |= _initialisation(options, upsampled)
         options.only('hard_target', False, 'only soft targets are supported')
         options.only('semantic_fpn', True, 'the semantic branch is always there')
@@ -199,8 +206,9 @@ def _iter_head_config(official: Any, rpn: Mapping, kernel_head: dict[str, Any], 
             type='knet_plugin.KernelIterHead', num_things_classes=things, num_stuff_classes=stuff,
             num_stages=num_stages, kernel_head=kernel_head,
             kernel_update_head=stages_config(given, num_stages, 'HardMask', report, f'{path}.mask_head'),
-            criterion=loss_config({rpn_path: rpn} | dict(zip(paths, stages, strict=True)), report),
-            mask_upsample=stages[0].get('mask_upsample_stride', 1), stage_loss_weights=weights)
+            criterion=dict(loss_config({rpn_path: rpn} | dict(zip(paths, stages, strict=True)), report),
+                           stage_loss_weights=weights),
+            mask_upsample=stages[0].get('mask_upsample_stride', 1))
 
 
 def _check_stage(stage: Mapping, path: str, rpn: Mapping, things: int, stuff: int, report: Report) -> None:

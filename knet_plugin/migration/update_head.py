@@ -82,7 +82,8 @@ def update_head_config(official: Any, mask_activation: str, report: Report,
         if not options.take('with_ffn', True):
             interaction['feedforward_channels'] = None
         options.only_relu('act_cfg', 'ffn_act_cfg')
-        options.only('feat_gather_stride', 1, 'only 1 is supported')
+        for name in ('feat_gather_stride', 'mask_transform_stride'):
+            options.only(name, 1, 'only 1 is supported')
         return dict(
             type='knet_plugin.KernelUpdateHead',
             channels=channels,
@@ -92,8 +93,7 @@ def update_head_config(official: Any, mask_activation: str, report: Report,
             interaction=interaction,
             classifier=classifier,
             feat_transform=_feat_transform(options),
-            num_mask_fcs=options.take('num_mask_fcs', 3),
-            mask_stride=options.take('mask_transform_stride', 1))
+            num_mask_fcs=options.take('num_mask_fcs', 3))
 
 
 def _feat_transform(options: Options) -> bool:

@@ -143,7 +143,7 @@ def assigner_config(official: dict) -> dict:
 def detector_config(official: dict, **test_cfg: Any) -> dict:
     """Our config of an official ``KNet``."""
     cfg = migrated(detection.detector_config, official)
-    cfg['panoptic_head']['loss']['ignore_void'] = False  # see loss_config
+    cfg['panoptic_head']['criterion']['ignore_void'] = False  # see loss_config
     return dict(
         cfg,
         data_preprocessor=dict(type='mmdet.DetDataPreprocessor', pad_size_divisor=32),

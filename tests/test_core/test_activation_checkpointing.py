@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from knet_plugin.core import KernelUpdateHead, kernel_update_head
+from knet_plugin.core import KernelUpdateHead, feature_map
 from knet_plugin.core.activation_checkpointing import checkpointed, has_statistics
 
 
@@ -97,7 +97,7 @@ def test_the_product_of_masks_and_features_is_made_once(activation, kernel_size,
         return products.count, values
 
     products, values = step()
-    monkeypatch.setattr(kernel_update_head, 'checkpointed', lambda function, *args, parts=None: function(*args))
+    monkeypatch.setattr(feature_map, 'checkpointed', lambda function, *args, parts=None: function(*args))
     plain_products, plain = step()
     assert products == plain_products
     assert all(torch.equal(left, right) for left, right in zip(values, plain, strict=True))

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from golden import Golden, assert_close, build, cases, update_head_config
 
 from knet_plugin.checkpoint import from_official
-from knet_plugin.core import KernelUpdateHead, SoftmaxMask
 from knet_plugin.compat import release
+from knet_plugin.core import KernelUpdateHead, SoftmaxMask
+from knet_plugin.core.feature_map import resize
+from knet_plugin.migration import MigrationError
 
 
 @pytest.mark.parametrize('name', [*cases('seg_update_head_*'), *cases('det_update_head_*')])
@@ -18,18 +20,22 @@ def test_golden(name):
     if official['conv_kernel_size'] > 1 and official['kernel_updator_cfg']['in_channels'] < official['in_channels']:
         # seg_update_head_d_k3_quirk2x_noft differs on purpose: the official reshape mixes taps, see
         # test_kernel_updater.py.
-        with pytest.raises(ValueError, match='channel groups'):
+        with pytest.raises(MigrationError, match='channel groups'):
             update_head_config(official, activation)
         with pytest.raises(ValueError, match='channel groups'):
             KernelUpdateHead(official['in_channels'], kernel_size=3,
                              updater=dict(type='knet_plugin.KernelUpdater', group_channels=4))
         return
-    cfg = update_head_config(official, activation)
-    head = build(cfg)
+    if official.get('mask_transform_stride', 1) > 1:
+        with pytest.raises(MigrationError, match='mask_transform_stride'):
+            update_head_config(official, activation)
+        return
+    head = build(update_head_config(official, activation))
     inputs = {key: golden[f'in/{key}'].requires_grad_() for key in ('x', 'proposal_feat', 'mask_preds')}
-    mask_size = golden.info.get('mask_shape_argument')
     head.load_state_dict(from_official(golden.state, head))
-    kernels, mask_logits, class_logits = head(*inputs.values(), mask_size=mask_size)
+    kernels, mask_logits, class_logits = head(*inputs.values())
+    if size := golden.info.get('mask_shape_argument'):
+        mask_logits = resize(mask_logits, size)
 
     actual = {'mask_preds': mask_logits, 'obj_feat': kernels}
     if class_logits is not None:
@@ -96,14 +102,6 @@ def test_empty_batch(kernel_size):
     head, inputs = head_and_inputs(kernel_size=kernel_size)
     update = head(*(value[:0] for value in inputs))
     assert update.mask_logits.shape == (0, 5, 6, 7)
-
-
-@pytest.mark.parametrize('size', [(1, 1), (1, 7), (6, 1), (3, 2)])
-def test_small_masks_of_a_map_of_one_pixel(size):
-    """Half of it would be none."""
-    head, (features, kernels, mask_logits) = head_and_inputs(mask_stride=2)
-    update = head(features[..., :size[0], :size[1]], kernels, mask_logits[..., :size[0], :size[1]])
-    assert update.mask_logits.shape[2:] == size and update.mask_logits.isfinite().all()
 
 
 def test_updater_off_leaves_pixels_out_of_the_kernels():
@@ -206,7 +204,6 @@ def test_compiles_without_a_graph_break():
 
 @pytest.mark.parametrize(('options', 'error', 'message'), [
     (dict(kernel_size=2), ValueError, 'kernel_size=2'),
-    (dict(mask_stride=4), ValueError, 'mask_stride=4'),
     (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', channels=16)), ValueError,
      'updater says channels=16, but the head has channels=8'),
     (dict(interaction=dict(type='knet_plugin.KernelInteraction', num_taps=9)), ValueError,

@@ -23,7 +23,7 @@ def test_golden(name):
     cfg = kernel_head_config(golden.config)
     classes = {key: cfg.pop(key) for key in ('num_things_classes', 'num_stuff_classes')}
     head = build(dict(
-        classes, type='knet_plugin.KernelIterHead', num_stages=1, kernel_head=cfg, loss=loss_config(golden.config),
+        classes, type='knet_plugin.KernelIterHead', num_stages=1, kernel_head=cfg, criterion=loss_config(golden.config),
         kernel_update_head=dict(interaction=dict(num_heads=1)), mask_upsample=golden.config['feat_downsample_stride'],
         train_cfg=dict(assigner=assigner_config(golden.config['train_cfg']['assigner']))))
     head.kernel_head.load_state_dict(from_official(golden.state, head.kernel_head))
@@ -34,7 +34,7 @@ def test_golden(name):
 
     # Hard targets are none of our options (no published config has them): what they would be is given instead.
     targets = golden_targets(golden, harden=golden.config.get('hard_target', False))
-    losses = head.loss_by_feat(proposals, [], targets, [{}, {}])
+    losses = head.criterion(proposals, [], targets)
     assert_close(losses, {loss_name(key): value for key, value in golden.group('out/loss/').items()}, 1e-4)
     total = sum(losses.values())
     assert_close({'total': total}, {'total': golden['out/total']}, 1e-4)
@@ -98,8 +98,8 @@ def test_localization_fpn_follows_the_head():
 
 
 def test_two_maps_are_needed():
-    with pytest.raises(ValueError, match='two maps, loc and seg, got 3: set num_aux_convs=1'):
-        small(localization_fpn=dict(num_aux_convs=2))(feats())
+    with pytest.raises(ValueError, match='two maps, loc and seg, got 3: set num_outputs=2'):
+        small(localization_fpn=dict(num_outputs=3))(feats())
 
 
 def test_pretrained_weights_are_kept(tmp_path):

@@ -6,13 +6,13 @@ from golden import Golden
 from mmengine.structures import PixelData
 
 from knet_plugin.detection.targets import (
-    IGNORED,
+    IGNORE_INDEX,
     Assignment,
     SegmentTargets,
+    assign_stuff_kernels,
     rank_target,
     segment_targets,
     semantic_target,
-    assign_stuff,
 )
 
 THINGS, STUFF = 3, 2
@@ -51,7 +51,7 @@ def test_masks_are_padded_and_interpolated(size):
             expected = plain(data.gt_sem_seg.sem_seg == label, (64, 64), size)
             torch.testing.assert_close(targets.masks[row], expected)
         void = F.pad(data.gt_sem_seg.sem_seg, (0, 8, 0, 24), value=255) == 255
-        torch.testing.assert_close(targets.void[i:i + 1], plain(void, (64, 64), size))
+        torch.testing.assert_close(targets.unlabelled[i:i + 1], plain(void, (64, 64), size))
 
 
 def test_nothing_is_kept_for_kernels_that_own_nothing():
@@ -64,10 +64,10 @@ def test_absent_stuff_is_no_segment():
     samples = batch()
     samples[0].gt_sem_seg.sem_seg[:] = THINGS
     targets = segment_targets(samples, (16, 16), THINGS, STUFF)
-    owned = assign_stuff(targets, THINGS, num_kernels=10)
-    pairs = list(zip(owned.images.tolist(), owned.kernels.tolist(), strict=True))
+    assignment = assign_stuff_kernels(targets, THINGS, num_kernels=10)
+    pairs = list(zip(assignment.images.tolist(), assignment.kernels.tolist(), strict=True))
     assert pairs == [(0, 10), (1, 10), (1, 11), (2, 10), (2, 11)]
-    assert (targets.labels[owned.segments] == owned.kernels - 10 + THINGS).all()
+    assert (targets.labels[assignment.segments] == assignment.kernels - 10 + THINGS).all()
 
 
 def test_vanishing_mask_stays_a_segment():
@@ -90,7 +90,7 @@ def test_things_alone_need_no_semantic_map():
     samples = batch()
     for data in samples:
         del data.gt_sem_seg
-    assert segment_targets(samples, (16, 16), THINGS, 0).void is None
+    assert segment_targets(samples, (16, 16), THINGS, 0).unlabelled is None
 
 
 def two_segments(first, second):
@@ -101,26 +101,26 @@ def two_segments(first, second):
 
 def test_last_kernel_wins_each_pixel_that_it_touches():
     targets = two_segments([1, .5, .25, 0], [0, .25, 1, 0])
-    for kernels, expected in (([4, 7], [4, 7, 7, IGNORED]), ([7, 4], [7, 7, 7, IGNORED])):
-        owned = Assignment(torch.tensor([0, 0]), torch.tensor(kernels), torch.tensor([0, 1]))
-        assert rank_target(owned, targets).tolist() == [[expected]]
+    for kernels, expected in (([4, 7], [4, 7, 7, IGNORE_INDEX]), ([7, 4], [7, 7, 7, IGNORE_INDEX])):
+        assignment = Assignment(torch.tensor([0, 0]), torch.tensor(kernels), torch.tensor([0, 1]))
+        assert rank_target(assignment, targets).tolist() == [[expected]]
         expected_labels = [[[{4: [0, 2], 7: [2, 0]}[k][kernels[0] == 7] if k >= 0 else 5 for k in expected]]]
-        assert semantic_target(owned, targets, 5, True).tolist() == expected_labels
+        assert semantic_target(assignment, targets, 5, True).tolist() == expected_labels
 
 
 def test_objects_are_painted_over_stuff_and_void_is_ignored():
     targets = SegmentTargets(
         torch.tensor([[[0, .5, 0, 0]], [[1, 1, 0, 0]]]), torch.tensor([1, 4]), torch.tensor([0, 0]), [1],
         torch.tensor([[[0., 0, .25, 0]]]))
-    owned = Assignment(torch.tensor([0]), torch.tensor([3]), torch.tensor([0]))
-    assert semantic_target(owned, targets, 5, True).tolist() == [[[4, 1, IGNORED, 5]]]
-    assert semantic_target(owned, targets, 5, False).tolist() == [[[4, 1, 5, 5]]]
+    assignment = Assignment(torch.tensor([0]), torch.tensor([3]), torch.tensor([0]))
+    assert semantic_target(assignment, targets, 5, True).tolist() == [[[4, 1, IGNORE_INDEX, 5]]]
+    assert semantic_target(assignment, targets, 5, False).tolist() == [[[4, 1, 5, 5]]]
 
 
 def test_unmatched_objects_are_not_painted():
     targets = two_segments([1, 1, 0, 0], [0, 0, 1, 1])
-    owned = Assignment(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
-    assert semantic_target(owned, targets, 5, True).tolist() == [[[5, 5, 2, 2]]]
+    assignment = Assignment(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
+    assert semantic_target(assignment, targets, 5, True).tolist() == [[[5, 5, 2, 2]]]
 
 
 def test_no_segment_at_all():
@@ -128,10 +128,10 @@ def test_no_segment_at_all():
     for data in samples:
         data.gt_sem_seg.sem_seg[:] = 255
     targets = segment_targets(samples, (16, 16), THINGS, STUFF)
-    owned = assign_stuff(targets, THINGS, 10)
-    assert len(targets.masks) == 0 and len(owned.kernels) == 0
-    assert (rank_target(owned, targets) == IGNORED).all()
-    assert (semantic_target(owned, targets, 5, True) == IGNORED).all()
+    assignment = assign_stuff_kernels(targets, THINGS, 10)
+    assert len(targets.masks) == 0 and len(assignment.kernels) == 0
+    assert (rank_target(assignment, targets) == IGNORE_INDEX).all()
+    assert (semantic_target(assignment, targets, 5, True) == IGNORE_INDEX).all()
 
 
 def test_only_ignoring_void_departs_from_the_official_numbers():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from operators import Operators
 
-from knet_plugin.core.mask_ops import group_features
+from knet_plugin.core.feature_map import group_features
 
 HALVES = [torch.float16, torch.bfloat16]
 
