@@ -53,7 +53,8 @@ def golden_targets(golden: Golden, images: Sequence[int] = (0, 1), harden: bool 
             masks.append(golden[f'in/gt_sem_seg_{i}'][:len(stuff)])
             labels.append(stuff)
             indices.append(torch.full_like(stuff, i))
-    return SegmentTargets(torch.cat(masks), torch.cat(labels), torch.cat(indices), [len(mask) for mask in objects], None)
+    num_objects = [len(mask) for mask in objects]
+    return SegmentTargets(torch.cat(masks), torch.cat(labels), torch.cat(indices), num_objects, None)
 
 
 def detector(golden: Golden, **test_cfg: Any) -> torch.nn.Module:

@@ -38,7 +38,7 @@ class FeatureMap:
             activation: Maps the logits to the mask weights M.
 
         Returns:
-            Group features ``F^K``, (B, N, C), at least float32, also under autocast.
+            Group features ``F^K``, (B, N, C), at least float32.
         """
 
         def sums(mask_logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,11 +56,7 @@ class FeatureMap:
     def convolve(self, kernels: Tensor) -> Tensor:
         """Eq. 1 on the transformed features: ``k * (W F + b)``, which is ``(W^T k) F + k b`` for 1 x 1 kernels.
 
-        Args:
-            kernels: (B, N, C, K, K), K odd.
-
-        Returns:
-            Mask logits, (B, N, H, W).
+        (B, N, C, K, K) kernels yield (B, N, H, W) mask logits.
         """
         if self.transform is None:
             return convolve(kernels, self.features)
@@ -95,13 +91,7 @@ def group_features(masks: Tensor, features: Tensor) -> Tensor:
 def convolve(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> Tensor:
     """Eq. 1, ``M = K * F``: convolve each image with its own kernels, zero-padded to keep the size.
 
-    Args:
-        kernels: (B, N, C, K, K), K odd.
-        features: (B, C, H, W).
-        bias: Added to the masks, (B, N).
-
-    Returns:
-        Mask logits, (B, N, H, W).
+    (B, N, C, K, K) kernels, (B, C, H, W) features and (B, N) biases yield (B, N, H, W) mask logits.
     """
     batch, num_kernels, channels, size, _ = kernels.shape
     if size == 1:

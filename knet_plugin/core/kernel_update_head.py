@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from knet_plugin.core.activation_checkpointing import checkpointed
 from knet_plugin.core.feature_map import FeatureMap
 from knet_plugin.core.kernel_classifier import fc_norm_act
+from knet_plugin.core.stage_config import build_part
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelUpdate', 'KernelUpdateHead']
@@ -41,7 +42,7 @@ class KernelUpdateHead(BaseModule):
             models were trained.
 
     Raises:
-        ValueError: If ``kernel_size`` is not odd and positive, or a part's channels, taps or channel groups do not fit.
+        ValueError: If ``kernel_size`` is not odd and positive, or a part's channels or taps do not fit.
     """
 
     def __init__(self,
@@ -62,33 +63,22 @@ class KernelUpdateHead(BaseModule):
         widths = dict(channels=channels)
         self.mask_activation = MODELS.build(mask_activation or dict(type='knet_plugin.SoftmaxMask'))
         self.feat_transform = nn.Conv2d(channels, channels, 1) if feat_transform else None
-        self.updater = _build_part('updater', updater, widths)
-        self.interaction = _build_part('interaction', interaction, dict(widths, num_taps=kernel_size**2))
+        self.updater = build_part('updater', updater, widths)
+        self.interaction = build_part('interaction', interaction, dict(widths, num_taps=kernel_size**2))
         self.mask_fcs = fc_norm_act(channels, num_mask_fcs)  # g_i, together with fc_mask
         self.fc_mask = nn.Linear(channels, channels)
-        self.classifier = _build_part('classifier', classifier, widths)
-        if self.updater is not None:
-            self._check_updater()
-
-    def _check_updater(self) -> None:
-        if self.updater.out_channels != self.channels:
-            raise ValueError(f'the updater must yield the channels={self.channels} of the head, but yields '
-                             f'{self.updater.out_channels}')
-        if self.kernel_size > 1 and self.updater.groups > 1:
-            raise ValueError('channel groups are defined for 1 x 1 kernels only, got '
-                             f'kernel_size={self.kernel_size} and an updater of {self.updater.groups} groups')
+        self.classifier = build_part('classifier', classifier, widths)
+        if self.updater is not None and self.updater.out_channels != channels:
+            raise ValueError(f'the updater must yield channels={channels}, but yields {self.updater.out_channels}')
 
     def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor, classify: bool = True) -> KernelUpdate:
-        """Update kernels and masks.
+        """``K_i``, ``M_i`` and class logits.
 
         Args:
             features: ``F``, (B, C, H, W).
             kernels: ``K_{i-1}``, (B, N, C, K, K).
             mask_logits: ``M_{i-1}``, (B, N, h, w), resized to H x W.
             classify: Whether to compute the class logits.
-
-        Returns:
-            ``K_i``, ``M_i`` and the class logits.
         """
         F = FeatureMap(features, self.feat_transform)
         K = kernels.flatten(3).transpose(2, 3)  # K_{i-1}: B, N, T, C
@@ -104,13 +94,3 @@ class KernelUpdateHead(BaseModule):
     def _to_kernels(self, taps: Tensor) -> Tensor:
         """(B, N, T, C) to (B, N, C, K, K)."""
         return taps.transpose(2, 3).unflatten(-1, (self.kernel_size, self.kernel_size))
-
-
-def _build_part(name: str, cfg: dict | None, sizes: dict[str, int]) -> Any:
-    """Build a part with the head's sizes, which its config may repeat but not contradict."""
-    if cfg is None:
-        return None
-    for key, size in sizes.items():
-        if cfg.get(key, size) != size:
-            raise ValueError(f'the {name} says {key}={cfg[key]}, but the head has {key}={size}')
-    return MODELS.build(cfg, default_args=sizes)

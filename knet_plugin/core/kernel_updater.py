@@ -36,7 +36,7 @@ class KernelUpdater(BaseModule):
         init_cfg: mmengine's initialisation config; None keeps PyTorch's.
 
     Raises:
-        ValueError: If ``channels`` is not a multiple of ``group_channels``, or a width is not positive.
+        ValueError: If ``channels`` is not a multiple of ``group_channels``.
     """
 
     def __init__(self,
@@ -52,13 +52,9 @@ class KernelUpdater(BaseModule):
         group = channels if group_channels is None else group_channels
         feat = group if feat_channels is None else feat_channels
         out = group if out_channels is None else out_channels
-        for name, width in dict(channels=channels, group_channels=group, feat_channels=feat, out_channels=out).items():
-            if width < 1:
-                raise ValueError(f'{name} must be positive, got {name}={width}')
         if channels % group:
-            raise ValueError(f'channels must be a multiple of group_channels, the channels that the updater handles '
-                             f'together, got channels={channels} and group_channels={group}')
-        self.channels = channels
+            raise ValueError(f'channels must be a multiple of group_channels, got channels={channels} and '
+                             f'group_channels={group}')
         self.groups = channels // group
         self.out_channels = out * self.groups
         self.gate_sigmoid = gate_sigmoid
@@ -78,25 +74,13 @@ class KernelUpdater(BaseModule):
         self.activation = nn.ReLU()
 
     def forward(self, group_features: Tensor, kernels: Tensor) -> Tensor:
-        """Update the kernels, in the precision of the weights also under autocast.
+        """Update kernels ``K_{i-1}``, (B, N, T, C), by their group features ``F^K``, (B, N, C).
 
-        Args:
-            group_features: ``F^K``, (B, N, C).
-            kernels: ``K_{i-1}``, (B, N, T, C) with T = K * K taps.
-
-        Returns:
-            (B, N, T, C'), C' being C unless ``out_channels`` differs.
-
-        Raises:
-            ValueError: If the channels are not C, or if kernels of more than one tap have channel groups (no published
-                model has both, and the official code mixes taps there).
+        Returns (B, N, T, C'), C' being C unless ``out_channels`` differs, in the precision of the weights.
         """
-        if group_features.shape[-1] != self.channels or kernels.shape[-1] != self.channels:
-            raise ValueError(f'the updater has channels={self.channels}, but got group features of '
-                             f'{group_features.shape[-1]} and kernels of {kernels.shape[-1]} channels')
         if self.groups > 1 and kernels.shape[-2] > 1:
             raise ValueError(f'channel groups (here {self.groups}) are defined for 1 x 1 kernels only, got kernels of '
-                             f'{kernels.shape[-2]} taps; leave group_channels unset')
+                             f'{kernels.shape[-2]} taps')
         dtype = self.fc.weight.dtype
         with torch.autocast(kernels.device.type, enabled=False):  # group features exceed the range of float16
             return self._update(group_features.to(dtype), kernels.to(dtype))

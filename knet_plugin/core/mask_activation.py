@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from knet_plugin.registry import MODELS
@@ -57,7 +56,4 @@ class HardMask(nn.Module):
 
     def forward(self, mask_logits: Tensor) -> Tensor:
         """(B, N, H, W) logits to weights that are 0 or 1."""
-        logits = mask_logits.detach()
-        # `out` avoids a bool map; torch.compile breaks its graph at an `out` that is not contiguous.
-        weights = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        return torch.gt(logits, self.logit_threshold, out=weights)
+        return (mask_logits.detach() > self.logit_threshold).to(mask_logits.dtype)

@@ -5,7 +5,17 @@ from typing import Any
 
 from knet_plugin.registry import MODELS
 
-__all__ = ['class_of', 'merge_parts', 'stage_configs']
+__all__ = ['build_part', 'class_of', 'merge_parts', 'stage_configs']
+
+
+def build_part(name: str, cfg: dict | None, fixed: Mapping[str, Any]) -> Any:
+    """Build a part with the ``fixed`` values of its head, which its config may repeat but not contradict."""
+    if cfg is None:
+        return None
+    for key, value in fixed.items():
+        if cfg.get(key, value) != value:
+            raise ValueError(f'{name} says {key}={cfg[key]}, but the head has {key}={value}')
+    return MODELS.build(dict(cfg, **fixed))
 
 
 def stage_configs(given: dict | Sequence[dict] | None, num_stages: int, default: dict[str, Any],
@@ -18,13 +28,6 @@ def stage_configs(given: dict | Sequence[dict] | None, num_stages: int, default:
         default: The task's default stage.
         fixed: Values that a config may repeat but not contradict.
         owner: The part that fixes these values, for messages.
-
-    Returns:
-        S configs.
-
-    Raises:
-        ValueError: If S is negative or not the number of configs, or if a config contradicts ``fixed``.
-        TypeError: If a config is not a dict.
     """
     if num_stages < 0:
         raise ValueError(f'num_stages must not be negative, got num_stages={num_stages}')

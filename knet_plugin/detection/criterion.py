@@ -1,4 +1,4 @@
-"""Matching and losses of the detection side, for the kernel head and every update stage (Section 3.2)."""
+"""Matching and losses of the kernel head and the update stages (Section 3.2)."""
 
 from collections.abc import Sequence
 
@@ -28,16 +28,9 @@ __all__ = ['KNetCriterion', 'mean_over_processes']
 
 
 def mean_over_processes(counts: Tensor) -> Tensor:
-    """Average factors of distributed training, (n,): with them, the mean of the processes' losses is the loss of one
-    process with all images.
+    """Mean of (n,) counts over all processes, at least one item in total; all processes must call it together.
 
-    All processes must call it together.
-
-    Args:
-        counts: Number of items that this process averages over, (n,) of any type.
-
-    Returns:
-        The mean over all processes, at least one item in total.
+    Divided by it, the losses of the processes have the mean that one process with all images would compute.
     """
     return reduce_mean(counts.float()).clamp(min=1 / get_world_size())
 
@@ -95,16 +88,7 @@ class KNetCriterion(BaseModule):
 
     def forward(self, proposals: KernelProposals, updates: Sequence[KernelUpdate],
                 targets: SegmentTargets) -> dict[str, Tensor]:
-        """Losses of the kernel head (``s0.``) and of stage i (``s<i>.``).
-
-        Args:
-            proposals: Output of the kernel head.
-            updates: Outputs of the S stages.
-            targets: The segments of the batch.
-
-        Returns:
-            Losses and the metric ``pos_acc``; the keys do not depend on the images.
-        """
+        """Losses of the kernel head (``s0.``) and of stage i (``s<i>.``); the keys do not depend on the images."""
         assignments = self.assign(proposals, updates, targets)
         counts = torch.tensor([len(each.segments) for each in assignments], device=targets.labels.device)
         num_pairs = mean_over_processes(counts)
@@ -121,7 +105,7 @@ class KNetCriterion(BaseModule):
 
     def assign(self, proposals: KernelProposals, updates: Sequence[KernelUpdate],
                targets: SegmentTargets) -> list[Assignment]:
-        """Pairs of kernels and segments of the kernel head, which has no stuff, and of each stage."""
+        """Assignments of the kernel head, which has no stuff, and of each stage: S + 1 in all."""
         num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
         stuff = assign_stuff_kernels(targets, self.num_things_classes, num_kernels)
         objects = self.match(proposals.mask_logits[:, :num_kernels], None, targets)
@@ -135,13 +119,7 @@ class KNetCriterion(BaseModule):
 
     @torch.no_grad()
     def match(self, mask_logits: Tensor, class_logits: Tensor | None, targets: SegmentTargets) -> Assignment:
-        """Match instance kernels and objects, image by image.
-
-        Args:
-            mask_logits: (B, N, H, W) of the instance kernels.
-            class_logits: Their (B, N, T) logits of the thing classes. None: masks alone are compared.
-            targets: The segments of the batch, at h x w.
-        """
+        """Match instance kernels and objects by (B, N, H, W) mask logits and, if given, (B, N, T) class logits."""
         pairs = []
         for image in range(len(mask_logits)):
             objects = targets.objects_of(image)
@@ -159,19 +137,15 @@ class KNetCriterion(BaseModule):
 
     def mask_losses(self, mask_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
                     num_pairs: Tensor) -> dict[str, Tensor]:
-        """Losses of one stage's masks.
+        """``loss_mask``, ``loss_dice`` and, if configured, ``loss_rank`` of one stage; zero if there are no pairs.
 
         Args:
             mask_logits: (B, N, H, W), resized to the targets' size.
             assignment: The P pairs of this stage.
-            targets: The segments of the batch, at h x w.
+            targets: The segments of the batch.
             num_pairs: P, averaged over the processes, ().
-
-        Returns:
-            ``loss_mask``, ``loss_dice`` and, if configured, ``loss_rank``. Without pairs they are zero but connected to
-            the logits.
         """
-        if not len(assignment.segments):
+        if not len(assignment.segments):  # zero, but connected to the logits
             zero = mask_logits[assignment.images, assignment.kernels].float().sum()
             losses = dict(loss_mask=zero, loss_dice=zero)
             return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
@@ -197,16 +171,13 @@ class KNetCriterion(BaseModule):
 
     def class_loss(self, class_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
                    num_pairs: Tensor) -> dict[str, Tensor]:
-        """Class loss of one stage, summed over all kernels and divided by the number of pairs.
+        """``loss_cls`` of one stage, and the metric ``pos_acc``: the percentage of matched kernels of the right class.
 
         Args:
             class_logits: (B, N, classes), stuff kernels last.
-            assignment: The pairs of this stage, stuff included.
+            assignment: The pairs of this stage.
             targets: The segments of the batch.
             num_pairs: Number of pairs, averaged over the processes, ().
-
-        Returns:
-            ``loss_cls``, and as a metric ``pos_acc``, the percentage of matched kernels whose class is right.
         """
         matched_labels = targets.labels[assignment.segments]
         labels = torch.full(class_logits.shape[:2], self.num_classes, device=class_logits.device)  # background
@@ -223,16 +194,7 @@ class KNetCriterion(BaseModule):
 
     def semantic_loss(self, semantic_logits: Tensor, assignment: Assignment,
                       targets: SegmentTargets) -> dict[str, Tensor]:
-        """Loss of the kernel head's semantic logits, averaged over the labelled foreground pixels.
-
-        Args:
-            semantic_logits: (B, classes, H, W), resized to the targets' size.
-            assignment: Pairs of instance kernels and objects.
-            targets: The segments of the batch, at h x w.
-
-        Returns:
-            ``loss_seg``.
-        """
+        """``loss_seg`` of the kernel head's (B, classes, H, W) logits, averaged over the labelled foreground pixels."""
         labels = semantic_target(assignment, targets, self.num_classes, self.ignore_void)  # B, h, w
         valid = labels != IGNORE_INDEX
         labels = labels.masked_fill(~valid, self.num_classes)  # background, of weight 0

@@ -54,9 +54,6 @@ class KernelHead(BaseModule):
             default), and ``refine``, whether a 3 x 3 block follows (False by default).
         norm_cfg: Norm of these convolutions.
         init_cfg: mmengine's initialisation config.
-
-    Raises:
-        ValueError: If ``kernel_size`` is not odd and positive, or a number of classes or kernels is too small.
     """
 
     def __init__(
@@ -78,12 +75,6 @@ class KernelHead(BaseModule):
                 ])
     ) -> None:
         super().__init__(init_cfg)
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size must be odd and positive, got kernel_size={kernel_size}')
-        if num_things_classes < 1 or num_stuff_classes < 0 or num_kernels < 1:
-            raise ValueError('there must be things and instance kernels, got '
-                             f'num_things_classes={num_things_classes}, num_stuff_classes={num_stuff_classes}, '
-                             f'num_kernels={num_kernels}')
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_kernels = num_kernels
@@ -105,17 +96,7 @@ class KernelHead(BaseModule):
         self.seg_refine = conv(3) if refine else nn.Identity()
 
     def forward(self, feats: Sequence[Tensor]) -> KernelProposals:
-        """Propose kernels and masks.
-
-        Args:
-            feats: The pyramid levels that the localisation FPN reads, each (B, channels, H_i, W_i).
-
-        Returns:
-            F, K_0, M_0 and the semantic logits.
-
-        Raises:
-            ValueError: If the localisation FPN does not yield two maps.
-        """
+        """F, K_0, M_0 and semantic logits of the pyramid levels, each (B, channels, H_i, W_i)."""
         maps = self.localization_fpn(feats)
         if len(maps) != 2:
             raise ValueError(f'localization_fpn must yield two maps, loc and seg, got {len(maps)}: set num_outputs=2')

@@ -1,7 +1,6 @@
 """The head of K-Net's detector: kernel head and update stages (Section 3.2)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmdet.structures import SampleList
@@ -11,7 +10,7 @@ from torch import Tensor
 from knet_plugin.core import KernelUpdate
 from knet_plugin.core.activation_checkpointing import checkpointed, has_statistics
 from knet_plugin.core.feature_map import resize
-from knet_plugin.core.stage_config import stage_configs
+from knet_plugin.core.stage_config import build_part, stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
 from knet_plugin.detection.targets import segment_targets
 from knet_plugin.registry import MODELS
@@ -45,8 +44,8 @@ class KernelIterHead(BaseModule):
         test_cfg: Not read here, but by the fusion head.
 
     Raises:
-        ValueError: If ``num_stages`` is not positive, if the number of configs or loss weights is not S, or if a part
-            contradicts the number of classes.
+        ValueError: If ``num_stages`` is not positive or not the number of configs, or if a part contradicts the number
+            of classes.
     """
 
     def __init__(self,
@@ -69,18 +68,15 @@ class KernelIterHead(BaseModule):
         self.mask_upsample = mask_upsample
         self.with_cp = with_cp
         classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
-        self.kernel_head = _build('kernel_head', 'knet_plugin.KernelHead', kernel_head, classes)
+        self.kernel_head = build_part(
+            'kernel_head', dict(type='knet_plugin.KernelHead') | (kernel_head or {}), classes)
         if with_cp and has_statistics(self.kernel_head):
-            raise ValueError('with_cp=True computes the kernel head twice, and its batch norm would count every batch '
-                             'twice: use another norm_cfg')
+            raise ValueError('with_cp=True would update the statistics of a batch norm twice: use another norm_cfg')
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
-        if (train_cfg or {}).get('assigner'):
-            criterion = dict(criterion or {}, assigner=train_cfg['assigner'])  # type: ignore[index]
-        self.criterion = _build('criterion', 'knet_plugin.KNetCriterion', criterion, classes)
-        weights = self.criterion.stage_loss_weights
-        if weights is not None and len(weights) != num_stages:
-            raise ValueError(f'criterion.stage_loss_weights must hold one number for each of num_stages={num_stages} '
-                             f'stages, got stage_loss_weights={weights}')
+        criterion = dict(type='knet_plugin.KNetCriterion') | (criterion or {})
+        if train_cfg and train_cfg.get('assigner'):
+            criterion['assigner'] = train_cfg['assigner']
+        self.criterion = build_part('criterion', criterion, classes)
 
     def _build_stages(self, given: dict | Sequence[dict] | None, num_stages: int) -> list[BaseModule]:
         fixed = dict(channels=self.kernel_head.channels, kernel_size=self.kernel_head.kernel_size)
@@ -107,14 +103,11 @@ class KernelIterHead(BaseModule):
         return len(self.kernel_update_head)
 
     def stages(self, feats: Sequence[Tensor], last_only: bool = False) -> tuple[KernelProposals, list[KernelUpdate]]:
-        """Eq. 2, S times.
+        """Outputs of the kernel head and of each stage (Eq. 2), with masks of F's size.
 
         Args:
             feats: Pyramid levels, each (B, C, H_i, W_i).
             last_only: Whether only the last stage computes class logits.
-
-        Returns:
-            The output of the kernel head and of each stage; masks have F's size, H x W.
         """
         proposals = checkpointed(self.kernel_head, feats) if self.with_cp else self.kernel_head(feats)
         kernels, mask_logits = proposals.kernels, proposals.mask_logits  # K_0, M_0
@@ -127,43 +120,19 @@ class KernelIterHead(BaseModule):
 
     def forward(self, feats: Sequence[Tensor],
                 batch_data_samples: SampleList | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """Class logits, S of (B, N, classes), and mask logits, S of (B, N, H, W), of all stages.
-
-        Args:
-            feats: Pyramid levels, each (B, C, H_i, W_i).
-            batch_data_samples: Not read; mmdet's detectors pass it.
-        """
+        """Class logits, S of (B, N, classes), and mask logits, S of (B, N, H, W), of all stages."""
         _, updates = self.stages(feats)
         return [update.class_logits for update in updates], [update.mask_logits for update in updates]
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the kernel head under ``s0.``, of stage i under ``s<i>.``.
-
-        Args:
-            feats: Pyramid levels, each (B, C, H_i, W_i).
-            batch_data_samples: mmdet's, with ``gt_instances`` and, for a model with stuff, ``gt_sem_seg``.
-
-        Returns:
-            The losses; the keys do not depend on the images.
-
-        Raises:
-            ValueError: If the ground truth lacks a field or contains an unknown class.
-        """
+        """Losses of pyramid levels, see ``KNetCriterion``, and of ground truth, see ``segment_targets``."""
         proposals, updates = self.stages(feats)
         targets = segment_targets(batch_data_samples, self._mask_size(proposals.mask_logits), self.num_things_classes,
                                   self.num_stuff_classes)
         return self.criterion(proposals, updates, targets)
 
     def predict(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[Tensor, Tensor]:
-        """Input of the fusion head.
-
-        Args:
-            feats: Pyramid levels, each (B, C, H_i, W_i).
-            batch_data_samples: Not read.
-
-        Returns:
-            The last stage's class logits, (B, N, classes), and upsampled mask logits, (B, N, h, w).
-        """
+        """The last stage's class logits, (B, N, classes), and upsampled mask logits, (B, N, h, w)."""
         _, updates = self.stages(feats, last_only=True)
         mask_logits = updates[-1].mask_logits
         return updates[-1].class_logits, resize(mask_logits, self._mask_size(mask_logits))
@@ -172,12 +141,3 @@ class KernelIterHead(BaseModule):
         """Size of the masks of loss and prediction."""
         height, width = mask_logits.shape[-2:]
         return self.mask_upsample * height, self.mask_upsample * width
-
-
-def _build(name: str, default_type: str, cfg: dict | None, classes: dict[str, int]) -> Any:
-    """Build a part with the head's classes, which its config may repeat but not contradict."""
-    cfg = dict(cfg or {})
-    for key, number in classes.items():
-        if cfg.get(key, number) != number:
-            raise ValueError(f'{name} says {key}={cfg[key]}, but the KernelIterHead has {key}={number}')
-    return MODELS.build(dict(type=default_type) | cfg | classes)

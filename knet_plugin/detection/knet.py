@@ -59,15 +59,7 @@ class KNet(MaskFormer):
 
     def add_pred_to_datasample(self, data_samples: SampleList,
                                results_list: list[dict[str, InstanceData | PixelData]]) -> SampleList:
-        """Set ``pred_panoptic_seg``, ``pred_instances`` and ``pred_sem_seg``, as far as ``test_cfg`` asks for them.
-
-        Args:
-            data_samples: The batch.
-            results_list: The fusion head's results.
-
-        Returns:
-            The same samples.
-        """
+        """Add ``pred_panoptic_seg``, ``pred_instances`` and ``pred_sem_seg`` as far as the fusion head made them."""
         for sample, results in zip(data_samples, results_list, strict=True):
             if 'sem_results' in results:
                 sample.pred_sem_seg = results.pop('sem_results')

@@ -40,8 +40,7 @@ class LocalizationFPN(BaseModule):
         norm_cfg: Norm after every convolution. None: a bias instead.
 
     Raises:
-        ValueError: If ``output_level``, ``position_level`` or ``fuse`` is none of the above, if the fused levels are
-            the output but have other than ``out_channels`` channels, or if the encoding does not fit ``in_channels``.
+        ValueError: If ``output_level`` or ``fuse`` is none of the above.
     """
 
     def __init__(
@@ -60,16 +59,9 @@ class LocalizationFPN(BaseModule):
         super().__init__(dict(type='Normal', layer='Conv2d', std=0.01))
         if output_level not in (0, 1):
             raise ValueError(f'output_level must be 0 (stride 4) or 1 (stride 8), got output_level={output_level}')
-        if position_level not in range(NUM_LEVELS):
-            raise ValueError(f'position_level must be 0 .. {NUM_LEVELS - 1}, got position_level={position_level}')
         if fuse not in ('sum', 'concat'):
             raise ValueError(f"fuse must be 'sum' or 'concat', got fuse={fuse!r}")
         fused_channels = feat_channels * (NUM_LEVELS if fuse == 'concat' else 1)
-        if num_outputs == 0 and fused_channels != out_channels:
-            raise ValueError(f'num_outputs=0 yields {fused_channels} channels, got out_channels={out_channels}')
-        if positional_encoding and 2 * positional_encoding.get('num_feats', in_channels / 2) != in_channels:
-            raise ValueError(f'positional_encoding must have num_feats={in_channels // 2} for in_channels='
-                             f'{in_channels}, got num_feats={positional_encoding["num_feats"]}')
         self.output_level = output_level
         self.coordinates = coordinates
         self.position_level = position_level
@@ -96,17 +88,7 @@ class LocalizationFPN(BaseModule):
         initialize(self, self.init_cfg)  # again, as mmcv's ConvModules have just initialised themselves
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Fuse the levels.
-
-        Args:
-            feats: P2 .. P5, each (B, in_channels, H_i, W_i), each half the size (rounded up) of the one before.
-
-        Returns:
-            The outputs, each (B, out_channels, H, W).
-
-        Raises:
-            ValueError: If there are not four levels.
-        """
+        """Fuse P2 .. P5, each (B, in_channels, H_i, W_i), to outputs of (B, out_channels, H, W)."""
         if len(feats) != NUM_LEVELS:
             raise ValueError(f'the localisation FPN reads {NUM_LEVELS} pyramid levels (strides 4 to 32), got '
                              f'{len(feats)}: set neck.num_outs={NUM_LEVELS}')

@@ -44,14 +44,7 @@ class MaskCost(BaseMatchCost):
 
     def __call__(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None = None,
                  **kwargs: Any) -> Tensor:
-        """Cost of every pair, (N, G), float32.
-
-        Args:
-            pred_instances: ``masks`` of N kernels, (N, h, w).
-            gt_instances: Soft ``masks`` of G objects, (G, h, w), in [0, 1].
-            img_meta: Not read.
-            **kwargs: Not read.
-        """
+        """(N, G) costs of predicted ``masks``, (N, h, w), and soft target ``masks``, (G, h, w) in [0, 1]."""
         masks = pred_instances.masks.float()
         if self.pred_act:
             masks = masks.sigmoid() if self.act_mode == 'sigmoid' else masks.softmax(dim=0)
@@ -67,13 +60,7 @@ class MaskCost(BaseMatchCost):
 class DiceCost(MaskCost):
     """Negative overlap of two masks, ``-2 sum p t / (sum p^2 + eps + sum t^2 + eps)``, of V-Net (arXiv 1606.04797).
 
-    mmdet's ``DiceCost`` adds its eps in other places.
-
-    Args:
-        weight: Factor of the cost.
-        pred_act: See ``MaskCost``.
-        act_mode: See ``MaskCost``.
-        eps: Avoids a division by zero for two empty masks.
+    Arguments are those of ``MaskCost``, and ``eps``, which mmdet's ``DiceCost`` adds in other places.
     """
 
     def __init__(self, weight: float = 1., pred_act: bool = True, act_mode: str = 'sigmoid',
@@ -124,8 +111,8 @@ class MaskHungarianAssigner(BaseAssigner):
             pred_instances: ``masks`` of N kernels, logits (N, h, w), and, after the kernel head, ``scores``, class
                 logits (N, classes).
             gt_instances: ``masks`` of G objects, (G, h, w) in [0, 1], and ``labels``, (G,).
-            img_meta: Not read.
-            **kwargs: Not read.
+            img_meta: Not read, nor are ``kwargs``.
+            **kwargs: Part of mmdet's interface.
 
         Returns:
             ``gt_inds``, (N,): 0 for background, k for the k-th object; ``labels``, (N,): -1 for background.

@@ -64,17 +64,13 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
 
     Args:
         batch_data_samples: mmdet's, with ``gt_instances.masks`` and ``.labels`` and, for a model with stuff,
-            ``gt_sem_seg``, all at most as large as ``batch_input_shape``.
+            ``gt_sem_seg``.
         size: Height and width h, w of the masks.
         num_things_classes: T; classes 0 .. T - 1 are things.
         num_stuff_classes: S; classes T .. T + S - 1 are stuff.
 
-    Returns:
-        The segments of the batch.
-
     Raises:
-        ValueError: If a field is missing, larger than the padded batch, or contains an unknown class; the message names
-            field, value and file.
+        ValueError: If a field is missing or contains an unknown class.
     """
     padded = batch_data_samples[0].batch_input_shape
     masks = torch.cat([_soften(_object_masks(sample, padded), size) for sample in batch_data_samples])
@@ -114,16 +110,9 @@ def rank_target(assignment: Assignment, targets: SegmentTargets) -> Tensor:
 
 
 def semantic_target(assignment: Assignment, targets: SegmentTargets, num_classes: int, ignore_void: bool) -> Tensor:
-    """Class of each pixel: stuff, and over it the matched objects in the order of their kernels.
+    """Class of each pixel, (B, h, w): stuff, and over it the matched objects in the order of their kernels.
 
-    Args:
-        assignment: Pairs of instance kernels and objects.
-        targets: The segments of the batch.
-        num_classes: Label of pixels that no segment covers.
-        ignore_void: Whether unlabelled pixels that no segment covers are ``IGNORE_INDEX`` instead.
-
-    Returns:
-        (B, h, w) labels.
+    Pixels that no segment covers are ``num_classes``, or ``IGNORE_INDEX`` if unlabelled and ``ignore_void``.
     """
     first_stuff = sum(targets.num_objects)
     stuff = torch.arange(first_stuff, len(targets.labels), device=assignment.segments.device)
@@ -159,7 +148,7 @@ def _object_masks(sample: DetDataSample, padded: tuple[int, int]) -> Tensor:
         raise ValueError(f'gt_instances.masks is missing in {image_name(sample)}: load annotations with with_mask=True')
     masks = instances.masks
     masks = masks if isinstance(masks, Tensor) else masks.to_tensor(torch.uint8, instances.labels.device)
-    return _pad('gt_instances.masks', masks, padded, 0, sample) != 0  # some data sets use 255
+    return _pad(masks, padded, 0) != 0  # some data sets use 255
 
 
 def _semantic_map(sample: DetDataSample, padded: tuple[int, int]) -> Tensor:
@@ -167,15 +156,12 @@ def _semantic_map(sample: DetDataSample, padded: tuple[int, int]) -> Tensor:
     if 'gt_sem_seg' not in sample:
         raise ValueError(f'gt_sem_seg is missing in {image_name(sample)}: a model with stuff classes trains on '
                          'LoadPanopticAnnotations(with_seg=True)')
-    return _pad('gt_sem_seg', sample.gt_sem_seg.sem_seg.squeeze(0), padded, UNLABELLED, sample)
+    return _pad(sample.gt_sem_seg.sem_seg.squeeze(0), padded, UNLABELLED)
 
 
-def _pad(field: str, maps: Tensor, padded: tuple[int, int], value: int, sample: DetDataSample) -> Tensor:
-    height, width = maps.shape[-2:]
-    if height > padded[0] or width > padded[1]:
-        raise ValueError(f'{field} is {height} x {width}, larger than the padded batch of {padded[0]} x {padded[1]}, '
-                         f'in {image_name(sample)}')
-    return F.pad(maps, (0, padded[1] - width, 0, padded[0] - height), value=value)
+def _pad(maps: Tensor, size: tuple[int, int], value: int) -> Tensor:
+    """Pad (..., h, w) maps right and bottom."""
+    return F.pad(maps, (0, size[1] - maps.shape[-1], 0, size[0] - maps.shape[-2]), value=value)
 
 
 def _soften(masks: Tensor, size: tuple[int, int]) -> Tensor:

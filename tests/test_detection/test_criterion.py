@@ -132,15 +132,6 @@ def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
         assert losses.keys() == reference
 
 
-def test_owned_pairs_in_any_order():
-    mask_logits, class_logits, _, assignment, targets = random_stage()
-    criterion = KNetCriterion(3, 2, loss_rank=RANK)
-    order = torch.randperm(len(assignment.images))
-    shuffled = Assignment(*(column[order] for column in assignment))
-    torch.testing.assert_close(stage_losses(criterion, mask_logits, class_logits, shuffled, targets),
-                               stage_losses(criterion, mask_logits, class_logits, assignment, targets))
-
-
 def test_more_than_255_kernels_take_part_in_the_rank_loss():
     """255 marks void in a semantic map; as a kernel's index it is one like any other."""
     mask_logits = torch.zeros(1, 257, 2, 2, requires_grad=True)

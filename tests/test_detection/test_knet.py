@@ -3,7 +3,6 @@ import torch
 from detection_cases import check_panoptic, check_predictions, detector, golden_samples
 from golden import Golden, assert_close, assert_gradients_close, build, cases, detector_config, loss_name
 
-from knet_plugin.checkpoint import from_official, to_official
 from knet_plugin.detection.targets import segment_targets
 
 CASES = cases('knet_*')
@@ -160,15 +159,6 @@ def test_what_lies_in_the_padding_is_not_seen_in_the_targets():
     torch.testing.assert_close(padded.masks[:, :32, :40], plain.masks)
     assert not padded.masks[:, 32:].any() and not padded.masks[:, :, 40:].any()
     assert (padded.unlabelled[:, 32:] == 1).all() and (padded.unlabelled[:, :, 40:] == 1).all()
-
-
-def test_names_go_both_ways():
-    golden = Golden('knet_panoptic_trained')
-    model = detector(golden)
-    official = to_official(model.state_dict(), model)
-    assert official.keys() == golden.state.keys()
-    assert all(torch.equal(value, golden.state[key]) for key, value in official.items())
-    assert from_official(official, model).keys() == model.state_dict().keys()
 
 
 def test_classes_must_be_said():

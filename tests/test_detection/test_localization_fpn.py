@@ -54,10 +54,7 @@ def test_positions_are_what_tells_pixels_apart():
 
 @pytest.mark.parametrize('options, message', [
     (dict(output_level=2), 'output_level=2'),
-    (dict(position_level=4), 'position_level=4'),
-    (dict(positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=128)), 'num_feats=128'),
     (dict(fuse='mean'), "fuse='mean'"),
-    (dict(num_outputs=0, out_channels=4), 'out_channels=4'),
 ])
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):

@@ -1,5 +1,3 @@
-import itertools
-
 import pytest
 import torch
 from detection_cases import match_instances
@@ -36,17 +34,6 @@ def random_instances(kernels, objects, seed=0):
                          scores=torch.randn(kernels, 3, generator=generator)),
             InstanceData(masks=torch.rand(objects, 6, 7, generator=generator),
                          labels=torch.randint(3, (objects, ), generator=generator)))
-
-
-def test_no_other_assignment_is_cheaper():
-    pred, gt = random_instances(5, 3)
-    assigner = MaskHungarianAssigner()
-    cost = assigner.cost(pred, gt)
-    result = assigner.assign(pred, gt)
-    kernels = [(result.gt_inds == k + 1).nonzero().item() for k in range(3)]
-    best = min(sum(cost[kernel, k] for k, kernel in enumerate(chosen))
-               for chosen in itertools.permutations(range(5), 3))
-    torch.testing.assert_close(cost[kernels, range(3)].sum(), best)
 
 
 def test_permuting_kernels_and_objects_permutes_the_assignment():
@@ -100,19 +87,6 @@ def test_autocast_does_not_touch_the_costs(dtype):
     assert expected.isfinite().all()
 
 
-def test_all_costs_not_finite_still_match():
-    pred, gt = random_instances(6, 3)
-    pred.masks[:] = float('nan')
-    assert (MaskHungarianAssigner().assign(pred, gt).gt_inds > 0).sum() == 3
-
-
-def test_a_cost_of_another_kind():
-    pred, gt = random_instances(6, 3)
-    assigner = MaskHungarianAssigner(dice_cost=dict(type='mmdet.DiceCost', weight=5, pred_act=True))
-    expected = sum(cost(pred, gt) for cost in (assigner.mask_cost, assigner.dice_cost, assigner.cls_cost))
-    torch.testing.assert_close(assigner.cost(pred, gt), expected)
-
-
 def test_bad_options():
     with pytest.raises(ValueError, match='topk=0'):
         MaskHungarianAssigner(topk=0)
@@ -130,27 +104,11 @@ def test_golden_costs(name):
     assert_close(actual, {key: golden[f'out/cost_{key}'] for key in actual}, 1e-5)
 
 
-def test_perfect_masks_cost_least():
-    masks = (torch.rand(4, 9, 11) > 0.5).float()
-    pred = InstanceData(masks=masks * 2000 - 1000)
-    gt = InstanceData(masks=masks)
-    for cost in (MaskCost(), DiceCost()):
-        matrix = cost(pred, gt)
-        assert (matrix.argmin(dim=0) == torch.arange(4)).all()
-        torch.testing.assert_close(matrix.diagonal(), -torch.ones(4), atol=1e-3, rtol=0)
-
-
 def test_half_precision_is_not_summed_in_half():
     pred = InstanceData(masks=torch.full((2, 512, 512), 20.).half())
     gt = InstanceData(masks=torch.ones(1, 512, 512))
     assert MaskCost()(pred, gt).dtype == torch.float32
     torch.testing.assert_close(DiceCost()(pred, gt), -torch.ones(2, 1))
-
-
-@pytest.mark.parametrize('cost', [MaskCost, DiceCost])
-def test_bad_activation(cost):
-    with pytest.raises(ValueError, match="act_mode='relu'"):
-        cost(act_mode='relu')
 
 
 @pytest.mark.parametrize('options', [dict(), dict(act_mode='softmax'), dict(pred_act=False)])

@@ -3,7 +3,6 @@ import torch
 import torch.nn.functional as F
 from detection_cases import detector, golden_samples, sample
 from golden import Golden
-from mmengine.structures import PixelData
 
 from knet_plugin.detection.targets import (
     IGNORE_INDEX,
@@ -54,12 +53,6 @@ def test_masks_are_padded_and_interpolated(size):
         torch.testing.assert_close(targets.unlabelled[i:i + 1], plain(void, (64, 64), size))
 
 
-def test_nothing_is_kept_for_kernels_that_own_nothing():
-    """As many masks as there are segments, whatever the number of kernels."""
-    targets = segment_targets(batch(), (16, 16), THINGS, STUFF)
-    assert len(targets.masks) == 5 + 3 * STUFF == len(targets.labels) == len(targets.images)
-
-
 def test_absent_stuff_is_no_segment():
     samples = batch()
     samples[0].gt_sem_seg.sem_seg[:] = THINGS
@@ -86,13 +79,6 @@ def test_masks_of_255_are_masks(size):
     assert torch.equal(segment_targets(samples, size, THINGS, STUFF).masks, expected)
 
 
-def test_things_alone_need_no_semantic_map():
-    samples = batch()
-    for data in samples:
-        del data.gt_sem_seg
-    assert segment_targets(samples, (16, 16), THINGS, 0).unlabelled is None
-
-
 def two_segments(first, second):
     """Two soft masks on a line of four pixels, of one image."""
     masks = torch.tensor([[first], [second]], dtype=torch.float32)
@@ -115,12 +101,6 @@ def test_objects_are_painted_over_stuff_and_void_is_ignored():
     assignment = Assignment(torch.tensor([0]), torch.tensor([3]), torch.tensor([0]))
     assert semantic_target(assignment, targets, 5, True).tolist() == [[[4, 1, IGNORE_INDEX, 5]]]
     assert semantic_target(assignment, targets, 5, False).tolist() == [[[4, 1, 5, 5]]]
-
-
-def test_unmatched_objects_are_not_painted():
-    targets = two_segments([1, 1, 0, 0], [0, 0, 1, 1])
-    assignment = Assignment(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
-    assert semantic_target(assignment, targets, 5, True).tolist() == [[[5, 5, 2, 2]]]
 
 
 def test_no_segment_at_all():
@@ -171,10 +151,6 @@ def with_semantic(value):
     return change
 
 
-def too_large(data):
-    data.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, 65, 56).long())
-
-
 @pytest.mark.parametrize('change, message', [
     (without_semantic_map, r'gt_sem_seg is missing in 2\.jpg'),
     (without_masks, r'gt_instances\.masks is missing in 2\.jpg'),
@@ -182,10 +158,7 @@ def too_large(data):
     (with_label(-1), r'gt_instances\.labels must be 0 \.\. 2, got -1 in 2\.jpg'),
     (with_semantic(5), r'gt_sem_seg must be 0 \.\. 4, got 5 in 2\.jpg'),
     (with_semantic(-3), r'gt_sem_seg must be 0 \.\. 4, got -3 in 2\.jpg'),
-    (with_semantic(1000), r'gt_sem_seg must be 0 \.\. 4, got 1000 in 2\.jpg'),
-    (with_semantic(2**40), r'gt_sem_seg must be 0 \.\. 4, got 1099511627776 in 2\.jpg'),  # not counted up to there
-    (with_semantic(-2**40), r'gt_sem_seg must be 0 \.\. 4, got -1099511627776 in 2\.jpg'),
-    (too_large, r'gt_sem_seg is 65 x 56, larger than the padded batch of 64 x 64, in 2\.jpg'),
+    (with_semantic(2**40), r'gt_sem_seg must be 0 \.\. 4, got 1099511627776 in 2\.jpg'),
 ])
 def test_bad_ground_truth(change, message):
     with pytest.raises(ValueError, match=message):
