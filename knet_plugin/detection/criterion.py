@@ -26,6 +26,9 @@ from knet_plugin.registry import MODELS, TASK_UTILS
 
 __all__ = ['KNetCriterion', 'mean_over_processes']
 
+ROWS = 32
+"""Rows of the semantic logits whose loss is computed at once."""
+
 
 def mean_over_processes(counts: Tensor) -> Tensor:
     """Mean of (n,) counts over all processes, at least one item in total; all processes must call it together.
@@ -199,10 +202,12 @@ class KNetCriterion(BaseModule):
         valid = labels != IGNORE_INDEX
         labels = labels.masked_fill(~valid, self.num_classes)  # background, of weight 0
         foreground, = mean_over_processes((labels < self.num_classes).sum()[None])
-        losses = [checkpointed(self._image_semantic_loss, logits, labels[i], valid[i].float(), foreground)
-                  for i, logits in enumerate(semantic_logits.split(1))]
+        # In strips of rows, since a focal loss makes maps many times as large as the logits.
+        semantic_logits = resize(semantic_logits.float(), labels.shape[1:])
+        strips = [strip for logits, label, weight in zip(semantic_logits, labels, valid.float(), strict=True)
+                  for strip in zip(logits.split(ROWS, dim=1), label.split(ROWS), weight.split(ROWS), strict=True)]
+        losses = [checkpointed(self._strip_loss, *strip, foreground) for strip in strips]
         return dict(loss_seg=torch.stack(losses).sum())
 
-    def _image_semantic_loss(self, logits: Tensor, labels: Tensor, weights: Tensor, foreground: Tensor) -> Tensor:
-        logits = resize(logits.float(), labels.shape)[0].flatten(1).T  # h * w, classes
-        return self.loss_seg(logits, labels.flatten(), weights.flatten(), avg_factor=foreground)
+    def _strip_loss(self, logits: Tensor, labels: Tensor, weights: Tensor, foreground: Tensor) -> Tensor:
+        return self.loss_seg(logits.flatten(1).T, labels.flatten(), weights.flatten(), avg_factor=foreground)
