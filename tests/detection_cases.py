@@ -45,15 +45,16 @@ def golden_targets(golden: Golden, images: Sequence[int] = (0, 1), harden: bool 
     """The targets of a case that gives them ready-made, at the size of the loss."""
     objects = [golden[f'in/gt_masks_{i}'] for i in images]
     labels = [golden[f'in/gt_labels_{i}'] for i in images]
-    owners = [torch.full_like(label, i) for i, label in zip(images, labels, strict=True)]
+    indices = [torch.full_like(label, i) for i, label in zip(images, labels, strict=True)]
     masks = [mask.bool().float() if harden else mask for mask in objects]
     for i in images:
         if f'in/gt_sem_cls_{i}' in golden:
             stuff = golden[f'in/gt_sem_cls_{i}']
             masks.append(golden[f'in/gt_sem_seg_{i}'][:len(stuff)])
             labels.append(stuff)
-            owners.append(torch.full_like(stuff, i))
-    return SegmentTargets(torch.cat(masks), torch.cat(labels), torch.cat(owners), [len(mask) for mask in objects], None)
+            indices.append(torch.full_like(stuff, i))
+    num_objects = [len(mask) for mask in objects]
+    return SegmentTargets(torch.cat(masks), torch.cat(labels), torch.cat(indices), num_objects, None)
 
 
 def detector(golden: Golden, **test_cfg: Any) -> torch.nn.Module:

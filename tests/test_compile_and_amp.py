@@ -6,9 +6,9 @@ from detection_cases import sample
 from mmengine.registry import DefaultScope
 from torch import _dynamo as dynamo
 
+from knet_plugin.compat import release
 from knet_plugin.core import KernelUpdateHead
 from knet_plugin.detection import KernelIterHead
-from knet_plugin.compat import release
 from knet_plugin.registry import MODELS
 
 THINGS, STUFF = 3, 2

@@ -107,7 +107,6 @@ def test_losses_and_gradients(objects, with_cp):
         samples.append(sample(masks, torch.arange(count) % THINGS, (64, 96), semantic))
     feats = [torch.randn(2, 8, 16 // 2**i, 24 // 2**i, generator=generator) for i in range(4)]
     targets = segment_targets(samples, (16, 24), THINGS, STUFF)
-    metas = [one.metainfo for one in samples]
 
     proposals = plain_knet.kernel_head(head.kernel_head, feats)
     features, kernels, masks, _ = proposals
@@ -115,7 +114,7 @@ def test_losses_and_gradients(objects, with_cp):
     for stage in head.kernel_update_head:
         updates.append(plain_knet.update_stage(stage, features, kernels, masks))
         kernels, masks, _ = updates[-1]
-    plain = plain_knet.dense_losses(head, proposals, updates, targets, metas)
+    plain = plain_knet.dense_losses(head, proposals, updates, targets)
     ours = head.loss(feats, samples)
     assert ours.keys() == plain.keys()
     for name, value in plain.items():

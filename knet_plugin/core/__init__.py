@@ -1,4 +1,4 @@
-"""The core of K-Net: task-neutral, and free of mmseg and mmdet."""
+"""The core of K-Net (Eq. 1-6), the same for all tasks; imports neither mmseg nor mmdet."""
 
 from knet_plugin.core.kernel_classifier import KernelClassifier
 from knet_plugin.core.kernel_interaction import KernelInteraction

@@ -1,4 +1,4 @@
-"""Memory for time: what is cheap to make again is not kept for the backward pass."""
+"""Activation checkpointing: recompute cheap intermediates in the backward pass instead of storing them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,19 +7,20 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ['has_statistics', 'checkpointed']
+__all__ = ['checkpointed', 'has_statistics']
 
 
 def checkpointed(function: Callable[..., Any], *args: Any, parts: nn.Module | None = None) -> Any:
-    """Call a function of which the backward pass keeps the arguments alone; it is called again there.
+    """Call a function and keep only its arguments for the backward pass, which calls it again.
 
-    Exact. The second call ends as soon as everything is there that the backward pass needs, so what only its last
-    operation computes is not computed twice.
+    Gradients are exact. The second call stops as soon as it has restored what the backward pass needs, so the last
+    operation is not repeated.
 
     Args:
         function: What to call.
-        *args: With what.
-        parts: Modules that it calls. Where their calls leave something behind, everything is kept as usual.
+        *args: Its arguments.
+        parts: Modules that it calls. If they update running statistics, which a second call would count twice, all
+            intermediates are kept as usual.
     """
     if not torch.is_grad_enabled() or (parts is not None and has_statistics(parts)):
         return function(*args)
@@ -27,5 +28,5 @@ def checkpointed(function: Callable[..., Any], *args: Any, parts: nn.Module | No
 
 
 def has_statistics(module: nn.Module) -> bool:
-    """Whether a second call in training would change what the module remembers, as that of a batch norm does."""
+    """Whether a forward pass in training mode updates running statistics, as batch norm does."""
     return any(part.training and getattr(part, 'track_running_stats', False) for part in module.modules())

@@ -1,12 +1,19 @@
-"""What a kernel stands for: class logits read from the kernel itself (the scores of Eq. 6)."""
+"""Class logits of a kernel (the class branch of a stage)."""
 
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
-from knet_plugin.core.layers import fc_norm_act
 from knet_plugin.registry import MODELS
 
-__all__ = ['KernelClassifier']
+__all__ = ['KernelClassifier', 'fc_norm_act']
+
+
+def fc_norm_act(channels: int, num_fcs: int) -> nn.Sequential:
+    """``num_fcs`` times FC (without bias) - LayerNorm - ReLU, all ``channels`` wide."""
+    layers: list[nn.Module] = []
+    for _ in range(num_fcs):
+        layers += [nn.Linear(channels, channels, bias=False), nn.LayerNorm(channels), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 @MODELS.register_module()
@@ -28,13 +35,13 @@ class KernelClassifier(BaseModule):
         self._init_bias()
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says. Without one, the bias of the last FC survives what a parent's says."""
+        """Apply ``init_cfg``. Without one, restore the bias of the last FC after a parent's ``init_cfg``."""
         super().init_weights()
         if not self.init_cfg:
             self._init_bias()
 
     def _init_bias(self) -> None:
-        # A focal loss starts calm when every class starts improbable (-4.595 for 0.01).
+        # A focal loss needs every class to start improbable: a bias of -4.595 for a probability of 0.01.
         nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(0.01))
 
     def forward(self, kernels: Tensor) -> Tensor:

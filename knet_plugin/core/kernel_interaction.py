@@ -1,4 +1,4 @@
-"""Kernel interaction: the kernels of an image look at one another (first half of Eq. 6)."""
+"""Kernel interaction: attention among the kernels of an image (first half of Eq. 6)."""
 
 from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
@@ -11,9 +11,9 @@ __all__ = ['KernelInteraction']
 
 @MODELS.register_module()
 class KernelInteraction(BaseModule):
-    """``K_i = FFN(MHSA(K~))``, each with residual and LayerNorm. No positional encoding: kernels are a set.
+    """``K_i = FFN(MHSA(K~))``, each with residual and LayerNorm. Kernels are a set: there is no positional encoding.
 
-    Attention embeds all taps of a kernel as one vector of T * C, tap after tap; the FFN works on each tap.
+    Attention sees a kernel as one vector of its T * C values, tap after tap; the FFN works on each tap.
 
     Args:
         channels: Channels C of a kernel tap.
@@ -47,18 +47,11 @@ class KernelInteraction(BaseModule):
         if feedforward_channels is None:
             self.ffn = None
         else:
-            self.ffn = FFN(channels, feedforward_channels, num_fcs, ffn_drop=dropout)  # adds its input itself
+            self.ffn = FFN(channels, feedforward_channels, num_fcs, ffn_drop=dropout)  # with the residual
             self.ffn_norm = nn.LayerNorm(channels)
 
     def forward(self, kernels: Tensor) -> Tensor:
-        """Let the kernels of each image interact.
-
-        Args:
-            kernels: ``K~``, (B, N, T, C).
-
-        Returns:
-            ``K_i``, (B, N, T, C).
-        """
+        """``K~`` to ``K_i``, both (B, N, T, C)."""
         flat = kernels.flatten(-2)  # B, N, T * C
         flat = self.attention_norm(flat + self.attention(flat, flat, flat, need_weights=False)[0])
         kernels = flat.unflatten(-1, (-1, self.channels))

@@ -1,5 +1,6 @@
-"""Adaptive kernel update: a kernel meets the feature of the pixels that it claimed (Eq. 4 and 5)."""
+"""Adaptive kernel update: combine each kernel with its group feature (Eq. 4 and 5)."""
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ __all__ = ['KernelUpdater']
 
 @MODELS.register_module()
 class KernelUpdater(BaseModule):
-    """Eq. 4 and 5 of the paper, for each kernel by itself.
+    """Eq. 4 and 5 of the paper, applied to each kernel separately.
 
     ::
 
@@ -19,14 +20,14 @@ class KernelUpdater(BaseModule):
         K~  = G^F * LN(psi_3(F^K)) + G^K * LN(psi_4(K))                      Eq. 5
         out = ReLU(LN(FC(K~)))
 
-    ``phi_1`` and ``psi_3`` read the same input, so do ``phi_2`` and ``psi_4``: each pair is one linear layer.
+    ``phi_1`` and ``psi_3`` share their input, as do ``phi_2`` and ``psi_4``: each pair is one linear layer.
 
-    The published semantic models update a kernel of 512 channels as two half-kernels of 256 which share these
-    weights. That is what ``group_channels`` says; group ``g`` holds channels ``g * group_channels`` onwards.
+    The published semantic models split a kernel of 512 channels into two groups of 256 channels that share these
+    weights; ``group_channels`` is the size of a group.
 
     Args:
         channels: Channels C of a kernel tap and of its group feature.
-        group_channels: Channels that are updated together; C must be a multiple. None: all C.
+        group_channels: Channels of a group; must divide C. None: all C.
         feat_channels: Width inside, per group. None: ``group_channels``.
         out_channels: Channels of an updated group. None: ``group_channels``.
         gate_sigmoid: Whether the gates pass through a sigmoid.
@@ -35,7 +36,7 @@ class KernelUpdater(BaseModule):
         init_cfg: mmengine's initialisation config; None keeps PyTorch's.
 
     Raises:
-        ValueError: If ``channels`` is not a multiple of ``group_channels``, or a width is not positive.
+        ValueError: If ``channels`` is not a multiple of ``group_channels``.
     """
 
     def __init__(self,
@@ -51,13 +52,9 @@ class KernelUpdater(BaseModule):
         group = channels if group_channels is None else group_channels
         feat = group if feat_channels is None else feat_channels
         out = group if out_channels is None else out_channels
-        for name, width in dict(channels=channels, group_channels=group, feat_channels=feat, out_channels=out).items():
-            if width < 1:
-                raise ValueError(f'{name} must be positive, got {name}={width}')
         if channels % group:
-            raise ValueError(f'channels must be a multiple of group_channels, the channels that the updater handles '
-                             f'together, got channels={channels} and group_channels={group}')
-        self.channels = channels
+            raise ValueError(f'channels must be a multiple of group_channels, got channels={channels} and '
+                             f'group_channels={group}')
         self.groups = channels // group
         self.out_channels = out * self.groups
         self.gate_sigmoid = gate_sigmoid
@@ -77,26 +74,19 @@ class KernelUpdater(BaseModule):
         self.activation = nn.ReLU()
 
     def forward(self, group_features: Tensor, kernels: Tensor) -> Tensor:
-        """Update the kernels.
+        """Update kernels ``K_{i-1}``, (B, N, T, C), by their group features ``F^K``, (B, N, C).
 
-        Args:
-            group_features: ``F^K``, (B, N, C).
-            kernels: ``K_{i-1}``, (B, N, T, C) with T = K * K taps.
-
-        Returns:
-            (B, N, T, C'), C' being C unless ``out_channels`` says otherwise.
-
-        Raises:
-            ValueError: If the channels are not C, or if channel groups meet kernels of more than one tap (no
-                published model has both, and there is no reference for what it would mean).
+        Returns (B, N, T, C'), C' being C unless ``out_channels`` differs, in the precision of the weights.
         """
-        if group_features.shape[-1] != self.channels or kernels.shape[-1] != self.channels:
-            raise ValueError(f'the updater has channels={self.channels}, but got group features of '
-                             f'{group_features.shape[-1]} and kernels of {kernels.shape[-1]} channels')
         if self.groups > 1 and kernels.shape[-2] > 1:
             raise ValueError(f'channel groups (here {self.groups}) are defined for 1 x 1 kernels only, got kernels of '
-                             f'{kernels.shape[-2]} taps; leave group_channels unset')
-        # From here on a group is an independent kernel: (B, N, G, 1, c) and (B, N, G, T, c); T = 1 if G > 1.
+                             f'{kernels.shape[-2]} taps')
+        dtype = self.fc.weight.dtype
+        with torch.autocast(kernels.device.type, enabled=False):  # group features exceed the range of float16
+            return self._update(group_features.to(dtype), kernels.to(dtype))
+
+    def _update(self, group_features: Tensor, kernels: Tensor) -> Tensor:
+        # Each group is an independent kernel: (B, N, G, 1, c) and (B, N, G, T, c); T = 1 if G > 1.
         features = group_features.unflatten(-1, (self.groups, -1)).unsqueeze(-2)
         kernels = kernels.unflatten(-1, (self.groups, -1)).transpose(-2, -3)
 

@@ -1,30 +1,33 @@
-"""Configs of the update stages: what a head was given, laid over what its task calls for."""
+"""Configs of the update stages: the given ones merged over the default of the task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knet_plugin.registry import MODELS
 
-__all__ = ['class_of', 'merge_parts', 'stage_configs']
+__all__ = ['build_part', 'class_of', 'merge_parts', 'stage_configs']
+
+
+def build_part(name: str, cfg: dict | None, fixed: Mapping[str, Any]) -> Any:
+    """Build a part with the ``fixed`` values of its head, which its config may repeat but not contradict."""
+    if cfg is None:
+        return None
+    for key, value in fixed.items():
+        if cfg.get(key, value) != value:
+            raise ValueError(f'{name} says {key}={cfg[key]}, but the head has {key}={value}')
+    return MODELS.build(dict(cfg, **fixed))
 
 
 def stage_configs(given: dict | Sequence[dict] | None, num_stages: int, default: dict[str, Any],
                   fixed: Mapping[str, Any], owner: str) -> list[dict[str, Any]]:
-    """Lay the given stage configs over the default.
+    """Merge the given stage configs over the default.
 
     Args:
-        given: One config for all stages, one for each, or None. Nothing in it is changed.
+        given: One config for all stages, one for each, or None. It is not modified.
         num_stages: Update stages S.
-        default: The stage that the task calls for.
-        fixed: What a config may repeat but not contradict.
-        owner: Who fixes it, for messages.
-
-    Returns:
-        S configs.
-
-    Raises:
-        ValueError: If S is negative or not the number of configs, or if a config contradicts ``fixed``.
-        TypeError: If a config is not a dict.
+        default: The task's default stage.
+        fixed: Values that a config may repeat but not contradict.
+        owner: The part that fixes these values, for messages.
     """
     if num_stages < 0:
         raise ValueError(f'num_stages must not be negative, got num_stages={num_stages}')
@@ -43,7 +46,7 @@ def stage_configs(given: dict | Sequence[dict] | None, num_stages: int, default:
 
 
 def merge_parts(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """``given`` over ``default``; a part is merged too, unless it is of another ``type`` than the default's."""
+    """Merge ``given`` over ``default``, and the dicts in it too, unless their ``type`` differs from the default's."""
     merged = {**default, **given}
     for name, part in default.items():
         override = given.get(name)
@@ -55,5 +58,5 @@ def merge_parts(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
 
 
 def class_of(part_type: Any) -> type | None:
-    """The class that a ``type`` names, or is."""
+    """The class that a config's ``type``, a registered name or a class, refers to."""
     return MODELS.get(part_type) if isinstance(part_type, str) else part_type

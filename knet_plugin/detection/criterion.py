@@ -1,79 +1,72 @@
-"""The losses of K-Net's detection side, for the kernel head and for every update stage."""
+"""Matching and losses of the kernel head and the update stages (Section 3.2)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from mmcv.ops import point_sample
 from mmdet.models.losses import accuracy
-from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
 from torch import Tensor
 
-from knet_plugin.core.mask_ops import resize
+from knet_plugin.core import KernelUpdate
 from knet_plugin.core.activation_checkpointing import checkpointed
-from knet_plugin.detection.targets import IGNORED, Assignment, SegmentTargets, rank_target, semantic_target
-from knet_plugin.registry import MODELS
+from knet_plugin.core.feature_map import resize
+from knet_plugin.detection.kernel_head import KernelProposals
+from knet_plugin.detection.targets import (
+    IGNORE_INDEX,
+    Assignment,
+    SegmentTargets,
+    assign_stuff_kernels,
+    rank_target,
+    semantic_target,
+)
+from knet_plugin.registry import MODELS, TASK_UTILS
 
-__all__ = ['KNetCriterion', 'mean_counts', 'mean_owned']
+__all__ = ['KNetCriterion', 'mean_over_processes']
 
-PIXELS = 8192
-"""Pixels whose semantic loss is computed at once, about."""
+ROWS = 32
+"""Rows of the semantic logits whose loss is computed at once."""
 
 
-def mean_counts(counts: Tensor) -> Tensor:
-    """What to divide by so that the mean of the processes' losses is the loss of one process with all their images.
+def mean_over_processes(counts: Tensor) -> Tensor:
+    """Mean of (n,) counts over all processes, at least one item in total; all processes must call it together.
 
-    All processes have to call it together, whatever their images show.
-
-    Args:
-        counts: How much of everything this process has to average over, (n,) of any type.
-
-    Returns:
-        The mean over all processes, (n,), of a sum that counts as 1 where there is nothing at all.
+    Divided by it, the losses of the processes have the mean that one process with all images would compute.
     """
     return reduce_mean(counts.float()).clamp(min=1 / get_world_size())
 
 
-def mean_owned(stages: Sequence[Assignment]) -> Tensor:
-    """How many kernels own a segment in each stage, as ``mean_counts`` has it, (stages,)."""
-    return mean_counts(torch.tensor([len(owned.segments) for owned in stages], device=stages[0].segments.device))
-
-
 @MODELS.register_module()
 class KNetCriterion(BaseModule):
-    """Losses on the masks and classes of kernels, given which segment each of them owns.
+    """Bipartite matching, and losses on masks and classes.
 
-    Mask and dice loss look at the owned segments alone. The rank loss lets all masks of an image compete for each
-    pixel. A focal class loss teaches all kernels; thing kernels learn nothing about stuff classes, and a stuff kernel
-    only whether its own class is there.
+    Objects are matched to instance kernels for each stage anew, by the predictions of the stage before it: M_0 alone
+    for the kernel head and stage 1, masks and classes of stage i - 1 for stage i. Stuff classes have fixed kernels.
 
-    Averages are over all processes: the mean of the processes' losses and gradients, which is what distributed training
-    takes, is that of one process with all their images.
+    Mask and dice loss apply to matched kernels. In the rank loss, all masks of an image compete for each pixel. The
+    class loss applies to all kernels; instance kernels ignore the stuff classes, and a stuff kernel all classes but its
+    own.
 
     Args:
-        num_things_classes: Classes 0 .. T - 1.
-        num_stuff_classes: Classes T .. T + S - 1; the last S kernels of a stage own one each.
+        num_things_classes: T; classes 0 .. T - 1 are things.
+        num_stuff_classes: S; classes T .. T + S - 1 are stuff. The last S kernels of a stage are theirs.
+        assigner: Config of the ``MaskHungarianAssigner``.
         loss_mask: Config of the loss on (P, h, w) mask logits and soft targets.
         loss_dice: Config of the overlap loss on the same.
         loss_cls: Config of the sigmoid loss on (B * N, classes) logits.
-        loss_seg: Config of the sigmoid loss on the kernel head's (B * h * w, classes) semantic logits.
-        loss_rank: Config of the softmax loss over the kernels; the published panoptic models have it. None: none.
-        ignore_void: Whether unlabelled pixels are left out of the semantic loss. The official code makes them
-            background.
-        num_points: Mask and dice loss look at so many points of each owned mask, most of them where it is uncertain, as
-            in PointRend (arXiv 1912.08193) and Mask2Former; they are random, so losses differ from run to run. None:
-            at all pixels, as the published models.
-
-    Raises:
-        ValueError: If ``num_points`` is not positive.
+        loss_seg: Config of the sigmoid loss on the kernel head's (h * w, classes) semantic logits.
+        loss_rank: Config of the softmax loss over the kernels, which the published panoptic models have. None: none.
+        ignore_void: Whether the semantic loss ignores unlabelled pixels. The official code makes them background.
+        stage_loss_weights: Factors of the losses of stages 1 .. S. None: 1 each.
     """
 
     def __init__(
             self,
             num_things_classes: int = 80,
             num_stuff_classes: int = 0,
+            assigner: dict = dict(type='knet_plugin.MaskHungarianAssigner'),  # noqa: B006, never changed
             loss_mask: dict = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),  # noqa: B006
             loss_dice: dict = dict(type='mmdet.DiceLoss', loss_weight=4.0),  # noqa: B006
             loss_cls: dict = dict(  # noqa: B006
@@ -82,149 +75,139 @@ class KNetCriterion(BaseModule):
                 type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
             loss_rank: dict | None = None,
             ignore_void: bool = True,
-            num_points: int | None = None) -> None:
+            stage_loss_weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        if num_points is not None and num_points < 1:
-            raise ValueError(f'num_points must be positive or None, got num_points={num_points}')
-        self.num_points = num_points
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
-        self.ignore_void = ignore_void
+        self.assigner = TASK_UTILS.build(assigner)
         self.loss_mask = MODELS.build(loss_mask)
         self.loss_dice = MODELS.build(loss_dice)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_seg = MODELS.build(loss_seg)
         self.loss_rank = None if loss_rank is None else MODELS.build(loss_rank)
+        self.ignore_void = ignore_void
+        self.stage_loss_weights = stage_loss_weights
 
-    def masks(self, mask_logits: Tensor, owned: Assignment, targets: SegmentTargets,
-              num_owned: Tensor) -> dict[str, Tensor]:
-        """Losses of one stage's masks, which are brought to the size of the targets.
-
-        Args:
-            mask_logits: (B, N, H, W).
-            owned: Which of these kernels owns which segment.
-            targets: The segments of the batch, at h x w.
-            num_owned: What ``mean_owned`` counts for this stage, ().
-
-        Returns:
-            ``loss_mask``, ``loss_dice`` and, if configured, ``loss_rank``: always the same keys. Zero (and connected to
-            the logits) where no kernel of the whole batch owns a segment.
-        """
-        if not len(owned.segments):
-            zero = mask_logits[owned.images, owned.kernels].float().sum()
-            losses = dict(loss_mask=zero, loss_dice=zero)
-            return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
-        share = len(owned.segments) / num_owned
-        losses = {name: loss * share
-                  for name, loss in checkpointed(self._owned_masks, mask_logits, owned, targets).items()}
-        if self.loss_rank is not None:
-            # Image by image; the mean over all pixels is the mean of their means, as all have the same size.
-            ranks = [checkpointed(self._rank, logits, target, self.loss_rank) for logits, target in zip(
-                mask_logits.split(1), rank_target(owned, targets).split(1), strict=True)]
-            losses['loss_rank'] = torch.stack(ranks).mean()
+    def forward(self, proposals: KernelProposals, updates: Sequence[KernelUpdate],
+                targets: SegmentTargets) -> dict[str, Tensor]:
+        """Losses of the kernel head (``s0.``) and of stage i (``s<i>.``); the keys do not depend on the images."""
+        assignments = self.assign(proposals, updates, targets)
+        counts = torch.tensor([len(each.segments) for each in assignments], device=targets.labels.device)
+        num_pairs = mean_over_processes(counts)
+        num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
+        losses = self.mask_losses(proposals.mask_logits[:, :num_kernels], assignments[0], targets, num_pairs[0])
+        losses |= self.semantic_loss(proposals.semantic_logits, assignments[0], targets)
+        losses = {f's0.{name}': value for name, value in losses.items()}
+        weights = [1.] * len(updates) if self.stage_loss_weights is None else self.stage_loss_weights
+        for i, (update, weight) in enumerate(zip(updates, weights, strict=True), start=1):
+            stage = self.mask_losses(update.mask_logits, assignments[i], targets, num_pairs[i])
+            stage |= self.class_loss(update.class_logits, assignments[i], targets, num_pairs[i])
+            losses |= {f's{i}.{name}': value * weight if 'loss' in name else value for name, value in stage.items()}
         return losses
 
-    # What follows works at the size of the targets, where a stage's masks alone are as large as all that the stage
-    # itself keeps for the backward pass.
+    def assign(self, proposals: KernelProposals, updates: Sequence[KernelUpdate],
+               targets: SegmentTargets) -> list[Assignment]:
+        """Assignments of the kernel head, which has no stuff, and of each stage: S + 1 in all."""
+        num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
+        stuff = assign_stuff_kernels(targets, self.num_things_classes, num_kernels)
+        objects = self.match(proposals.mask_logits[:, :num_kernels], None, targets)
+        assignments = [objects]
+        for i, update in enumerate(updates, start=1):
+            assignments.append(objects + stuff)
+            if i < len(updates):
+                class_logits = update.class_logits[:, :num_kernels, :self.num_things_classes]
+                objects = self.match(update.mask_logits[:, :num_kernels], class_logits, targets)
+        return assignments
 
-    def _owned_masks(self, mask_logits: Tensor, owned: Assignment, targets: SegmentTargets) -> dict[str, Tensor]:
-        logits = mask_logits[owned.images, owned.kernels].float()  # P, H, W
-        masks = targets.masks[owned.segments]  # P, h, w
-        if self.num_points is None:
-            logits = resize(logits[None], masks.shape[-2:])[0]
-        else:
-            with torch.no_grad():
-                points = get_uncertain_point_coords_with_randomness(
-                    logits[:, None], None, self.num_points, oversample_ratio=3, importance_sample_ratio=0.75)
-            logits, masks = (point_sample(maps[:, None], points)[:, 0] for maps in (logits, masks))  # P, points
-        return dict(loss_mask=self.loss_mask(logits, masks), loss_dice=self.loss_dice(logits, masks))
+    @torch.no_grad()
+    def match(self, mask_logits: Tensor, class_logits: Tensor | None, targets: SegmentTargets) -> Assignment:
+        """Match instance kernels and objects by (B, N, H, W) mask logits and, if given, (B, N, T) class logits."""
+        pairs = []
+        for image in range(len(mask_logits)):
+            objects = targets.objects_of(image)
+            prediction = InstanceData(masks=resize(mask_logits[image:image + 1], targets.masks.shape[-2:])[0])
+            if class_logits is not None:
+                prediction.scores = class_logits[image].float()
+            truth = InstanceData(masks=targets.masks[objects], labels=targets.labels[objects])
+            gt_inds = self.assigner.assign(prediction, truth).gt_inds
+            kernels, = gt_inds.nonzero(as_tuple=True)
+            pairs.append(Assignment(torch.full_like(kernels, image), kernels, objects.start + gt_inds[kernels] - 1))
+        return Assignment(*(torch.cat(column) for column in zip(*pairs, strict=True)))
 
-    @staticmethod
-    def _rank(mask_logits: Tensor, target: Tensor, loss: torch.nn.Module) -> Tensor:
-        return loss(resize(mask_logits.float(), target.shape[-2:]), target, ignore_index=IGNORED)
+    # The losses work at the size of the targets, where one map is as large as all that a stage keeps: they are
+    # recomputed in the backward pass.
 
-    def _semantics(self, logits: Tensor, height: int, kept: slice, labels: Tensor, weights: Tensor | None,
-                   positives: Tensor) -> Tensor:
-        logits = resize(logits[None].float(), (height, labels.shape[1]))[0, :, kept]  # classes, rows, w
-        return self.loss_seg(logits.flatten(1).T, labels.flatten(), None if weights is None else weights.flatten(),
-                             avg_factor=positives)
+    def mask_losses(self, mask_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
+                    num_pairs: Tensor) -> dict[str, Tensor]:
+        """``loss_mask``, ``loss_dice`` and, if configured, ``loss_rank`` of one stage; zero if there are no pairs.
 
-    def classes(self, class_logits: Tensor, owned: Assignment, targets: SegmentTargets,
-                num_owned: Tensor) -> dict[str, Tensor]:
-        """Loss of one stage's classes, of all kernels, divided by the number of owning ones.
+        Args:
+            mask_logits: (B, N, H, W), resized to the targets' size.
+            assignment: The P pairs of this stage.
+            targets: The segments of the batch.
+            num_pairs: P, averaged over the processes, ().
+        """
+        if not len(assignment.segments):  # zero, but connected to the logits
+            zero = mask_logits[assignment.images, assignment.kernels].float().sum()
+            losses = dict(loss_mask=zero, loss_dice=zero)
+            return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
+        loss_mask, loss_dice = checkpointed(self._matched_losses, mask_logits, assignment, targets)
+        share = len(assignment.segments) / num_pairs
+        losses = dict(loss_mask=loss_mask * share, loss_dice=loss_dice * share)
+        if self.loss_rank is not None:
+            ranks = [checkpointed(self._rank_loss, logits, target) for logits, target in zip(
+                mask_logits.split(1), rank_target(assignment, targets).split(1), strict=True)]
+            losses['loss_rank'] = torch.stack(ranks).mean()  # over all pixels, as the images have the same size
+        return losses
+
+    def _matched_losses(self, mask_logits: Tensor, assignment: Assignment,
+                        targets: SegmentTargets) -> tuple[Tensor, Tensor]:
+        logits = mask_logits[assignment.images, assignment.kernels].float()  # P, H, W
+        masks = targets.masks[assignment.segments]  # P, h, w
+        logits = resize(logits[None], masks.shape[-2:])[0]
+        return self.loss_mask(logits, masks), self.loss_dice(logits, masks)
+
+    def _rank_loss(self, mask_logits: Tensor, target: Tensor) -> Tensor:
+        assert self.loss_rank is not None
+        return self.loss_rank(resize(mask_logits.float(), target.shape[-2:]), target, ignore_index=IGNORE_INDEX)
+
+    def class_loss(self, class_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
+                   num_pairs: Tensor) -> dict[str, Tensor]:
+        """``loss_cls`` of one stage, and the metric ``pos_acc``: the percentage of matched kernels of the right class.
 
         Args:
             class_logits: (B, N, classes), stuff kernels last.
-            owned: Which of these kernels owns which segment, stuff included.
+            assignment: The pairs of this stage.
             targets: The segments of the batch.
-            num_owned: What ``mean_owned`` counts for this stage, ().
-
-        Returns:
-            ``loss_cls``, and as a metric ``pos_acc``, the percentage of owning kernels whose class is right.
+            num_pairs: Number of pairs, averaged over the processes, ().
         """
-        owned_labels = targets.labels[owned.segments]
+        matched_labels = targets.labels[assignment.segments]
         labels = torch.full(class_logits.shape[:2], self.num_classes, device=class_logits.device)  # background
-        labels[owned.images, owned.kernels] = owned_labels
-        weights = self._class_weights(class_logits)
-        loss = self.loss_cls(class_logits.flatten(0, 1).float(), labels.flatten(), weights, avg_factor=num_owned)
-        return dict(loss_cls=loss, pos_acc=accuracy(class_logits[owned.images, owned.kernels], owned_labels))
+        labels[assignment.images, assignment.kernels] = matched_labels
+        weights = class_logits.new_ones(class_logits.shape, dtype=torch.float32)
+        if stuff := self.num_stuff_classes:
+            weights[:, :-stuff, self.num_things_classes:] = 0
+            weights[:, -stuff:] = 0
+            weights[:, -stuff:, self.num_things_classes:].diagonal(dim1=1, dim2=2).fill_(1)
+        loss = self.loss_cls(class_logits.flatten(0, 1).float(), labels.flatten(), weights.flatten(0, 1),
+                             avg_factor=num_pairs)
+        return dict(loss_cls=loss, pos_acc=accuracy(class_logits[assignment.images, assignment.kernels],
+                                                    matched_labels))
 
-    def _class_weights(self, class_logits: Tensor) -> Tensor | None:
-        """Which column teaches which kernel, (B * N, classes) of 0 and 1; None where all do."""
-        if not self.num_stuff_classes:
-            return None
-        batch, num_kernels, _ = class_logits.shape
-        weights = class_logits.new_zeros(num_kernels, self.num_classes, dtype=torch.float32)
-        weights[:-self.num_stuff_classes, :self.num_things_classes] = 1
-        weights[-self.num_stuff_classes:, self.num_things_classes:].fill_diagonal_(1)
-        return weights.expand(batch, -1, -1).flatten(0, 1)
+    def semantic_loss(self, semantic_logits: Tensor, assignment: Assignment,
+                      targets: SegmentTargets) -> dict[str, Tensor]:
+        """``loss_seg`` of the kernel head's (B, classes, H, W) logits, averaged over the labelled foreground pixels."""
+        labels = semantic_target(assignment, targets, self.num_classes, self.ignore_void)  # B, h, w
+        valid = labels != IGNORE_INDEX
+        labels = labels.masked_fill(~valid, self.num_classes)  # background, of weight 0
+        foreground, = mean_over_processes((labels < self.num_classes).sum()[None])
+        # In strips of rows, since a focal loss makes maps many times as large as the logits.
+        semantic_logits = resize(semantic_logits.float(), labels.shape[1:])
+        strips = [strip for logits, label, weight in zip(semantic_logits, labels, valid.float(), strict=True)
+                  for strip in zip(logits.split(ROWS, dim=1), label.split(ROWS), weight.split(ROWS), strict=True)]
+        losses = [checkpointed(self._strip_loss, *strip, foreground) for strip in strips]
+        return dict(loss_seg=torch.stack(losses).sum())
 
-    def semantics(self, semantic_logits: Tensor, owned: Assignment, targets: SegmentTargets) -> dict[str, Tensor]:
-        """Loss of the kernel head's dense logits, averaged over the labelled foreground pixels.
-
-        Args:
-            semantic_logits: (B, classes, H, W).
-            owned: Which instance kernel owns which object: objects are painted in the order of their kernels.
-            targets: The segments of the batch, at h x w.
-
-        Returns:
-            ``loss_seg``.
-        """
-        labels = semantic_target(owned, targets, self.num_classes, self.ignore_void)
-        valid = labels != IGNORED
-        foreground, = mean_counts((valid & (labels < self.num_classes)).sum()[None])
-        weights = None if targets.void is None or not self.ignore_void else valid.float()
-        labels = labels.masked_fill(~valid, self.num_classes)
-        # In parts: what a focal loss makes on the way is many times as large as the logits. Those are enlarged part by
-        # part, too, so that no larger logits are kept for the backward pass.
-        total = semantic_logits.new_zeros((), dtype=torch.float32)
-        # Unbound first, since the gradient of every slice is brought to the size of what it was cut from.
-        for image, logits in enumerate(semantic_logits.unbind()):
-            for source, height, kept, rows in _strips(semantic_logits.shape[2], labels.shape[1:]):
-                total = total + checkpointed(self._semantics, logits[:, source], height, kept, labels[image, rows],
-                                          None if weights is None else weights[image, rows], foreground)
-        return dict(loss_seg=total)
-
-
-def _strips(height: int, size: Sequence[int]) -> Iterator[tuple[slice, int, slice, slice]]:
-    """How to bring a map to a size in strips of about ``PIXELS`` pixels.
-
-    Args:
-        height: Rows of the map.
-        size: Height and width that it is brought to.
-
-    Yields:
-        Which rows of the map to resize and to which height, which rows of the result to keep, and where they belong. It
-        is one strip if the height is not a multiple of the map's.
-    """
-    factor, rest = divmod(size[0], height)
-    if rest:
-        yield slice(0, height), size[0], slice(0, size[0]), slice(0, size[0])
-        return
-    step = max(PIXELS // (factor * size[1]), 1)
-    for start in range(0, height, step):
-        stop = min(start + step, height)
-        top, bottom = max(start - 1, 0), min(stop + 1, height)  # a row is mixed with the ones beside it
-        yield (slice(top, bottom), factor * (bottom - top), slice(factor * (start - top), factor * (stop - top)),
-               slice(factor * start, factor * stop))
+    def _strip_loss(self, logits: Tensor, labels: Tensor, weights: Tensor, foreground: Tensor) -> Tensor:
+        return self.loss_seg(logits.flatten(1).T, labels.flatten(), weights.flatten(), avg_factor=foreground)

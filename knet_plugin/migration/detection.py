@@ -22,8 +22,15 @@ def localization_fpn_config(official: Any, report: Report, path: str = 'localiza
             output_level=3 - options.only('upsample_times', 3, 2),  # stride 4 or 8
             positional_encoding=encoding and dict(encoding, type=f'mmdet.{bare_type(encoding["type"])}'),
             coordinates=options.take('cat_coors', False), position_level=options.take('cat_coors_level', 3),
-            fuse='concat' if options.take('fuse_by_cat', False) else 'sum', with_pred=options.take('with_pred', True),
-            num_aux_convs=options.take('num_aux_convs', 0), norm_cfg=options.take('norm_cfg'))
+            fuse='concat' if options.take('fuse_by_cat', False) else 'sum', num_outputs=_num_outputs(options),
+            norm_cfg=options.take('norm_cfg'))
+
+
+def _num_outputs(options: Options) -> int:
+    if options.take('with_pred', True):
+        return 1 + options.take('num_aux_convs', 0)
+    options.only('num_aux_convs', 0)
+    return 0
 
 
 def kernel_head_config(official: Any, report: Report, path: str = 'rpn_head') -> dict[str, Any]:
@@ -42,15 +49,15 @@ def kernel_head_config(official: Any, report: Report, path: str = 'rpn_head') ->
         refine = options.take('feat_refine', True) and upsampled
         options.only('feat_refine_stride', 1)
         fpn = localization_fpn_config(options.require('localization_fpn'), report, options.at('localization_fpn'))
-        if fpn['num_aux_convs'] != 1:
-            report.refuse(options.at('localization_fpn.num_aux_convs'), fpn['num_aux_convs'], 'only 1 is supported')
+        if fpn['num_outputs'] != 2:
+            report.refuse(options.at('localization_fpn.num_aux_convs'), fpn['num_outputs'] - 1, 'only 1 is supported')
         _initialisation(options)
         options.some('loss_mask', 'loss_dice', 'loss_seg', 'loss_rank')  # loss_config reads them
         return dict(
             type='knet_plugin.KernelHead', num_things_classes=things, num_stuff_classes=stuff,
             num_kernels=options.take('num_proposals', 100), channels=channels,
             kernel_size=options.take('conv_kernel_size', 1), localization_fpn=fpn, mask_activation=activation,
-            num_convs=num_convs, refine=refine, norm_cfg=options.take('norm_cfg', dict(type='GN', num_groups=32)))
+            branches=dict(num_convs=num_convs, refine=refine), norm_cfg=options.take('norm_cfg', dict(type='GN', num_groups=32)))
 
 
 def _classes(options: Options) -> tuple[int, int]:

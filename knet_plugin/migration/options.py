@@ -11,7 +11,7 @@ __all__ = ['MigrationError', 'Options', 'Report', 'bare_type']
 RELU = dict(type='ReLU')
 # Options with a single supported value, which is also their default, in whatever part they occur.
 FIXED = dict(act_cfg=RELU, ffn_act_cfg=RELU, out_act_cfg=RELU, conv_cfg=None, feat_gather_stride=1, hard_target=False,
-             ignore_label=255, kernel_init=False, mask_transform_stride=1, numerator_eps=0, post_assign=False,
+             ignore_label=255, kernel_init=False, numerator_eps=0, post_assign=False,
              recursive=False, semantic_fpn=True, use_mask=False, boundary_cost=None)
 # Options that the official code accepts but does not use in the parts that leave them over.
 UNUSED = {'att_dropout', 'feat_embed_only', 'feat_refine_stride', 'feat_transform_cfg', 'input_feat_shape', 'iou_thr',

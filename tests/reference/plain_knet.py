@@ -14,8 +14,7 @@ from torch import Tensor
 from knet_plugin.core import HardMask, KernelUpdate, KernelUpdateHead
 from knet_plugin.detection import KernelHead, KernelIterHead
 from knet_plugin.detection.kernel_head import KernelProposals
-from knet_plugin.detection.criterion import mean_owned
-from knet_plugin.detection.targets import Assignment, SegmentTargets, rank_target, semantic_target, assign_stuff
+from knet_plugin.detection.targets import Assignment, SegmentTargets, rank_target, semantic_target
 
 __all__ = ['dense_losses', 'full_masks', 'instances', 'kernel_head', 'panoptic', 'update_stage']
 
@@ -120,43 +119,41 @@ def instances(scores: Tensor, mask_logits: Tensor, sizes: Sequence[tuple[int, in
 
 
 def dense_losses(head: KernelIterHead, proposals: KernelProposals, updates: Sequence[KernelUpdate],
-                 targets: SegmentTargets, batch_img_metas: Sequence[dict]) -> dict[str, Tensor]:
-    """The losses of ``KernelIterHead.loss_by_feat`` on masks in full size, with a target and a weight for each pixel
-    of each kernel, and all stages' maps kept until the backward pass.
+                 targets: SegmentTargets) -> dict[str, Tensor]:
+    """The losses of ``KNetCriterion`` on masks in full size, with a target and a weight for each pixel of each kernel;
+    all maps are kept until the backward pass.
     """
-    loss, things, size = head.criterion, head.kernel_head.num_kernels, targets.masks.shape[-2:]
+    criterion, size = head.criterion, targets.masks.shape[-2:]
     upsampled = [F.interpolate(logits, size, mode='bilinear', align_corners=False) for logits in (
-        proposals.mask_logits[:, :things], *(update.mask_logits for update in updates))]
+        proposals.mask_logits, *(update.mask_logits for update in updates))]
     semantic_logits = F.interpolate(proposals.semantic_logits, size, mode='bilinear', align_corners=False)
-    stuff = assign_stuff(targets, head.num_things_classes, things)
-    objects = head._match(upsampled[0], None, targets, batch_img_metas, 'the kernel head')
-    losses = {f's0.{name}': value for name, value in _dense_masks(loss, upsampled[0], objects, targets).items()}
-    labels = semantic_target(objects, targets, loss.num_classes, ignore_void=False).flatten()
-    losses['s0.loss_seg'] = loss.loss_seg(semantic_logits.permute(0, 2, 3, 1).reshape(len(labels), -1), labels,
-                                          avg_factor=(labels < loss.num_classes).sum().clamp(min=1))
-    for i, (update, logits) in enumerate(zip(updates, upsampled[1:], strict=True), start=1):
-        owned = objects + stuff
-        for name, value in (_dense_masks(loss, logits, owned, targets) | loss.classes(
-                update.class_logits, owned, targets, *mean_owned([owned]))).items():
+    objects, *stages = criterion.assign(
+        proposals._replace(mask_logits=upsampled[0]),
+        [update._replace(mask_logits=logits) for update, logits in zip(updates, upsampled[1:], strict=True)], targets)
+    masks = upsampled[0][:, :head.kernel_head.num_kernels]
+    losses = {f's0.{name}': value for name, value in _dense_masks(criterion, masks, objects, targets).items()}
+    labels = semantic_target(objects, targets, criterion.num_classes, ignore_void=False).flatten()
+    losses['s0.loss_seg'] = criterion.loss_seg(semantic_logits.permute(0, 2, 3, 1).reshape(len(labels), -1), labels,
+                                               avg_factor=(labels < criterion.num_classes).sum().clamp(min=1))
+    for i, (update, logits, assignment) in enumerate(zip(updates, upsampled[1:], stages, strict=True), start=1):
+        num_pairs = torch.tensor(max(len(assignment.segments), 1))
+        for name, value in (_dense_masks(criterion, logits, assignment, targets) | criterion.class_loss(
+                update.class_logits, assignment, targets, num_pairs)).items():
             losses[f's{i}.{name}'] = value
-        if i < head.num_stages:
-            class_logits = update.class_logits[:, :things, :head.num_things_classes]
-            objects = head._match(logits[:, :things], class_logits, targets, batch_img_metas, f'stage {i}')
     return losses
 
 
-def _dense_masks(loss: torch.nn.Module, logits: Tensor, owned: Assignment,
+def _dense_masks(criterion: torch.nn.Module, logits: Tensor, assignment: Assignment,
                  targets: SegmentTargets) -> dict[str, Tensor]:
     dense = torch.zeros_like(logits)
-    dense[owned.images, owned.kernels] = targets.masks[owned.segments]
-    weights = torch.zeros_like(logits)
-    weights[owned.images, owned.kernels] = 1
-    positive = weights.flatten(2).any(dim=2)
+    dense[assignment.images, assignment.kernels] = targets.masks[assignment.segments]
+    positive = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
+    positive[assignment.images, assignment.kernels] = True
     if not positive.any():
         return {name: logits.sum() * 0 for name in ('loss_mask', 'loss_dice', 'loss_rank')
-                if name != 'loss_rank' or loss.loss_rank is not None}
-    losses = dict(loss_mask=loss.loss_mask(logits[positive], dense[positive]),
-                  loss_dice=loss.loss_dice(logits[positive], dense[positive]))
-    if loss.loss_rank is not None:
-        losses['loss_rank'] = loss.loss_rank(logits, rank_target(owned, targets), ignore_index=-100)
+                if name != 'loss_rank' or criterion.loss_rank is not None}
+    losses = dict(loss_mask=criterion.loss_mask(logits[positive], dense[positive]),
+                  loss_dice=criterion.loss_dice(logits[positive], dense[positive]))
+    if criterion.loss_rank is not None:
+        losses['loss_rank'] = criterion.loss_rank(logits, rank_target(assignment, targets), ignore_index=-100)
     return losses

@@ -63,19 +63,3 @@ def test_kernels_are_updated_one_by_one():
     updater = KernelUpdater(channels=8)
     features, kernels, order = torch.randn(2, 5, 8), torch.randn(2, 5, 9, 8), torch.randperm(5)
     torch.testing.assert_close(updater(features, kernels)[:, order], updater(features[:, order], kernels[:, order]))
-
-
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(channels=128, group_channels=256), 'channels=128 and group_channels=256'),
-    (dict(channels=100, group_channels=48), 'multiple'),
-    (dict(channels=0), 'channels=0'),
-    (dict(channels=8, feat_channels=-1), 'feat_channels=-1'),
-])
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        KernelUpdater(**arguments)
-
-
-def test_wrong_channels():
-    with pytest.raises(ValueError, match='channels=8.*16'):
-        KernelUpdater(channels=8)(torch.zeros(1, 2, 16), torch.zeros(1, 2, 1, 16))

@@ -5,24 +5,25 @@ from detection_cases import golden_targets
 from golden import Golden, assert_close, assert_gradients_close, build, cases, loss_config, update_head_config
 
 from knet_plugin.checkpoint import from_official
-from knet_plugin.detection import KNetCriterion, kernel_loss
-from knet_plugin.detection.criterion import mean_owned
-from knet_plugin.detection.targets import Assignment, SegmentTargets, assign_stuff
+from knet_plugin.core.feature_map import resize
+from knet_plugin.detection import KNetCriterion
+from knet_plugin.detection.targets import Assignment, SegmentTargets, assign_stuff_kernels
+from knet_plugin.migration import MigrationError
 
 RANK = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)
 
 
-def mask_losses(criterion, mask_logits, owned, targets):
-    return criterion.masks(mask_logits, owned, targets, *mean_owned([owned]))
+def mask_losses(criterion, mask_logits, assignment, targets):
+    return criterion.mask_losses(mask_logits, assignment, targets, torch.tensor(max(len(assignment.segments), 1)))
 
 
-def stage_losses(criterion, mask_logits, class_logits, owned, targets):
-    return mask_losses(criterion, mask_logits, owned, targets) | criterion.classes(
-        class_logits, owned, targets, *mean_owned([owned]))
+def stage_losses(criterion, mask_logits, class_logits, assignment, targets):
+    return mask_losses(criterion, mask_logits, assignment, targets) | criterion.class_loss(
+        class_logits, assignment, targets, torch.tensor(max(len(assignment.segments), 1)))
 
 
-def given_owners(golden, targets):
-    """The pairs that a case's assignment says."""
+def given_assignment(golden, targets):
+    """The assignment of a case, and its number of instance kernels."""
     gt_inds = torch.stack([golden['in/assigned_gt_inds_0'], golden['in/assigned_gt_inds_1']])
     images, kernels = gt_inds.nonzero(as_tuple=True)
     first = torch.tensor([0, targets.num_objects[0]])
@@ -32,29 +33,35 @@ def given_owners(golden, targets):
 @pytest.mark.parametrize('name', cases('det_update_head_*'))
 def test_golden_targets_losses_and_gradients(name):
     golden = Golden(name)
+    if golden.config.get('mask_transform_stride', 1) > 1:
+        with pytest.raises(MigrationError, match='mask_transform_stride'):
+            update_head_config(golden.config, 'HardMask')
+        return
     head = build(update_head_config(golden.config, 'HardMask'))
     head.load_state_dict(from_official(golden.state, head))
     targets = golden_targets(golden)
-    objects, num_kernels = given_owners(golden, targets)
+    objects, num_kernels = given_assignment(golden, targets)
     things = golden.config['num_thing_classes']
     stuff = golden.config['num_classes'] - things
-    owned = objects + assign_stuff(targets, things, num_kernels)
+    assignment = objects + assign_stuff_kernels(targets, things, num_kernels)
     criterion = build(dict(loss_config(golden.config), num_things_classes=things, num_stuff_classes=stuff))
 
     kernels = num_kernels + stuff
     labels = torch.full((2, kernels), golden.config['num_classes'])
-    labels[owned.images, owned.kernels] = targets.labels[owned.segments]
+    labels[assignment.images, assignment.kernels] = targets.labels[assignment.segments]
     assert torch.equal(labels.flatten(), golden['out/target_labels'])
     masks = torch.zeros(2, kernels, *targets.masks.shape[1:])
-    masks[owned.images, owned.kernels] = targets.masks[owned.segments]
+    masks[assignment.images, assignment.kernels] = targets.masks[assignment.segments]
     assert torch.equal(masks.flatten(0, 1), golden['out/target_mask_targets'])
 
     inputs = {key: golden[f'in/{key}'].requires_grad_() for key in ('x', 'proposal_feat')}
-    update = head(*inputs.values(), golden['in/mask_preds'], mask_size=golden.info.get('mask_shape_argument'))
+    update = head(*inputs.values(), golden['in/mask_preds'])
     logits = update.mask_logits
+    if size := golden.info.get('mask_shape_argument'):
+        logits = resize(logits, size)
     if (stride := golden.config['mask_upsample_stride']) > 1:
         logits = F.interpolate(logits, scale_factor=stride, mode='bilinear')
-    losses = stage_losses(criterion, logits, update.class_logits, owned, targets)
+    losses = stage_losses(criterion, logits, update.class_logits, assignment, targets)
     expected = golden.group('out/loss/')
     assert_close({key: loss.reshape(expected[key].shape) for key, loss in losses.items()}, expected, 1e-4)
     sum(loss for key, loss in losses.items() if 'loss' in key).backward()
@@ -73,22 +80,22 @@ def random_stage(kernels=6, things=3, stuff=2, objects=(2, 0, 4), size=(8, 10), 
     targets = SegmentTargets(masks, torch.cat([torch.randint(things, (total, )), stuff_labels]),
                              torch.cat([images, stuff_images]), list(objects), None)
     within = torch.cat([torch.arange(count) for count in objects]).long()
-    owned = Assignment(images, within, torch.arange(total))
+    assignment = Assignment(images, within, torch.arange(total))
     mask_logits = torch.randn(batch, kernels + stuff, *size, requires_grad=True)
     class_logits = torch.randn(batch, kernels + stuff, things + stuff, requires_grad=True)
-    return mask_logits, class_logits, owned, owned + assign_stuff(targets, things, kernels), targets
+    return mask_logits, class_logits, assignment, assignment + assign_stuff_kernels(targets, things, kernels), targets
 
 
 def test_dense_transcription():
     """The same losses with a dense N x h x w target per image, as the equations say."""
-    mask_logits, class_logits, _, owned, targets = random_stage()
+    mask_logits, class_logits, _, assignment, targets = random_stage()
     criterion = KNetCriterion(3, 2, loss_rank=RANK)
-    losses = stage_losses(criterion, mask_logits, class_logits, owned, targets)
+    losses = stage_losses(criterion, mask_logits, class_logits, assignment, targets)
 
     dense = torch.zeros_like(mask_logits).detach()
     positive = torch.zeros(mask_logits.shape[:2], dtype=torch.bool)
     onehot = torch.zeros_like(class_logits).detach()
-    for image, kernel, segment in zip(*owned, strict=True):
+    for image, kernel, segment in zip(*assignment, strict=True):
         dense[image, kernel] = targets.masks[segment]
         positive[image, kernel] = True
         onehot[image, kernel, targets.labels[segment]] = 1
@@ -114,10 +121,10 @@ def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
     rank = dict(loss_rank=RANK)
     reference = None
     for objects in ((0, 0, 0), (2, 0, 4)):
-        mask_logits, class_logits, things, owned, targets = random_stage(stuff=stuff, objects=objects)
+        mask_logits, class_logits, things, assignment, targets = random_stage(stuff=stuff, objects=objects)
         criterion = KNetCriterion(3, stuff, **rank)
-        losses = stage_losses(criterion, mask_logits, class_logits, owned, targets)
-        losses |= criterion.semantics(torch.randn(3, 3 + stuff, 8, 10, requires_grad=True), things, targets)
+        losses = stage_losses(criterion, mask_logits, class_logits, assignment, targets)
+        losses |= criterion.semantic_loss(torch.randn(3, 3 + stuff, 8, 10, requires_grad=True), things, targets)
         sum(value for key, value in losses.items() if 'loss' in key).backward()
         assert all(value.isfinite().all() for value in losses.values())
         assert mask_logits.grad is not None and class_logits.grad.any()
@@ -125,21 +132,12 @@ def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
         assert losses.keys() == reference
 
 
-def test_owned_pairs_in_any_order():
-    mask_logits, class_logits, _, owned, targets = random_stage()
-    criterion = KNetCriterion(3, 2, loss_rank=RANK)
-    order = torch.randperm(len(owned.images))
-    shuffled = Assignment(*(column[order] for column in owned))
-    torch.testing.assert_close(stage_losses(criterion, mask_logits, class_logits, shuffled, targets),
-                               stage_losses(criterion, mask_logits, class_logits, owned, targets))
-
-
 def test_more_than_255_kernels_take_part_in_the_rank_loss():
     """255 marks void in a semantic map; as a kernel's index it is one like any other."""
     mask_logits = torch.zeros(1, 257, 2, 2, requires_grad=True)
     targets = SegmentTargets(torch.ones(1, 2, 2), torch.tensor([0]), torch.tensor([0]), [1], None)
-    owned = Assignment(torch.tensor([0]), torch.tensor([255]), torch.tensor([0]))
-    mask_losses(KNetCriterion(1, 0, loss_rank=RANK), mask_logits, owned, targets)['loss_rank'].backward()
+    assignment = Assignment(torch.tensor([0]), torch.tensor([255]), torch.tensor([0]))
+    mask_losses(KNetCriterion(1, 0, loss_rank=RANK), mask_logits, assignment, targets)['loss_rank'].backward()
     assert (mask_logits.grad[0, 255] < 0).all() and (mask_logits.grad[0, 256] > 0).all()
 
 
@@ -147,68 +145,23 @@ def test_void_is_left_out_of_the_semantic_loss():
     _, _, things, _, targets = random_stage()
     void = torch.zeros(3, 8, 10)
     void[1] = 1
-    targets = targets._replace(void=void)
+    targets = targets._replace(unlabelled=void)
     logits = torch.randn(3, 5, 8, 10, requires_grad=True)
-    KNetCriterion(3, 2).semantics(logits, things, targets)['loss_seg'].backward()
+    KNetCriterion(3, 2).semantic_loss(logits, things, targets)['loss_seg'].backward()
     assert not logits.grad[1].any() and logits.grad[0].any()  # image 1 has no segment at all
     logits.grad = None
-    KNetCriterion(3, 2, ignore_void=False).semantics(logits, things, targets)['loss_seg'].backward()
+    KNetCriterion(3, 2, ignore_void=False).semantic_loss(logits, things, targets)['loss_seg'].backward()
     assert logits.grad[1].all()
 
 
-def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
-    """With logits of one uncertainty, points are uniform: the mean of many of them is the mean of the pixels."""
-    masks = torch.zeros(2, 120, 160)
-    masks[0, :60], masks[1, :, :40] = 1, 1
-    targets = SegmentTargets(masks, torch.tensor([0, 1]), torch.zeros(2).long(), [2], None)
-    owned = Assignment(torch.zeros(2).long(), torch.tensor([0, 1]), torch.tensor([0, 1]))
-    logits = torch.full((1, 3, 60, 80), 2., requires_grad=True)
-    dense = mask_losses(KNetCriterion(3), logits, owned, targets)
-    torch.manual_seed(0)
-    sampled = mask_losses(KNetCriterion(3, num_points=20000), logits, owned, targets)
-    assert sampled.keys() == dense.keys()
-    for name, value in dense.items():
-        assert float(sampled[name]) == pytest.approx(float(value), rel=0.03), name
-    gradient, = torch.autograd.grad(sum(sampled.values()), logits)
-    assert gradient[0, :2].abs().sum() > 0 and not gradient[0, 2].any()
-    # The second pass, in the backward pass, must look at the points of the first.
-    monkeypatch.setattr(kernel_loss, 'checkpointed', lambda function, *args: function(*args))
-    torch.manual_seed(0)
-    sampled = mask_losses(KNetCriterion(3, num_points=20000), logits, owned, targets)
-    kept, = torch.autograd.grad(sum(sampled.values()), logits)
-    assert torch.equal(gradient, kept)
-
-
-@pytest.mark.parametrize('size', [(4, 5), (8, 10), (3, 4), (2, 10), (1, 1)])
+@pytest.mark.parametrize('size', [(4, 5), (8, 10), (3, 4), (1, 1)])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
-def test_semantic_loss_in_parts(size, dtype, monkeypatch):
-    """Whatever the sizes of logits and targets (8 x 10); in float32 in any case."""
-    _, _, owned, _, targets = random_stage()
-    logits = torch.randn(3, 5, *size).to(dtype).requires_grad_()
+def test_semantic_loss_of_logits_of_any_size(size, dtype):
+    """They are resized to the targets (8 x 10) and compared in float32."""
+    _, _, assignment, _, targets = random_stage()
+    logits = torch.randn(3, 5, *size).to(dtype)
     criterion = KNetCriterion(3, 2)
-    results = []
-    for pixels in (8192, 25, 1):
-        monkeypatch.setattr(kernel_loss, 'PIXELS', pixels)
-        loss = criterion.semantics(logits, owned, targets)['loss_seg']
-        assert loss.dtype == torch.float32
-        results.append((loss, *torch.autograd.grad(loss, logits)))
-    for parts in results[1:]:
-        for one, whole in zip(parts, results[0], strict=True):
-            torch.testing.assert_close(one, whole)
-
-
-def test_semantic_loss_keeps_no_enlarged_logits(monkeypatch):
-    """What is recomputed keeps its arguments."""
-    _, _, owned, _, targets = random_stage()
-    logits = torch.randn(3, 5, 4, 5, requires_grad=True)
-    kept = []
-    monkeypatch.setattr(kernel_loss, 'checkpointed', lambda function, *args: kept.extend(args) or function(*args))
-    KNetCriterion(3, 2).semantics(logits, owned, targets)
-    stored = [value.untyped_storage().data_ptr() for value in kept
-              if isinstance(value, torch.Tensor) and value.requires_grad]
-    assert stored and set(stored) == {logits.untyped_storage().data_ptr()}
-
-
-def test_num_points_must_be_positive():
-    with pytest.raises(ValueError, match='num_points=0'):
-        KNetCriterion(3, num_points=0)
+    loss = criterion.semantic_loss(logits, assignment, targets)['loss_seg']
+    resized = F.interpolate(logits.float(), (8, 10), mode='bilinear')
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, criterion.semantic_loss(resized, assignment, targets)['loss_seg'])
