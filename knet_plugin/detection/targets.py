@@ -90,7 +90,7 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
     is_stuff = classes >= num_things_classes
     stuff, stuff_images = classes[is_stuff], class_images[is_stuff]
     semantic = semantic.short()  # a quarter of the memory
-    stuff_masks = _soften(semantic[stuff_images] == stuff[:, None, None], size)
+    stuff_masks = _soften(semantic[stuff_images] == stuff.short()[:, None, None], size)
     return SegmentTargets(torch.cat([masks, stuff_masks]), torch.cat([things, stuff]),
                           torch.cat([images, stuff_images]), num_objects, _soften(semantic == UNLABELLED, size))
 
