@@ -53,18 +53,21 @@ class FeatureMap:
         with torch.autocast(group.device.type, enabled=False):
             return F.linear(group, weight.to(group.dtype)) + areas[..., None] * bias.to(group.dtype)
 
-    def convolve(self, kernels: Tensor) -> Tensor:
+    def convolve(self, kernels: Tensor, stride: int = 1) -> Tensor:
         """Eq. 1 on the transformed features: ``k * (W F + b)``, which is ``(W^T k) F + k b`` for 1 x 1 kernels.
 
-        (B, N, C, K, K) kernels yield (B, N, H, W) mask logits.
+        (B, N, C, K, K) kernels yield (B, N, H, W) mask logits, resized from 1 / ``stride`` of that size.
         """
-        if self.transform is None:
-            return convolve(kernels, self.features)
-        if kernels.shape[-1] > 1:
-            return convolve(kernels, self.transform(self.features))
-        weight, bias = self._weight_and_bias()
-        kernels = kernels.flatten(2)  # B, N, C
-        return convolve((kernels @ weight)[..., None, None], self.features, kernels @ bias)
+        size = self.features.shape[-2:]
+        features = resize(self.features, (max(size[0] // stride, 1), max(size[1] // stride, 1)))
+        bias = None
+        if self.transform is not None and kernels.shape[-1] > 1:
+            features = self.transform(features)
+        elif self.transform is not None:
+            weight, transform_bias = self._weight_and_bias()
+            kernels = kernels.flatten(2)  # B, N, C
+            kernels, bias = (kernels @ weight)[..., None, None], kernels @ transform_bias
+        return resize(convolve(kernels, features, bias), size)
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
         """W, (C, C), and b, (C,)."""

@@ -38,6 +38,7 @@ class KernelUpdateHead(BaseModule):
         classifier: Config of the ``KernelClassifier``. None: no class logits.
         feat_transform: Whether the stage transforms the features by its own 1 x 1 convolution with bias.
         num_mask_fcs: FC-LN-ReLU blocks of ``g_i`` before its last FC.
+        mask_stride: Stride, in features, at which Eq. 1 is computed: 1, or 2 as an option of the official code.
         init_cfg: mmengine's initialisation config. None keeps PyTorch's defaults, with which the published semantic
             models were trained.
 
@@ -54,12 +55,14 @@ class KernelUpdateHead(BaseModule):
                  classifier: dict | None = None,
                  feat_transform: bool = True,
                  num_mask_fcs: int = 1,
+                 mask_stride: int = 1,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd and positive, got kernel_size={kernel_size}')
         self.channels = channels
         self.kernel_size = kernel_size
+        self.mask_stride = mask_stride
         widths = dict(channels=channels)
         self.mask_activation = MODELS.build(mask_activation or dict(type='knet_plugin.SoftmaxMask'))
         self.feat_transform = nn.Conv2d(channels, channels, 1) if feat_transform else None
@@ -87,7 +90,7 @@ class KernelUpdateHead(BaseModule):
             K = checkpointed(self.updater, group, K, parts=self.updater)  # Eq. 4 and 5, K~: B, N, T, C
         if self.interaction is not None:
             K = self.interaction(K)  # Eq. 6, K_i: B, N, T, C
-        M = F.convolve(self._to_kernels(self.fc_mask(self.mask_fcs(K))))  # Eq. 6 and 1, M_i: B, N, H, W
+        M = F.convolve(self._to_kernels(self.fc_mask(self.mask_fcs(K))), self.mask_stride)  # Eq. 6 and 1: B, N, H, W
         class_logits = self.classifier(K) if classify and self.classifier is not None else None  # B, N, classes
         return KernelUpdate(self._to_kernels(K), M, class_logits)
 

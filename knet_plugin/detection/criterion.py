@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from mmcv.ops import point_sample
 from mmdet.models.losses import accuracy
+from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
@@ -52,7 +54,9 @@ class KNetCriterion(BaseModule):
     Args:
         num_things_classes: T; classes 0 .. T - 1 are things.
         num_stuff_classes: S; classes T .. T + S - 1 are stuff. The last S kernels of a stage are theirs.
-        assigner: Config of the ``MaskHungarianAssigner``.
+        train_cfg: As in mmdet's heads, ``assigner``: config of the ``MaskHungarianAssigner``, and ``num_points``: mask
+            and dice loss use so many random points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193),
+            instead of all pixels.
         loss_mask: Config of the loss on (P, h, w) mask logits and soft targets.
         loss_dice: Config of the overlap loss on the same.
         loss_cls: Config of the sigmoid loss on (B * N, classes) logits.
@@ -66,8 +70,9 @@ class KNetCriterion(BaseModule):
             self,
             num_things_classes: int = 80,
             num_stuff_classes: int = 0,
-            assigner: dict = dict(type='knet_plugin.MaskHungarianAssigner'),  # noqa: B006, never changed
-            loss_mask: dict = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),  # noqa: B006
+            train_cfg: dict | None = None,
+            loss_mask: dict = dict(  # noqa: B006, never changed
+                type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
             loss_dice: dict = dict(type='mmdet.DiceLoss', loss_weight=4.0),  # noqa: B006
             loss_cls: dict = dict(  # noqa: B006
                 type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
@@ -77,6 +82,11 @@ class KNetCriterion(BaseModule):
             ignore_void: bool = True,
             stage_loss_weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        train_cfg = dict(train_cfg or {})
+        assigner = train_cfg.pop('assigner', None) or dict(type='knet_plugin.MaskHungarianAssigner')
+        self.num_points = train_cfg.pop('num_points', None)
+        if train_cfg:
+            raise ValueError(f'train_cfg has assigner and num_points only, got {sorted(train_cfg)}')
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
@@ -165,7 +175,12 @@ class KNetCriterion(BaseModule):
                         targets: SegmentTargets) -> tuple[Tensor, Tensor]:
         logits = mask_logits[assignment.images, assignment.kernels].float()  # P, H, W
         masks = targets.masks[assignment.segments]  # P, h, w
-        logits = resize(logits[None], masks.shape[-2:])[0]
+        if self.num_points is None:
+            logits = resize(logits[None], masks.shape[-2:])[0]
+        else:
+            points = get_uncertain_point_coords_with_randomness(
+                logits.detach()[:, None], None, self.num_points, oversample_ratio=3, importance_sample_ratio=0.75)
+            logits, masks = (point_sample(maps[:, None], points)[:, 0] for maps in (logits, masks))  # P, num_points
         return self.loss_mask(logits, masks), self.loss_dice(logits, masks)
 
     def _rank_loss(self, mask_logits: Tensor, target: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class KernelIterHead(BaseModule):
         mask_upsample: Size of the masks of loss and prediction, as a multiple of F's.
         with_cp: Whether to recompute the kernel head in the backward pass, which saves memory. It must not have batch
             norm then.
-        train_cfg: ``assigner``, the config of the criterion's ``MaskHungarianAssigner``, as in mmdet's heads.
+        train_cfg: The criterion's.
         test_cfg: Not read here, but by the fusion head.
 
     Raises:
@@ -74,9 +74,12 @@ class KernelIterHead(BaseModule):
             raise ValueError('with_cp=True would update the statistics of a batch norm twice: use another norm_cfg')
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
         criterion = dict(type='knet_plugin.KNetCriterion') | (criterion or {})
-        if train_cfg and train_cfg.get('assigner'):
-            criterion['assigner'] = train_cfg['assigner']
+        if train_cfg:
+            criterion['train_cfg'] = train_cfg
         self.criterion = build_part('criterion', criterion, classes)
+        weights = self.criterion.stage_loss_weights
+        if weights is not None and len(weights) != num_stages:
+            raise ValueError(f'stage_loss_weights must hold num_stages={num_stages} numbers, got {weights}')
 
     def _build_stages(self, given: dict | Sequence[dict] | None, num_stages: int) -> list[BaseModule]:
         fixed = dict(channels=self.kernel_head.channels, kernel_size=self.kernel_head.kernel_size)

@@ -57,7 +57,8 @@ def kernel_head_config(official: Any, report: Report, path: str = 'rpn_head') ->
             type='knet_plugin.KernelHead', num_things_classes=things, num_stuff_classes=stuff,
             num_kernels=options.take('num_proposals', 100), channels=channels,
             kernel_size=options.take('conv_kernel_size', 1), localization_fpn=fpn, mask_activation=activation,
-            branches=dict(num_convs=num_convs, refine=refine), norm_cfg=options.take('norm_cfg', dict(type='GN', num_groups=32)))
+            branches=dict(num_convs=num_convs, refine=refine),
+            norm_cfg=options.take('norm_cfg', dict(type='GN', num_groups=32)))
 
 
 def _classes(options: Options) -> tuple[int, int]:
@@ -127,14 +128,15 @@ def _iter_head_config(roi: Any, rpn: Any, report: Report, path: str) -> dict[str
             for name, (expected, default) in repeated.items():
                 if stage.get(name, default) != expected:
                     report.refuse(f'{where}.{name}', stage.get(name, default), f'{path}.rpn_head has {expected}')
+        weights = list(options.take('stage_loss_weights', (1, ) * 6))
+        if len(weights) != num_stages:
+            report.refuse(options.at('stage_loss_weights'), weights, f'must be {num_stages} numbers')
+        criterion = loss_config({f'{path}.rpn_head': rpn, **stages}, report) | dict(stage_loss_weights=weights)
         head: dict[str, Any] = dict(
             type='knet_plugin.KernelIterHead', num_things_classes=things, num_stuff_classes=stuff,
             num_stages=num_stages, kernel_head=kernel_head,
             kernel_update_head=stages_config(given, num_stages, 'HardMask', report, options.at('mask_head')),
-            criterion=loss_config({f'{path}.rpn_head': rpn, **stages}, report), mask_upsample=upsample,
-            stage_loss_weights=list(options.take('stage_loss_weights', (1, ) * 6)))
-        if len(head['stage_loss_weights']) != num_stages:
-            report.refuse(options.at('stage_loss_weights'), head['stage_loss_weights'], f'must be {num_stages} numbers')
+            criterion=criterion, mask_upsample=upsample)
         _repeated_classes(options, head)
         options.only('num_proposals', kernel_head['num_kernels'], default=100)
         options.only('do_panoptic', stuff > 0, default=False)

@@ -21,10 +21,6 @@ def test_golden(name):
         with pytest.raises(MigrationError, match='channel groups'):
             update_head_config(official, activation)
         return
-    if official.get('mask_transform_stride', 1) > 1:
-        with pytest.raises(MigrationError, match='mask_transform_stride'):
-            update_head_config(official, activation)
-        return
     head = build(update_head_config(official, activation))
     inputs = {key: golden[f'in/{key}'].requires_grad_() for key in ('x', 'proposal_feat', 'mask_preds')}
     head.load_state_dict(from_official(golden.state, head))

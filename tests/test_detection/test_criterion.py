@@ -7,8 +7,8 @@ from golden import Golden, assert_close, assert_gradients_close, build, cases, l
 from knet_plugin.checkpoint import from_official
 from knet_plugin.core.feature_map import resize
 from knet_plugin.detection import KNetCriterion
+from knet_plugin.detection import criterion as criterion_module
 from knet_plugin.detection.targets import Assignment, SegmentTargets, assign_stuff_kernels
-from knet_plugin.migration import MigrationError
 
 RANK = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.1)
 
@@ -33,10 +33,6 @@ def given_assignment(golden, targets):
 @pytest.mark.parametrize('name', cases('det_update_head_*'))
 def test_golden_targets_losses_and_gradients(name):
     golden = Golden(name)
-    if golden.config.get('mask_transform_stride', 1) > 1:
-        with pytest.raises(MigrationError, match='mask_transform_stride'):
-            update_head_config(golden.config, 'HardMask')
-        return
     head = build(update_head_config(golden.config, 'HardMask'))
     head.load_state_dict(from_official(golden.state, head))
     targets = golden_targets(golden)
@@ -165,3 +161,32 @@ def test_semantic_loss_of_logits_of_any_size(size, dtype):
     resized = F.interpolate(logits.float(), (8, 10), mode='bilinear')
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, criterion.semantic_loss(resized, assignment, targets)['loss_seg'])
+
+
+def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
+    """With logits of equal uncertainty, points are uniform: the mean of many of them is the mean of the pixels."""
+    masks = torch.zeros(2, 120, 160)
+    masks[0, :60], masks[1, :, :40] = 1, 1
+    targets = SegmentTargets(masks, torch.tensor([0, 1]), torch.zeros(2).long(), [2], None)
+    assignment = Assignment(torch.zeros(2).long(), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    logits = torch.full((1, 3, 60, 80), 2., requires_grad=True)
+    dense = mask_losses(KNetCriterion(3), logits, assignment, targets)
+    torch.manual_seed(0)
+    criterion = KNetCriterion(3, train_cfg=dict(num_points=20000))
+    sampled = mask_losses(criterion, logits, assignment, targets)
+    assert sampled.keys() == dense.keys()
+    for name, value in dense.items():
+        assert float(sampled[name]) == pytest.approx(float(value), rel=0.03), name
+    gradient, = torch.autograd.grad(sum(sampled.values()), logits)
+    assert gradient[0, :2].abs().sum() > 0 and not gradient[0, 2].any()
+    # The backward pass recomputes the losses at the points of the forward pass.
+    monkeypatch.setattr(criterion_module, 'checkpointed', lambda function, *args: function(*args))
+    torch.manual_seed(0)
+    kept, = torch.autograd.grad(sum(mask_losses(criterion, logits, assignment, targets).values()), logits)
+    assert torch.equal(gradient, kept)
+
+
+@pytest.mark.parametrize('train_cfg', [dict(num_point=5), dict(sampler=None)])
+def test_unknown_training_settings_are_refused(train_cfg):
+    with pytest.raises(ValueError, match=next(iter(train_cfg))):
+        KNetCriterion(3, train_cfg=train_cfg)
