@@ -48,10 +48,8 @@ class Algorithm:
     name: str
     stock: str
     size: tuple[int, int] = (256, 256)
-    changes: tuple[tuple[str, str], ...] = ()
-    """Options that depend on the size of the image: on the ``size`` itself, or on that of features of ``stride 8``."""
-    needs: str | None = None
-    """A package that the stock config needs and our requirements do not install."""
+    changes: tuple[tuple[str, str], ...] = ()  # options set to the image's `size`, or to that of features of `stride 8`
+    needs: str | None = None  # a package that the stock config needs and our requirements do not install
 
     @property
     def attached(self) -> Path:
