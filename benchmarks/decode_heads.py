@@ -11,6 +11,7 @@ both environments. An interrupted run continues where it stopped. Times are only
 import argparse
 import csv
 import gc
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,9 +25,11 @@ from knet_plugin.compat import installed_distribution
 from knet_plugin.engine.whole_file import whole_file
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
-from knet_plugin.semantic.smoke_test import build_segmentor, measure, shortest_seconds, train_step
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / 'tools'))
+from attach import build_segmentor, measure, shortest_seconds, train_step  # noqa: E402
+
 ATTACHED = ROOT / 'configs/semantic/attached'
 CSV, PAGE = ROOT / 'docs/decode_heads.csv', ROOT / 'docs/decode_heads.md'
 HEADER = '| algorithm | config | image | parameters (M) | G multiply-adds | seconds an image | works with |'
@@ -45,10 +48,8 @@ class Algorithm:
     name: str
     stock: str
     size: tuple[int, int] = (256, 256)
-    changes: tuple[tuple[str, str], ...] = ()
-    """Options that depend on the size of the image: on the ``size`` itself, or on that of features of ``stride 8``."""
-    needs: str | None = None
-    """A package that the stock config needs and our requirements do not install."""
+    changes: tuple[tuple[str, str], ...] = ()  # options set to the image's `size`, or to that of features of `stride 8`
+    needs: str | None = None  # a package that the stock config needs and our requirements do not install
 
     @property
     def attached(self) -> Path:

@@ -14,7 +14,6 @@ from knet_plugin.registry import TRANSFORMS
 
 __all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations']
 
-_VOID = 255
 _MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
 
 
@@ -29,8 +28,7 @@ class LoadImageFromFile(StockLoadImageFromFile):
         """Read ``img_path`` into ``img``, (H, W, 3).
 
         Raises:
-            FileNotFoundError: The file does not exist.
-            ValueError: The file is empty or cannot be decoded, or the data set gives another ``height`` and ``width``.
+            ValueError: The file cannot be decoded, or the data set says another ``height`` and ``width``.
         """
         path = results['img_path']
         try:
@@ -52,11 +50,7 @@ class LoadAnnotations(StockLoadAnnotations):
     """
 
     def _load_masks(self, results: dict) -> None:
-        """Add ``gt_masks`` (G, H, W).
-
-        Raises:
-            ValueError: A segmentation is missing or malformed, or an RLE does not have the size of the image.
-        """
+        """Check the segmentations, then add ``gt_masks``, (G, H, W)."""
         for instance in results.get('instances', []):
             if problem := _mask_problem(instance.get('mask'), results['ori_shape']):
                 raise ValueError(f'img_path {results.get("img_path")}: segmentation of the object with bbox '
@@ -69,12 +63,7 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
     """mmdet's transform; a PNG that does not fit the image or its annotations is an error that names the PNG."""
 
     def _load_masks_and_semantic_segs(self, results: dict) -> None:
-        """Add ``gt_masks`` of the things, (G, H, W), and ``gt_seg_map``, (H, W).
-
-        Raises:
-            FileNotFoundError: ``seg_map_path`` does not exist.
-            ValueError: The PNG is empty, cannot be decoded, differs in size from the image, or lacks a segment.
-        """
+        """Add ``gt_masks`` of the things, (G, H, W), and ``gt_seg_map``, (H, W)."""
         path = results.get('seg_map_path')
         if path is None:  # no ground truth
             return
@@ -89,7 +78,7 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
         if missing := np.setdiff1d([segment['id'] for segment in segments], ids).tolist():
             raise ValueError(f'seg_map_path {path}: segments_info lists ids {missing}, which no pixel has')
         # mmdet's own code squeezes the image, which fails for a single row or column.
-        labels = np.full_like(ids, _VOID)
+        labels = np.full_like(ids, 255)  # void
         things = []
         for segment in segments:
             mask = ids == segment['id']

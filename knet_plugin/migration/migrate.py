@@ -1,7 +1,6 @@
 """Whole configs."""
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ from knet_plugin.migration.semantic import is_iterative_head, segmentor_config
 
 __all__ = ['importing_plugin', 'load_source', 'migrate_config']
 
-# Any of these marks a config of mmengine, which mmseg 1 uses.
-NEW_STYLE = {'default_scope', 'optim_wrapper', 'train_dataloader', 'test_dataloader'}
-
 
 def load_source(name: str) -> Config:
-    """Read a foreign config without importing the modules that it names, which need not be installed.
+    """Read a config by its path, or by a name such as ``mmseg::fcn/NAME.py``.
 
-    Args:
-        name: A path, or a name such as ``mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py``.
+    The modules that it names are not imported, because those of a foreign config need not be installed.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -43,15 +38,11 @@ def migrate_config(cfg: Config | dict[str, Any], report: Report | None = None) -
     model is migrated; data, schedule and runtime are left to the user.
 
     Args:
-        cfg: The foreign config with its bases merged. It is not changed.
+        cfg: The foreign config. It is not changed.
         report: Receives what was dropped, and what is left to the user.
 
-    Returns:
-        Our config.
-
     Raises:
-        MigrationError: If there is no other K-Net in the config, or if options are unknown or not supported; the
-            message lists all of them.
+        MigrationError: If the config has no foreign K-Net, or unknown or unsupported options. The message lists them.
     """
     report = Report() if report is None else report
     source = (cfg if isinstance(cfg, Config) else Config(cfg)).to_dict()
@@ -66,7 +57,7 @@ def migrate_config(cfg: Config | dict[str, Any], report: Report | None = None) -
         raise MigrationError('there is no K-Net to migrate: model must be an official KNet, or have a decode_head of '
                              f'mmseg\'s or the official IterativeDecodeHead, got model.type={model.get("type")!r}')
     report.check()
-    if NEW_STYLE & source.keys():
+    if {'default_scope', 'optim_wrapper', 'train_dataloader', 'test_dataloader'} & source.keys():  # of mmseg 1
         return Config(importing_plugin(source | result))
     report.by_hand('model.data_preprocessor', None, 'set mean, std and bgr_to_rgb of the old Normalize transform')
     for name in sorted(source.keys() - {'model'}):
@@ -75,14 +66,8 @@ def migrate_config(cfg: Config | dict[str, Any], report: Report | None = None) -
 
 
 def importing_plugin(cfg: dict[str, Any]) -> dict[str, Any]:
-    """The config with this package among its ``custom_imports``, so that the hosts' own tools can read it.
-
-    Raises:
-        ValueError: If ``custom_imports`` is not a dict.
-    """
+    """The config with this package among its ``custom_imports``, so that the hosts' own tools can read it."""
     given = cfg.get('custom_imports') or {}
-    if not isinstance(given, Mapping):
-        raise ValueError(f'custom_imports must be a dict with imports, got custom_imports={given!r}')
     names = given.get('imports') or []
     imports = list(dict.fromkeys(['knet_plugin', *([names] if isinstance(names, str) else names)]))
     return {**cfg, 'custom_imports': {'allow_failed_imports': False, **given, 'imports': imports}}

@@ -10,11 +10,11 @@ __all__ = ['MigrationError', 'Options', 'Report', 'bare_type']
 
 RELU = dict(type='ReLU')
 # Options with a single supported value, which is also their default, in whatever part they occur.
-FIXED = dict(act_cfg=RELU, ffn_act_cfg=RELU, out_act_cfg=RELU, conv_cfg=None, feat_gather_stride=1, hard_target=False,
-             ignore_label=255, kernel_init=False, numerator_eps=0, post_assign=False,
-             recursive=False, semantic_fpn=True, use_mask=False, boundary_cost=None)
+FIXED = dict(act_cfg=RELU, ffn_act_cfg=RELU, out_act_cfg=RELU, boundary_cost=None, conv_cfg=None, end_level=3,
+             feat_gather_stride=1, feat_refine_stride=1, hard_target=False, ignore_label=255, kernel_init=False,
+             post_assign=False, recursive=False, semantic_fpn=True, start_level=0)
 # Options that the official code accepts but does not use in the parts that leave them over.
-UNUSED = {'att_dropout', 'feat_embed_only', 'feat_refine_stride', 'feat_transform_cfg', 'input_feat_shape', 'iou_thr',
+UNUSED = {'att_dropout', 'feat_embed_only', 'feat_transform_cfg', 'input_feat_shape', 'iou_thr',
           'loss_cls', 'mask_assign_stride', 'mask_out_stride', 'mask_roi_extractor', 'mask_thr', 'merge_cls_scores',
           'merge_stuff_thing', 'num_cls_fcs', 'num_heads', 'proposal_feature_channel', 'relative_coors',
           'relative_coors_off', 'return_list', 'rpn', 'stuff_max_area', 'stuff_score_thr', 'test_cfg',
@@ -26,7 +26,7 @@ class MigrationError(ValueError):
 
 
 class Report:
-    """What a migration leaves out (``remarks``), and what prevents it (``problems``)."""
+    """What a migration leaves out (``remarks``) and what prevents it (``problems``)."""
 
     def __init__(self) -> None:
         self.remarks: list[str] = []
@@ -41,15 +41,11 @@ class Report:
         self.remarks.append(f'by hand  {path}={_short(value)}: {reason}')
 
     def refuse(self, path: str, value: Any, reason: str) -> None:
-        """Note an option without which the result would be another model; :meth:`check` raises it."""
+        """Note an option that cannot be migrated; :meth:`check` raises it."""
         self.problems.append(f'{path}={value!r}: {reason}')
 
     def check(self) -> None:
-        """Raise what was refused.
-
-        Raises:
-            MigrationError: If anything was.
-        """
+        """Raise a MigrationError if anything was refused."""
         if self.problems:
             raise MigrationError('the config cannot be migrated:\n  ' + '\n  '.join(self.problems))
 
@@ -60,27 +56,23 @@ class Report:
 
 
 class Options:
-    """The options of one foreign dict. Those that are left at the end of the ``with`` block are unused or refused.
+    """The options of one foreign dict. At the end of the ``with`` block, those not taken are dropped or refused.
 
     Args:
         cfg: The dict. It is not changed.
         path: Its place in the config, for messages.
         report: Receives what is dropped or refused.
-        types: The supported types, without scope. None: the dict has no ``type``.
-
-    Raises:
-        MigrationError: If ``cfg`` is not a dict.
+        kind: The supported ``type``, without scope. None: the dict has no type.
     """
 
-    def __init__(self, cfg: Any, path: str, report: Report, *types: str) -> None:
+    def __init__(self, cfg: Any, path: str, report: Report, kind: str | None = None) -> None:
         if not isinstance(cfg, Mapping):
             raise MigrationError(f'{path} must be a dict, got {cfg!r}')
         self._left = dict(cfg)
         self.path = path
         self.report = report
-        self.type = bare_type(self._left.pop('type', None)) if types else ''
-        if types and self.type not in types:
-            report.refuse(self.at('type'), self.type, f'only {" or ".join(types)} is supported')
+        if kind is not None and (given := bare_type(self._left.pop('type', None))) != kind:
+            report.refuse(self.at('type'), given, f'only {kind} is supported')
 
     def __enter__(self) -> Options:
         return self
@@ -107,30 +99,27 @@ class Options:
         return self._left.pop(name, default)
 
     def require(self, name: str) -> Any:
-        """The value of an option.
-
-        Raises:
-            MigrationError: If it is missing.
-        """
+        """The value of an option that must be there."""
         if name not in self._left:
             raise MigrationError(f'{self.at(name)} is missing')
         return self._left.pop(name)
 
     def some(self, *names: str) -> dict[str, Any]:
-        """The given ones of some options, which have the same names and defaults here."""
+        """Those of the options that are given. They have the same names and defaults here."""
         return {name: self._left.pop(name) for name in names if name in self._left}
 
+    def skip(self, *names: str) -> None:
+        """Leave options to the caller, or to the part of the config that they repeat."""
+        self.some(*names)
+
     def drop(self, reason: str, *names: str) -> None:
-        """Leave out options without effect."""
+        """Report options without effect."""
         for name, value in self.some(*names).items():
             self.report.drop(self.at(name), value, reason)
 
-    def only(self, name: str, *supported: Any, **default: Any) -> Any:
-        """Take an option, and refuse other values than the supported ones.
-
-        ``default`` is the foreign code's, if it is not the first of them.
-        """
-        value = self._left.pop(name, default.get('default', supported[0]))
+    def only(self, name: str, *supported: Any, default: Any = None) -> Any:
+        """Take an option, and refuse unsupported values. Unless given, the default is the first supported one."""
+        value = self._left.pop(name, supported[0] if default is None else default)
         if value not in supported:
             self.report.refuse(self.at(name), value, f'only {" or ".join(map(repr, supported))} is supported')
         return value
@@ -142,6 +131,6 @@ def bare_type(given: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value as source, cut after 80 characters."""
+    """A value in at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f'{text[:77]}...'

@@ -8,21 +8,21 @@ from typing import Any
 
 from knet_plugin.migration.options import Options, Report
 
-__all__ = ['stages_config', 'update_head_config', 'updater_config']
+__all__ = ['LOSSES', 'stages_config', 'update_head_config', 'updater_config']
 
 # A 1 x 1 convolution with bias, without norm and activation.
 FEAT_TRANSFORM = dict(conv_cfg=dict(type='Conv2d'), act_cfg=None)
-LOSSES = ('loss_mask', 'loss_dice', 'loss_cls', 'loss_seg', 'loss_rank')
+# Losses of the detector's heads, which its criterion has here.
+LOSSES = dict(ConvKernelHead=('loss_mask', 'loss_dice', 'loss_seg', 'loss_rank'),
+              KernelUpdateHead=('loss_mask', 'loss_dice', 'loss_cls', 'loss_rank'))
 
 
-def updater_config(official: Any, channels: int, report: Report, path: str = 'kernel_updator_cfg') -> dict[str, Any]:
-    """Our config of a ``KernelUpdator`` in a head with ``channels`` channels."""
+def updater_config(official: Any, report: Report, path: str = 'kernel_updator_cfg') -> dict[str, Any]:
+    """Our config of a ``KernelUpdator``."""
     with Options(official, path, report, 'KernelUpdator') as options:
-        group, out = options.take('in_channels', 256), options.take('out_channels')
-        if channels % group:
-            report.refuse(f'{path}.in_channels', group, f'must divide the {channels} channels of the head')
-        options.only('feat_channels', group, default=64)
         options.only('norm_cfg', dict(type='LN'))
+        group, out = options.take('in_channels', 256), options.take('out_channels')
+        options.only('feat_channels', group, default=64)  # with others, the official code fails
         return dict(type='knet_plugin.KernelUpdater', group_channels=group,
                     **(dict(out_channels=out) if out and out != group else {}),
                     **options.some('gate_sigmoid', 'gate_norm_act', 'activate_out'))
@@ -30,13 +30,9 @@ def updater_config(official: Any, channels: int, report: Report, path: str = 'ke
 
 def update_head_config(official: Any, mask_activation: str, report: Report,
                        path: str = 'kernel_update_head[0]') -> dict[str, Any]:
-    """Our config of a ``KernelUpdateHead``: a semantic one, or a detector's without its losses.
+    """Our config of a ``KernelUpdateHead``, without its losses.
 
-    Args:
-        official: The official config.
-        mask_activation: ``'SoftmaxMask'`` for a semantic head, ``'HardMask'`` for a detector's.
-        report: Receives what is dropped or refused.
-        path: Where the config is, for messages.
+    ``mask_activation`` is ``'SoftmaxMask'`` for a semantic head and ``'HardMask'`` for a detector's.
     """
     with Options(official, path, report, 'KernelUpdateHead') as options:
         channels = options.take('in_channels', 256)
@@ -49,13 +45,11 @@ def update_head_config(official: Any, mask_activation: str, report: Report,
                 activation['threshold'] = options.take('hard_mask_thr')
             classifier = dict(type='knet_plugin.KernelClassifier', num_classes=options.take('num_classes', 80),
                               num_fcs=options.take('num_cls_fcs', 1))
-            # The head around it reads these.
-            options.some(*LOSSES, 'num_thing_classes', 'num_stuff_classes', 'mask_upsample_stride')
+            options.skip(*LOSSES['KernelUpdateHead'], 'num_thing_classes', 'num_stuff_classes', 'mask_upsample_stride')
         else:
             kernel_size = options.take('conv_kernel_size', 1)
             options.drop('never read', 'num_classes', 'mask_upsample_stride', 'kernel_init')
-        updater = updater_config(options.require('kernel_updator_cfg'), channels, report,
-                                 options.at('kernel_updator_cfg'))
+        updater = updater_config(options.require('kernel_updator_cfg'), report, options.at('kernel_updator_cfg'))
         if kernel_size > 1 and updater['group_channels'] != channels:
             report.refuse(options.at('conv_kernel_size'), kernel_size, 'must be 1 with channel groups '
                           f'(kernel_updator_cfg.in_channels={updater["group_channels"]} for {channels} channels)')

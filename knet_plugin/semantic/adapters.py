@@ -31,11 +31,7 @@ class Adapter:
     """
 
     def channels(self, head: BaseDecodeHead) -> int:
-        """C, the channels of F.
-
-        Raises:
-            TypeError: If the head has no linear classifier.
-        """
+        """C, the channels of F."""
         return classifier_of(head).in_channels
 
     def connect(self, head: BaseDecodeHead, refine: Refine) -> None:
@@ -64,9 +60,6 @@ class Adapter:
             logits: M_i of one stage, (B, N, H, W).
             outputs: What the head returned in training: M_S, or several outputs.
             samples: mmseg's data samples.
-
-        Raises:
-            TypeError: If the head trains on several outputs; such a head needs an adapter of its own.
         """
         if not isinstance(outputs, Tensor):
             name = type(head).__name__
@@ -75,7 +68,7 @@ class Adapter:
         return type(head).loss_by_feat(head, logits, samples)
 
     def other_losses(self, head: BaseDecodeHead, outputs: Any, samples: list) -> dict[str, Tensor]:
-        """Losses and metrics that do not depend on the mask logits, computed once. Arguments as in stage_losses."""
+        """Losses and metrics that do not depend on the mask logits, computed once."""
         return {}
 
 
@@ -156,7 +149,7 @@ class SegmenterAdapter(Adapter):
         return head.classes_proj.out_features
 
     def connect(self, head: BaseDecodeHead, refine: Refine) -> None:
-        """Refine what the head's forward returns, with the outputs of both projections kept by hooks."""
+        """Refine what the head's forward returns. Hooks keep the outputs of both projections."""
         kept: dict[str, Tensor] = {}
         head.patch_proj.register_forward_hook(partial(self._keep, kept, 'patches'))
         head.classes_proj.register_forward_hook(partial(self._keep, kept, 'classes'))
@@ -216,11 +209,7 @@ def adapter_of(kind: Any) -> Adapter | Refused:
 
 
 def classifier_of(head: BaseDecodeHead) -> nn.Conv2d:
-    """The linear classifier of a head, read at each use because users may replace it.
-
-    Raises:
-        TypeError: If ``conv_seg`` is not a 1 x 1 convolution without groups.
-    """
+    """The linear classifier ``conv_seg`` of a head, read at each use because users may replace it."""
     conv_seg = getattr(head, 'conv_seg', None)
     if not (isinstance(conv_seg, nn.Conv2d) and conv_seg.kernel_size == (1, 1) and conv_seg.groups == 1):
         raise TypeError(f'conv_seg of {type(head).__name__} must be a 1 x 1 convolution, got conv_seg={conv_seg}')

@@ -32,7 +32,7 @@ def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, An
         kernel_update_head: What differs from the default stage, for all new stages.
 
     Returns:
-        The config with another decode head, and with this package in ``custom_imports``.
+        The config with K-Net on its decode head, and with this package in ``custom_imports``.
 
     Raises:
         ValueError: If there is no decode head, or none that K-Net supports; the message says why.
@@ -55,10 +55,10 @@ def attached_text(base: str, cfg: Config, num_stages: int = 3, plugin: str | Non
         base: How the new file refers to the config: a relative path, or a name such as ``mmseg::fcn/NAME.py``.
         cfg: The config.
         num_stages: Update stages.
-        plugin: Path of ``configs/_base_/plugin.py``, for files beside it; otherwise the file names its imports.
+        plugin: Path of ``configs/_base_/plugin.py``, for this repository's configs. Others name the import themselves.
 
     Raises:
-        ValueError: As ``attach``.
+        ValueError: As for ``attach``.
     """
     index, head = _supported_head(cfg)
     old = '_base_.model.decode_head'

@@ -13,12 +13,11 @@ __all__ = ['check_labels']
 def check_labels(samples: list, head: BaseDecodeHead) -> None:
     """Refuse label maps of a wrong shape and labels without a class.
 
-    Args:
-        samples: mmseg's data samples.
-        head: Allows labels 0 .. ``num_classes`` - 1 (0 and 1 with a single output) and ``ignore_index``.
+    A label map has the shape (1, H, W) of its image. Labels are 0 .. ``num_classes`` - 1 (0 and 1 if the head has a
+    single output) and ``ignore_index``.
 
     Raises:
-        ValueError: If a label map is not (1, H, W) or not of its image's size, or if a label is not allowed.
+        ValueError: If a label map has another shape, or a label is none of these.
     """
     for sample in samples:
         shape, expected = tuple(sample.gt_sem_seg.data.shape), (1, *_padded_size(sample, samples[0]))

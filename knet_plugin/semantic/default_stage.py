@@ -19,9 +19,6 @@ def default_stage_config(channels: int, num_kernels: int) -> dict[str, Any]:
         channels: Input channels C of the classifier. Kernels are updated in groups of 256 channels if 256 divides C.
             Attention has the largest number of heads among 8, 6, 5, 4, 3, 2, 1 that divides C.
         num_kernels: Outputs N of the classifier. A single (binary) kernel uses a sigmoid instead of a softmax.
-
-    Returns:
-        A config of ``KernelUpdateHead``.
     """
     return dict(
         type='knet_plugin.KernelUpdateHead',
@@ -43,13 +40,6 @@ def semantic_stage_configs(given: dict | Sequence[dict] | None, num_stages: int,
         channels: Input channels C of the classifier.
         num_kernels: Outputs N of the classifier.
         num_classes: The stock head's classes. Stage configs may repeat it.
-
-    Returns:
-        S configs of ``KernelUpdateHead``.
-
-    Raises:
-        ValueError: If S is negative or not the number of configs, or if a config contradicts the classifier.
-        TypeError: If a config is not a dict.
     """
     fixed = dict(channels=channels, num_classes=num_classes, kernel_size=1, classifier=None)
     configs = stage_configs(given, num_stages, default_stage_config(channels, num_kernels), fixed,

@@ -59,8 +59,8 @@ class IterativeDecodeHead(BaseModule):
         self.kernel_generate_head = head
         self.kernel_update_head = ModuleList([MODELS.build(cfg) for cfg in stages])
         self._adapter.connect(head, self._refine)
-        # The stages run inside the stock head, which returns M_S only. While `_run` needs the others too, this list
-        # collects M_0 .. M_S of each call of `_refine`; otherwise it is None, so that no tensor is kept.
+        # The stages run inside the stock head, which returns M_S only. While `_run` needs M_0 .. M_S, this list has
+        # those of each call of `_refine`. Otherwise it is None, so that no tensor is kept.
         self._calls: list[list[Tensor]] | None = None
 
     # What mmseg's segmentors and test-time augmentation read from a decode head.
@@ -90,7 +90,7 @@ class IterativeDecodeHead(BaseModule):
 
         Raises:
             ValueError: If a label map does not fit its image, or a label is neither a class nor ``ignore_index``.
-            TypeError: If the stock head trains on anything but what its classifier returned.
+            TypeError: If the stages cannot be trained through the stock head; the message says why.
         """
         *inputs, samples, _ = args
         head = self.kernel_generate_head
@@ -105,11 +105,7 @@ class IterativeDecodeHead(BaseModule):
         return self._run(*inputs)[1]
 
     def _run(self, *inputs: Any) -> tuple[Any, list[Tensor]]:
-        """The stock head's outputs, with M_S among them, and M_0 .. M_S.
-
-        Raises:
-            TypeError: If the stock head does not call its classifier exactly once, or returns another map.
-        """
+        """The stock head's outputs, with M_S among them, and M_0 .. M_S."""
         calls: list[list[Tensor]] = []
         self._calls = calls
         try:

@@ -100,7 +100,7 @@ def migrated(function: Callable[..., dict[str, Any]], *official: Any, **options:
 
 def updater_config(official: dict, channels: int) -> dict:
     """Our config of an official ``KernelUpdator`` that is fed ``channels`` channels."""
-    return dict(migrated(update_head.updater_config, official, channels), channels=channels)
+    return dict(migrated(update_head.updater_config, official), channels=channels)
 
 
 def update_head_config(official: dict, mask_activation: str) -> dict:

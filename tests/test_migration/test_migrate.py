@@ -139,8 +139,7 @@ def changed(path, value, name='knet_s3_r50_fpn_1x_coco-panoptic'):
 @pytest.mark.parametrize('path', [
     'model.foo', 'model.rpn_head.foo', 'model.rpn_head.localization_fpn.foo', 'model.roi_head.foo',
     'model.roi_head.mask_head[0].foo', 'model.roi_head.mask_head[2].kernel_updator_cfg.foo',
-    'model.rpn_head.loss_seg.foo', 'model.train_cfg.foo',
-    'model.train_cfg.rcnn[1].assigner.dice_cost.foo', 'model.test_cfg.rcnn.foo',
+    'model.train_cfg.foo', 'model.train_cfg.rcnn[1].assigner.foo', 'model.test_cfg.rcnn.foo',
     'model.test_cfg.rcnn.merge_stuff_thing.foo'
 ])
 def test_unknown_options_are_errors(path):
@@ -151,21 +150,18 @@ def test_unknown_options_are_errors(path):
 
 @pytest.mark.parametrize('path, value', [
     ('model.rpn_head.hard_target', True), ('model.roi_head.hard_target', True), ('model.roi_head.recursive', True),
-    ('model.roi_head.post_assign', True), ('model.roi_head.assign_stages', 1), ('model.roi_head.num_proposals', 50),
-    ('model.roi_head.do_panoptic', False), ('model.rpn_head.num_seg_convs', 2), ('model.rpn_head.semantic_fpn', False),
-    ('model.rpn_head.num_classes', 80), ('model.rpn_head.localization_fpn.num_aux_convs', 0),
-    ('model.rpn_head.localization_fpn.upsample_times', 1), ('model.rpn_head.localization_fpn.start_level', 1),
-    ('model.roi_head.mask_head[0].num_classes', 80), ('model.roi_head.mask_head[0].out_channels', 128),
+    ('model.roi_head.post_assign', True), ('model.roi_head.assign_stages', 1), ('model.rpn_head.num_seg_convs', 2),
+    ('model.rpn_head.semantic_fpn', False), ('model.rpn_head.num_classes', 80),
+    ('model.rpn_head.localization_fpn.start_level', 1), ('model.roi_head.mask_head[0].out_channels', 128),
     ('model.roi_head.mask_head[0].feat_gather_stride', 2), ('model.roi_head.mask_head[0].act_cfg', dict(type='GELU')),
     ('model.roi_head.mask_head[0].kernel_updator_cfg.norm_cfg', dict(type='BN')),
     ('model.roi_head.mask_head[0].kernel_updator_cfg.feat_channels', 64),
     ('model.roi_head.mask_head[0].feat_transform_cfg', dict(conv_cfg=dict(type='Conv2d'))),
-    ('model.roi_head.mask_head[0].mask_transform_stride', 2),
+    ('model.roi_head.mask_head[0].mask_transform_stride', 3), ('model.roi_head.mask_head[2].kernel_init', True),
     ('model.roi_head.mask_head[1].loss_dice.loss_weight', 3.0), ('model.roi_head.mask_head[1].loss_rank', None),
-    ('model.roi_head.mask_head[0].loss_mask.use_mask', True), ('model.roi_head.mask_head[2].kernel_init', True),
-    ('model.roi_head.stage_loss_weights', [1, 1]), ('model.train_cfg.rcnn[0].pos_weight', 3),
-    ('model.train_cfg.rcnn[0].assigner.topk', 3), ('model.train_cfg.rpn.assigner.boundary_cost', dict(type='X')),
-    ('model.neck.num_outs', 5), ('model.mask_assign_stride', 8), ('model.num_thing_classes', 70)
+    ('model.roi_head.mask_head[0].loss_mask.use_sigmoid', False), ('model.roi_head.mask_head[0].loss_cls', None),
+    ('model.train_cfg.rcnn[0].pos_weight', 3), ('model.train_cfg.rcnn[0].assigner.topk', 3),
+    ('model.train_cfg.rpn.assigner.boundary_cost', dict(type='X')),
 ])
 def test_unsupported_values_are_errors(path, value):
     with pytest.raises(MigrationError) as error:

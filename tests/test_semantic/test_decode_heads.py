@@ -5,14 +5,14 @@ Images are small (64 x 64, or what a head needs at least), and what a head fixes
 """
 
 import copy
-import runpy
 from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from attach import build_segmentor, dummy_batch
+from decode_heads import GENERATIONS
 from mmengine.registry import DefaultScope
 from mmengine.runner import get_state_dict, load_checkpoint, save_checkpoint
 from torch.nn.functional import normalize
@@ -22,10 +22,8 @@ from knet_plugin.checkpoint import to_official
 from knet_plugin.migration import load_source
 from knet_plugin.semantic import IterativeDecodeHead
 from knet_plugin.semantic.attach import attached_text
-from knet_plugin.semantic.smoke_test import build_segmentor, dummy_batch
 
-TOOL = runpy.run_path(str(Path(__file__).parents[2] / 'benchmarks/decode_heads.py'))
-ALGORITHMS = {algorithm.name: algorithm for generation in TOOL['GENERATIONS'].values() for algorithm in generation}
+ALGORITHMS = {algorithm.name: algorithm for generation in GENERATIONS.values() for algorithm in generation}
 SIZES = {'LR-ASPP': (400, 400), 'Segmenter': (64, 96)}  # one that is no square, for the order of its patches
 # How often a training step with three stages calls each of a head's loss functions.
 CALLS = {'FCN': [4], 'DANet': [4 + 2], 'EncNet': [4], 'DDRNet': [4, 1], 'PIDNet': [1, 4, 1, 4]}

@@ -18,4 +18,5 @@ model = dict(
                          'dropout': 0.0},
          'classifier': None,
          'feat_transform': True,
-         'num_mask_fcs': 1}))
+         'num_mask_fcs': 1,
+         'mask_stride': 1}))

@@ -24,11 +24,10 @@ _TEXTURE_AND_TINT = {
 THING_CLASSES = tuple(_SHAPE_AND_TINT)
 STUFF_CLASSES = tuple(_TEXTURE_AND_TINT)
 CLASSES = THING_CLASSES + STUFF_CLASSES
+# RGB colours of CLASSES.
 PALETTE = ((230, 80, 50), (60, 110, 230), (250, 150, 30), (70, 190, 220), (160, 70, 190), (110, 200, 60),
            (220, 190, 150), (150, 170, 210), (140, 90, 60), (60, 80, 120))
-"""RGB colours of ``CLASSES``."""
-SEGMENTS_PER_CLASS = 1000
-"""Segment ids of category ``c`` (``CLASSES[c - 1]``) start at ``c * SEGMENTS_PER_CLASS``."""
+SEGMENTS_PER_CLASS = 1000  # the segment ids of category c, CLASSES[c - 1], start at c * SEGMENTS_PER_CLASS
 
 _HUES = np.log(np.array(PALETTE) / 255)
 _HUES -= _HUES.mean(axis=1, keepdims=True)  # the luminance is drawn for each region
@@ -48,15 +47,11 @@ class Style:
     """Difficulty of the images of a data set.
 
     Attributes:
-        ambiguity: Range of the illumination, relative to the distance between warm and cool colours. From the colour
-            of one object alone, warm and cool can be told apart with probability 1 up to an ambiguity of 1, and with
-            probability (1 + 1 / ambiguity) / 2 above.
+        ambiguity: Range of the illumination, relative to the distance between warm and cool colours. Above 1, the
+            colour of an object alone tells warm from cool with probability (1 + 1 / ambiguity) / 2 only.
         hue: Weight of the colour that each class has of its own. At 0, colours only separate warm from cool; at 1, they
             identify the class.
         min_object: Diameter of the smallest objects in pixels. Members of crowds are always tiny.
-
-    Raises:
-        ValueError: A number is negative or not finite, or ``min_object`` is 0.
     """
 
     ambiguity: float = 3.0
@@ -98,8 +93,7 @@ class _Item:
 def draw_scene(rng: np.random.Generator, size: tuple[int, int], style: Style | None = None) -> Scene:
     """Draw a random scene of (height, width) ``size``, each at least 32.
 
-    Raises:
-        ValueError: ``style.min_object`` exceeds the largest objects, 0.7 of the shorter side.
+    ``style.min_object`` must not exceed the largest objects, 0.7 of the shorter side.
     """
     style = style or Style()
     if style.min_object > _MAX_THING_SIZE * min(size):
@@ -152,7 +146,7 @@ def _spread_points(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _choose_items(rng: np.random.Generator, size: tuple[int, int], style: Style) -> list[_Item]:
-    """Choose objects and crowds, ordered from far to near; small ones tend to be near, so that they stay visible."""
+    """Choose objects and crowds, from far to near. Small ones tend to be near, so that they stay visible."""
     height, width = size
     short = min(size)
 

@@ -40,6 +40,7 @@ def make_shapes(root: str | os.PathLike[str],
     """Make the data set unless ``root`` already holds it.
 
     An image depends on its index, split, size, seed and style only. ``root`` appears when the data set is complete.
+    ``ambiguity``, ``hue`` and ``min_object`` are those of :class:`Style`.
 
     Args:
         root: Directory of the data set.
@@ -47,9 +48,6 @@ def make_shapes(root: str | os.PathLike[str],
         num_val: Number of images for validation.
         size: Side of the images in pixels or (height, width), at least 32.
         seed: At least 0.
-        ambiguity: See :class:`Style`; so for ``hue`` and ``min_object``.
-        hue: Weight of the classes' own colours.
-        min_object: Diameter of the smallest objects in pixels.
         overwrite: Replace Shapes made with other options.
 
     Raises:
