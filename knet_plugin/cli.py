@@ -44,13 +44,9 @@ def list_configs(pattern: str = '') -> list[str]:
 
 
 def resolve_config(name: str | Path) -> Path:
-    """Find a config.
+    """Find a config by its path, its file name or the end of its path ('semantic/name'), with or without '.py'.
 
-    Args:
-        name: An existing path; or a file name or the end of its path ('semantic/name'), with or without '.py'.
-
-    Raises:
-        ResourceError: No config has this name. The message suggests similar names.
+    If there is none, a ``ResourceError`` suggests similar names.
     """
     return _resolve(name, 'configs')
 
@@ -122,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             parser.print_help()
         elif args.command == 'configs':
-            _list(args.pattern)
+            if not (names := list_configs(args.pattern)):
+                raise ResourceError(f'no config\'s name contains {args.pattern!r}')
+            print('\n'.join(names))
         elif args.command == 'run':
             _run_script(resolve_tool(args.tool), args.arguments)
         elif args.gpus is not None and args.launcher != 'pytorch':
@@ -158,13 +156,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument('tool', help='name or path of the tool')
     command.add_argument('arguments', nargs=argparse.REMAINDER, help='arguments of the tool')
     return parser
-
-
-def _list(pattern: str) -> None:
-    names = list_configs(pattern)
-    if not names:
-        raise ResourceError(f'no config\'s name contains {pattern!r}')
-    print('\n'.join(names))
 
 
 def _launch(args: argparse.Namespace, others: list[str]) -> None:

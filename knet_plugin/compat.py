@@ -162,7 +162,6 @@ def _statistics_method(owner: Any, name: str) -> Callable:
     """Stand in for ``getattr`` while a checkpoint is read: return only statistics methods of ``HistoryBuffer``."""
     from mmengine.logging import HistoryBuffer
 
-    if owner is not HistoryBuffer or name not in HistoryBuffer()._statistics_methods:
-        raise pickle.UnpicklingError(f'the checkpoint asks for the attribute {name!r} of {owner!r}; '
-                                     'only the statistics of a HistoryBuffer are allowed')
-    return getattr(HistoryBuffer, name)
+    if owner is HistoryBuffer and name in HistoryBuffer()._statistics_methods:
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not one of the statistics of a HistoryBuffer')

@@ -34,11 +34,7 @@ class ConversionReport:
 
 
 def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], ConversionReport]:
-    """Convert weights to the names and layout of a model of ours.
-
-    Args:
-        state_dict: Weights of the official release (mmdet 2, mmseg 0.x), of mmseg's K-Net, or ours.
-        model: The model that will load them. It does not change.
+    """Convert weights of the official release (mmdet 2, mmseg 0.x), of mmseg or ours to the names that ``model`` has.
 
     Raises:
         ValueError: Weights are unknown, missing or of another shape. The message lists all of them.
@@ -62,11 +58,9 @@ def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple
 
 def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module, *, to: str = 'ours',
                        trust: bool | None = None, meta: Mapping[str, Any] | None = None) -> ConversionReport:
-    """Convert a file. The target, with ``meta`` and ``state_dict``, appears complete or not at all.
+    """Convert the file ``source`` to ``target``, a dict of ``meta`` and ``state_dict`` that appears whole or not at all.
 
     Args:
-        source: Checkpoint to read.
-        target: File to write or replace.
         model: Our model that the weights belong to. It does not change.
         to: ``'ours'``, or ``'official'`` for the names of the official release and of mmseg.
         trust: Allow the source to run code, see ``load_file``.

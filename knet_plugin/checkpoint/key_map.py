@@ -44,7 +44,7 @@ UPDATE_HEAD_KEYS = {
     **{f'kernel_update_conv.{official}': f'updater.{ours}' for official, ours in UPDATER_KEYS.items()},
 }
 
-# Official module inside ``ConvKernelHead`` -> module inside our ``KernelHead``; the others have the same names.
+# Official module inside ``ConvKernelHead`` -> module inside our ``KernelHead``; other names are the same.
 KERNEL_HEAD_KEYS = {'ins_downsample': 'loc_refine', 'seg_downsample': 'seg_refine'}
 
 # Official container inside a detector -> container inside our ``KNet``. Those of a segmentor have the same names.
@@ -117,8 +117,8 @@ def modern_swin(state_dict: Mapping[str, Tensor], model: nn.Module, prefix: str 
     own = model.state_dict(keep_vars=True).keys()
     modern: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        if (key.startswith(backbone) and _ORIGINAL_SWIN.match(key, len(backbone))
-                and key.removeprefix(prefix) not in own):
+        original = key.startswith(backbone) and _ORIGINAL_SWIN.match(key, len(backbone))
+        if original and key.removeprefix(prefix) not in own:
             require('mmdet')
             from mmdet.models.backbones.swin import swin_converter
             (name, value), = swin_converter({key.removeprefix(backbone): value}).items()

@@ -14,7 +14,7 @@ from knet_plugin.compat import allow_host_checkpoints
 
 __all__ = ['CheckpointError', 'load_file', 'read_checkpoint', 'weights_of']
 
-TRUST = 'KNET_TRUST_CHECKPOINTS'  # environment variable that allows files to run code while they are read
+_TRUST = 'KNET_TRUST_CHECKPOINTS'  # environment variable that allows files to run code while they are read
 _WEIGHTS = ('state_dict', 'model_state', 'model', 'module', 'net')  # keys under which training scripts save weights
 
 
@@ -27,11 +27,9 @@ def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any 
 
     Args:
         path: A file written by ``torch.save``.
-        trust: Whether the file may run code: only for files that you made yourself. The default is the environment
-            variable ``KNET_TRUST_CHECKPOINTS=1``.
+        trust: Whether the file may run code. The default is whether ``KNET_TRUST_CHECKPOINTS=1`` is set.
         map_location: See ``torch.load``.
-        mmap: Map tensors from the file instead of copying them, if the format allows it. Do not overwrite the file
-            while its tensors are in use.
+        mmap: Map tensors from the file, if its format allows it; do not overwrite it while they are in use.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -39,14 +37,13 @@ def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any 
     """
     path = Path(path)
     if trust is None:
-        trust = os.environ.get(TRUST) == '1'
+        trust = os.environ.get(_TRUST) == '1'
     start, archive = _checked_start(path), zipfile.is_zipfile(path)
     if start.startswith(b'PK') and not archive:
         raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes')
     allow_host_checkpoints()  # again: after each file, the forks' own reader forbids what it had allowed
     try:
-        return torch.load(path, map_location=map_location, weights_only=not trust,  # nosec B614
-                          mmap=mmap and archive)
+        return torch.load(path, map_location, weights_only=not trust, mmap=mmap and archive)  # nosec B614
     except MemoryError:
         raise
     except Exception as error:  # a damaged file may raise anything
@@ -78,7 +75,7 @@ def _reason(error: Exception, trust: bool, is_pickle: bool) -> str:
         found = (re.search(r'(?i)unsupported (?:global: )?GLOBAL (\S+)', text)
                  or re.search(r'WeightsUnpickler error:\s*(.+)', text))
         return (f'asks for code to be executed while it is read ({found[1] if found else text}). If you trust its '
-                f'author, set {TRUST}=1 in the environment or use --trust of tools/convert_checkpoint.py')
+                f'author, set {_TRUST}=1 in the environment or use --trust of tools/convert_checkpoint.py')
     return f'is no checkpoint, or damaged: {text.split("Weights only load failed")[0].strip() or type(error).__name__}'
 
 

@@ -86,10 +86,8 @@ class _PostponedRemovals:
 
 @contextlib.contextmanager
 def _whole_local_files() -> Iterator[None]:
-    """Use :class:`WholeFileBackend` for local paths inside the block, unless the user registered another backend.
-
-    (``backend_args`` would be simpler, but ``FlexibleRunner`` ignores them.)
-    """
+    """Use :class:`WholeFileBackend` for local paths inside the block, unless the user registered another backend."""
+    # ``backend_args`` would be simpler, but ``FlexibleRunner`` ignores them.
     if type(get_file_backend('')) is not LocalBackend:
         yield
         return

@@ -28,9 +28,8 @@ def wrap_large_parts(module: nn.Module, recurse: bool, nonwrapped_numel: int, mi
 class KNetFSDPStrategy(FSDPStrategy):
     """mmengine's strategy that writes whole checkpoints, resumes from them, and clips gradients by their global norm.
 
-    Args:
-        model_wrapper: Options of ``MMFullyShardedDataParallel``. ``auto_wrap_policy`` is :func:`wrap_large_parts`.
-        kwargs: Options of ``FSDPStrategy`` except ``state_dict_cfg``.
+    It has the options of ``FSDPStrategy``, except ``state_dict_cfg``. By default, ``auto_wrap_policy`` in
+    ``model_wrapper`` is :func:`wrap_large_parts`.
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:

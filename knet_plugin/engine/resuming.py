@@ -16,7 +16,7 @@ def find_checkpoint(work_dir: str | Path, *folders: str | Path) -> tuple[str | N
 
     mmengine writes the name of a checkpoint to ``last_checkpoint`` after saving it. That checkpoint counts, unless a
     file written later is further: a run can be killed between the two. If the named file is damaged or missing, the
-    file written last counts. Checkpoints may also be in other ``folders`` than the run's.
+    file written last counts. ``folders`` are further folders with checkpoints of the run.
 
     Returns:
         Path of the checkpoint, ``None`` if there is none; and one line for each damaged or missing file.
@@ -58,6 +58,6 @@ def _iteration(path: Path, problems: list[str], needs_optimizer: bool = False) -
         problems.append(str(error))
         return None
     meta = content.get('meta')
-    if not isinstance(meta, dict) or (needs_optimizer and 'optimizer' not in content):
-        return None
-    return meta.get('iter')
+    if isinstance(meta, dict) and ('optimizer' in content or not needs_optimizer):
+        return meta.get('iter')
+    return None

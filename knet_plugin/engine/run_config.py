@@ -8,7 +8,6 @@ from knet_plugin.registry import SCOPE
 __all__ = ['add_run_parts']
 
 _HOOKS = (f'{SCOPE}.FiniteInputHook', f'{SCOPE}.SafeLoadingHook')
-_HOST_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', hooks.CheckpointHook)
 
 
 def add_run_parts(cfg: Config) -> None:
@@ -23,6 +22,7 @@ def add_run_parts(cfg: Config) -> None:
 
     default = dict(cfg.get('default_hooks') or {})
     checkpoint = default.get('checkpoint', dict(type='CheckpointHook', interval=1))  # mmengine's own default
-    if isinstance(checkpoint, dict) and checkpoint['type'] in _HOST_CHECKPOINT_HOOKS:
+    of_mmengine = ('CheckpointHook', 'mmengine.CheckpointHook', hooks.CheckpointHook)
+    if isinstance(checkpoint, dict) and checkpoint['type'] in of_mmengine:
         default['checkpoint'] = dict(checkpoint, type=f'{SCOPE}.CheckpointHook')
         cfg.default_hooks = default

@@ -48,9 +48,9 @@ def resume_conflict(choice: str) -> str | None:
     choices: list = all_gather_object((choice, socket.gethostname()))
     if len({each for each, _ in choices}) == 1:
         return None
-    lines = [f'\n  process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
-    return ('error: the processes would resume from different checkpoints; put the work folder on shared storage'
-            + ''.join(lines))
+    lines = ['error: the processes would resume from different checkpoints; put the work folder on shared storage']
+    lines += [f'  process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
+    return '\n'.join(lines)
 
 
 def leave_group() -> None:

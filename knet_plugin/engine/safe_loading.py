@@ -45,8 +45,7 @@ def safe_loading() -> Iterator[None]:
 class SafeLoadingHook(Hook):
     """Applies :func:`safe_loading` to a run of mmengine's ``Runner``, from ``before_run`` to ``after_run``.
 
-    ``FlexibleRunner`` loads checkpoints before it calls any hook: call its methods inside ``safe_loading()``, as
-    ``tools/train.py`` and ``tools/test.py`` do.
+    ``FlexibleRunner`` loads checkpoints before it calls any hook: call its methods inside ``safe_loading()``.
     """
 
     priority = 'VERY_HIGH'

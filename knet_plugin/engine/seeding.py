@@ -1,7 +1,7 @@
 """Random numbers that depend only on the seed and the position in the run, so that a resumed run repeats them.
 
 The hosts seed once, at the start, and an interruption loses the state of the generators. Here, every iteration and
-every loaded image starts its own random streams.
+every loaded image is seeded anew.
 """
 
 import random
