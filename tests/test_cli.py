@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from mmengine.config import Config
+from tiny_runs import tiny_config
 
 from knet_plugin import __version__, cli
 from knet_plugin.cli import ResourceError, list_configs, main, resolve_config, resolve_tool, resource_root
@@ -18,53 +19,6 @@ from knet_plugin.cli import ResourceError, list_configs, main, resolve_config, r
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
 ECHO_TOOL = '"""What the tool does.\n\nMore."""\nimport sys\nprint(*sys.argv[1:])\nsys.exit(7)\n'
-TOY_CONFIG = """
-custom_imports = dict(imports=['toy_parts'])
-model = dict(type='ToyModel')
-train_dataloader = dict(dataset=dict(type='ToyDataset'), batch_size=2, num_workers=0,
-                        sampler=dict(type='DefaultSampler', shuffle=False))
-test_dataloader = dict(dataset=dict(type='ToyDataset'), batch_size=2, num_workers=0,
-                       sampler=dict(type='DefaultSampler', shuffle=False))
-train_cfg = dict(by_epoch=True, max_epochs=1)
-test_cfg = dict()
-test_evaluator = dict(type='ToyMetric')
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
-"""
-TOY_PARTS = """
-import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
-
-
-@MODELS.register_module()
-class ToyModel(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-
-    def forward(self, x, mode='loss'):
-        y = self.layer(torch.stack(x))
-        return dict(loss=y.square().mean()) if mode == 'loss' else [dict(y=float(v)) for v in y]
-
-
-@DATASETS.register_module()
-class ToyDataset(torch.utils.data.Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return dict(x=torch.tensor([float(index)]))
-
-
-@METRICS.register_module()
-class ToyMetric(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results += [sample['y'] for sample in data_samples]
-
-    def compute_metrics(self, results):
-        return dict(count=len(results))
-"""
 
 
 @pytest.fixture
@@ -199,22 +153,23 @@ def test_wrong_usage_is_an_error(arguments, capsys):
     assert arguments == ['run'] or arguments[-1] in capsys.readouterr().err
 
 
-def test_train_resume_and_test_with_a_toy_model(tmp_path):
-    (tmp_path / 'toy_parts.py').write_text(TOY_PARTS)
-    (tmp_path / 'toy.py').write_text(TOY_CONFIG)
+def test_train_resume_and_test_a_tiny_model(tmp_path):
+    cfg = tiny_config(tmp_path / 'run')
+    cfg.custom_imports, cfg.log_level = dict(imports=['tiny_runs']), 'INFO'
+    cfg.dump(tmp_path / 'tiny.py')
     program = """
 from knet_plugin.cli import main
 for words in (
-        'train toy.py',
-        'train toy.py --resume --cfg-options train_cfg.max_epochs=2',
-        'test toy.py work_dirs/toy/epoch_2.pth --work-dir there --out predictions.pkl'):
+        'train tiny.py',
+        'train tiny.py --resume --cfg-options train_cfg.max_epochs=2',
+        'test tiny.py run/epoch_2.pth --work-dir there --out predictions.pkl'):
     try:
         main(words.split())
     except SystemExit as end:
         assert end.code is None, end.code
 """
     done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True,
-                          env=dict(os.environ, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'))
+                          env=dict(os.environ, PYTHONPATH=f'{ROOT / "tests"}{os.pathsep}{ROOT}'))
     assert done.returncode == 0, done.stderr
     assert 'resumed epoch: 1' in done.stdout + done.stderr
     assert (tmp_path / 'there').is_dir()

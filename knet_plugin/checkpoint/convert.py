@@ -58,7 +58,7 @@ def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple
 
 def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module, *, to: str = 'ours',
                        trust: bool | None = None, meta: Mapping[str, Any] | None = None) -> ConversionReport:
-    """Convert the file ``source`` to ``target``, a dict of ``meta`` and ``state_dict`` that appears complete.
+    """Convert the file ``source`` to the file ``target``, which appears complete or not at all.
 
     Args:
         model: Our model that the weights belong to. It does not change.
