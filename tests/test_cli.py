@@ -225,6 +225,12 @@ def test_lr_scaling_needs_a_base():
         script('train').enable_lr_scaling(Config({}))
 
 
+def test_resuming_without_a_checkpoint_hook(tmp_path):
+    cfg = Config({'work_dir': str(tmp_path), 'default_hooks': {'checkpoint': None}})
+    assert str(tmp_path) in script('train').resume_from(cfg, 'auto')[0]
+    assert 'resume' not in cfg
+
+
 def test_tta_wraps_the_model_and_feeds_the_innermost_dataset():
     cfg = Config({'model': {'type': 'EncoderDecoder'}, 'tta_model': {'type': 'SegTTAModel'},
                   'tta_pipeline': [{'type': 'TestTimeAug'}],
