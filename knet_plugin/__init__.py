@@ -1,7 +1,7 @@
 """K-Net (NeurIPS 2021) for OpenMMLab 2.0: one set of kernels for semantic, instance and panoptic segmentation.
 
-Importing the package registers every part whose host package is installed. What it changes outside its own registries
-is in ``compat.py`` and ``registry.py``.
+Importing the package registers every part whose host package is installed. ``compat.py`` and ``registry.py`` hold all
+that it changes outside its own registries.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 __all__ = ['__version__', 'attach', 'optimize_for_inference']
 
+# Modules to import, by the host package that they need.
 _REGISTERING = {
     '': ('core', 'engine', 'inference'),
     'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
     'mmseg': ('semantic',),
 }
-"""Modules to import, by the host package that they need."""
+# Public functions, and the module of each, imported on first use.
 _LAZY = {'attach': 'knet_plugin.semantic.attach', 'optimize_for_inference': 'knet_plugin.inference'}
-"""Public functions, by the module that is imported when they are first used."""
 
 
 def _register() -> None:

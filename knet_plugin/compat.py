@@ -21,8 +21,7 @@ __all__ = ['DISTRIBUTIONS', 'HOSTS', 'Host', 'HostPackageError', 'allow_host_che
 class HostPackageError(RuntimeError):
     """A host package is missing, too old, or cannot be imported.
 
-    This is not an ``ImportError``, because mmengine ignores those while it imports a registry scope: the user would
-    read that a class is not registered, but not which package is missing.
+    Not an ``ImportError``: mmengine ignores those while it imports a registry scope.
     """
 
 
@@ -36,14 +35,14 @@ class Host(NamedTuple):
     hint: str = ''  # what to do if the import fails
 
 
-_OPERATORS = ('mmcv (not mmcv-lite) must be compiled against the installed torch; compile it again with pip\'s '
-              '--force-reinstall --no-cache-dir --no-build-isolation')
 # Ordered by dependency: each host comes after those it imports.
 HOSTS = (
     Host('torch', '2.3'),
     Host('scipy'),
     Host('mmengine', '0.10'),
-    Host('mmcv', '2.1', submodule='mmcv._ext', hint=_OPERATORS),
+    Host('mmcv', '2.1', submodule='mmcv._ext',
+         hint='mmcv (not mmcv-lite) must be compiled against the installed torch; compile it again with pip\'s '
+              '--force-reinstall --no-cache-dir --no-build-isolation'),
     Host('pycocotools', only_with='mmdet'),
     Host('mmdet', '3.3', submodule='mmdet.models', only_with='mmdet'),
     Host('mmseg', '1.2.2', submodule='mmseg.models', only_with='mmseg'),
@@ -67,10 +66,7 @@ def release(version: str) -> tuple[int, ...]:
 
 def installed(module: str) -> bool:
     """Return whether a top-level module can be found, without importing it."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    return importlib.util.find_spec(module) is not None
 
 
 def installed_distribution() -> str:
@@ -79,20 +75,16 @@ def installed_distribution() -> str:
 
 
 def require(module: str) -> None:
-    """Raise a ``HostPackageError`` with the commands to install a host package such as 'mmdet' if it is missing."""
+    """Raise a ``HostPackageError`` with the commands to install a host package, such as 'mmdet', if it is missing."""
     if not installed(module):
         commands = '\n  '.join(DISTRIBUTIONS[installed_distribution()])
         raise HostPackageError(f'{module} is not installed. Install it with:\n  {commands}')
 
 
 def check_host_packages(hosts: Iterable[Host] = HOSTS) -> None:
-    """Import the host packages and check their versions.
-
-    Raises:
-        HostPackageError: A package is missing, too old or not importable, or neither mmdet nor mmseg is installed.
-    """
+    """Import the host packages; raise a ``HostPackageError`` with all install commands if one cannot be used."""
     problem = next(filter(None, map(_problem_of, hosts)), None)
-    if problem is None and not installed('mmdet') and not installed('mmseg'):
+    if problem is None and not (installed('mmdet') or installed('mmseg')):
         problem = 'neither mmdet (instance and panoptic segmentation) nor mmseg (semantic segmentation) is installed'
     if problem:
         lines = [f'knet_plugin cannot use the packages installed here: {problem}',
@@ -124,8 +116,8 @@ def _problem_of(host: Host) -> str | None:
 def find_configs_of_forks() -> None:
     """Let configs with a ``mmdet::`` or ``mmseg::`` base find it in the maintained forks.
 
-    mmengine looks for these bases in the distribution that ``MODULE2PACKAGE`` names, and the table has the original
-    distributions only. If such a distribution is not installed but the module is, the module's own name replaces it.
+    mmengine looks for them in the distribution that ``MODULE2PACKAGE`` names, which is the original one. Where that is
+    not installed but the module is, the module's name replaces it.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
@@ -145,9 +137,8 @@ def _has_distribution(name: str) -> bool:
 def allow_host_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read mmengine's training checkpoints.
 
-    Since torch 2.6 this is the default and refuses unknown classes. mmengine's checkpoints also hold its log history,
-    numpy arrays and numpy scalars: without them the original mmengine cannot resume, and its fork reads the refused
-    file again without protection.
+    This is the default since torch 2.6 and refuses mmengine's log history, numpy arrays and numpy scalars. The original
+    mmengine could then not resume, and its fork would read the refused file again without protection.
     """
     import numpy as np
     import torch
@@ -155,9 +146,8 @@ def allow_host_checkpoints() -> None:
 
     if release(torch.__version__) < (2, 6):
         return
-    reconstruct: Any = np.empty(0).__reduce__()[0]
-    scalar: Any = np.float64(0).__reduce__()[0]
-    allowed: list[Callable | tuple[Callable, str]] = [HistoryBuffer, np.ndarray, np.dtype, slice]
+    reconstruct, scalar = (value.__reduce__()[0] for value in (np.empty(0), np.float64(0)))
+    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, slice]
     # The classes of the dtypes: bool, all integers, float16, float32 and float64.
     allowed += dict.fromkeys(type(np.dtype(code)) for code in np.typecodes['AllInteger'] + '?efd')
     # numpy 2 renamed this module; allow files written by either version.
@@ -169,10 +159,9 @@ def allow_host_checkpoints() -> None:
 
 
 def _statistics_method(owner: Any, name: str) -> Callable:
-    """Replace ``getattr`` while a checkpoint is read: only the statistics methods of ``HistoryBuffer`` are allowed."""
+    """Stand in for ``getattr`` while a checkpoint is read: return only statistics methods of ``HistoryBuffer``."""
     from mmengine.logging import HistoryBuffer
 
-    if owner is not HistoryBuffer or name not in HistoryBuffer()._statistics_methods:
-        raise pickle.UnpicklingError(f'the checkpoint asks for the attribute {name!r} of {owner!r}; '
-                                     'only the statistics of a HistoryBuffer are allowed')
-    return getattr(HistoryBuffer, name)
+    if owner is HistoryBuffer and name in HistoryBuffer()._statistics_methods:
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not one of the statistics of a HistoryBuffer')

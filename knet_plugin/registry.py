@@ -4,13 +4,7 @@
 every part whose host is installed.
 """
 
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
-from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
 from knet_plugin.compat import HostPackageError, require
@@ -19,28 +13,25 @@ __all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'MODELS', 'SCOPE', 'STRATEGIES'
            'UNPREFIXED', 'expose_unprefixed_names']
 
 SCOPE = 'knet_plugin'
+# Names that also work without ``knet_plugin.`` in front.
 UNPREFIXED = ('IterativeDecodeHead', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelClassifier', 'KernelHead',
               'KernelInteraction', 'KernelIterHead', 'KernelUpdateHead', 'KernelUpdater', 'LocalizationFPN',
               'MaskHungarianAssigner')
-"""Names that also work without ``knet_plugin.`` in front."""
 
 
 class _Registry(Registry):
-    """A registry that names the missing host package if a class is not registered."""
+    """A registry that says which host package is missing, because a class may not be registered without it."""
 
     def get(self, key: str) -> type | None:
-        """Return the class registered as ``key``, or None.
-
-        Raises:
-            HostPackageError: There is none, and mmdet or mmseg is not installed: it may be a part that needs it.
-        """
+        """Return the class registered as ``key``, or None if there is none although both hosts are installed."""
         found = super().get(key)
-        if found is None:
+        if found is None and '.' not in key.removeprefix(f'{SCOPE}.'):  # mmengine imports 'package.module.Class' itself
             try:
-                for host in ('mmdet', 'mmseg'):
-                    require(host)
+                require('mmdet')
+                require('mmseg')
             except HostPackageError as error:
-                raise HostPackageError(f'{SCOPE} has no {self.name} {key!r} here: {error}') from error
+                raise HostPackageError(f'{SCOPE} has no {self.name} {key!r}: the name is wrong, or the part needs a '
+                                       f'package that is missing here. {error}') from error
         return found
 
 
@@ -48,22 +39,22 @@ def _child(parent: Registry) -> Registry:
     return _Registry(parent.name, parent=parent, scope=SCOPE, locations=[SCOPE])
 
 
-DATASETS = _child(MMENGINE_DATASETS)
-DATA_SAMPLERS = _child(MMENGINE_DATA_SAMPLERS)
-HOOKS = _child(MMENGINE_HOOKS)
-MODELS = _child(MMENGINE_MODELS)
-STRATEGIES = _child(MMENGINE_STRATEGIES)
-TASK_UTILS = _child(MMENGINE_TASK_UTILS)
-TRANSFORMS = _child(MMENGINE_TRANSFORMS)
+DATASETS = _child(mmengine_registry.DATASETS)
+DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS)
+HOOKS = _child(mmengine_registry.HOOKS)
+MODELS = _child(mmengine_registry.MODELS)
+STRATEGIES = _child(mmengine_registry.STRATEGIES)
+TASK_UTILS = _child(mmengine_registry.TASK_UTILS)
+TRANSFORMS = _child(mmengine_registry.TRANSFORMS)
 
 
 def expose_unprefixed_names() -> None:
     """Register ``UNPREFIXED`` in mmengine's root registries, for configs written without a prefix.
 
-    Every scope searches its own registry first and the root second: ``KernelUpdateHead`` means mmseg's own under mmseg,
-    and ours under mmdet, which has none. A name that the root already has stays as it is.
+    Every scope searches its own registry before the root: ``KernelUpdateHead`` means mmseg's own under mmseg, and ours
+    under mmdet, which has none. Names that the root already has stay.
     """
-    for registry, root in ((MODELS, MMENGINE_MODELS), (TASK_UTILS, MMENGINE_TASK_UTILS)):
+    for registry, root in ((MODELS, mmengine_registry.MODELS), (TASK_UTILS, mmengine_registry.TASK_UTILS)):
         for name in UNPREFIXED:
             if name in registry.module_dict and name not in root.module_dict:
                 root.register_module(name=name, module=registry.module_dict[name])

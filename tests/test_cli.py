@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from mmengine.config import Config
+from tiny_runs import tiny_config
 
 from knet_plugin import __version__, cli
 from knet_plugin.cli import ResourceError, list_configs, main, resolve_config, resolve_tool, resource_root
@@ -18,53 +19,6 @@ from knet_plugin.cli import ResourceError, list_configs, main, resolve_config, r
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
 ECHO_TOOL = '"""What the tool does.\n\nMore."""\nimport sys\nprint(*sys.argv[1:])\nsys.exit(7)\n'
-TOY_CONFIG = """
-custom_imports = dict(imports=['toy_parts'])
-model = dict(type='ToyModel')
-train_dataloader = dict(dataset=dict(type='ToyDataset'), batch_size=2, num_workers=0,
-                        sampler=dict(type='DefaultSampler', shuffle=False))
-test_dataloader = dict(dataset=dict(type='ToyDataset'), batch_size=2, num_workers=0,
-                       sampler=dict(type='DefaultSampler', shuffle=False))
-train_cfg = dict(by_epoch=True, max_epochs=1)
-test_cfg = dict()
-test_evaluator = dict(type='ToyMetric')
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
-"""
-TOY_PARTS = """
-import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
-
-
-@MODELS.register_module()
-class ToyModel(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-
-    def forward(self, x, mode='loss'):
-        y = self.layer(torch.stack(x))
-        return dict(loss=y.square().mean()) if mode == 'loss' else [dict(y=float(v)) for v in y]
-
-
-@DATASETS.register_module()
-class ToyDataset(torch.utils.data.Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return dict(x=torch.tensor([float(index)]))
-
-
-@METRICS.register_module()
-class ToyMetric(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results += [sample['y'] for sample in data_samples]
-
-    def compute_metrics(self, results):
-        return dict(count=len(results))
-"""
 
 
 @pytest.fixture
@@ -185,35 +139,37 @@ def test_pytorch_launcher_becomes_torchrun(wheel_like, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(('arguments', 'match'), [
-    (['tran'], 'train'), (['train', 'knet_one', '--gpus', '2'], '--gpus 2'), (['run', 'absent'], 'absent'),
-    (['configs', 'absent'], 'absent')])
+    (['run', 'absent'], 'absent'), (['configs', 'absent'], 'absent')])
 def test_wrong_names_are_errors(wheel_like, capsys, arguments, match):
     assert main(arguments) == 2
     assert match in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('arguments', [['run'], ['configs', 'a', 'b'], ['--nonsense']])
-def test_wrong_usage_is_an_error(arguments):
+@pytest.mark.parametrize('arguments', [
+    ['tran'], ['run'], ['configs', 'a', 'b'], ['--nonsense'], ['train', 'knet_one', '--gpus', '2']])
+def test_wrong_usage_is_an_error(arguments, capsys):
     with pytest.raises(SystemExit, match='2'):
         main(arguments)
+    assert arguments == ['run'] or arguments[-1] in capsys.readouterr().err
 
 
-def test_train_resume_and_test_with_a_toy_model(tmp_path):
-    (tmp_path / 'toy_parts.py').write_text(TOY_PARTS)
-    (tmp_path / 'toy.py').write_text(TOY_CONFIG)
+def test_train_resume_and_test_a_tiny_model(tmp_path):
+    cfg = tiny_config(tmp_path / 'run')
+    cfg.custom_imports, cfg.log_level = dict(imports=['tiny_runs']), 'INFO'
+    cfg.dump(tmp_path / 'tiny.py')
     program = """
 from knet_plugin.cli import main
 for words in (
-        'train toy.py',
-        'train toy.py --resume --cfg-options train_cfg.max_epochs=2',
-        'test toy.py work_dirs/toy/epoch_2.pth --work-dir there --out predictions.pkl'):
+        'train tiny.py',
+        'train tiny.py --resume --cfg-options train_cfg.max_epochs=2',
+        'test tiny.py run/epoch_2.pth --work-dir there --out predictions.pkl'):
     try:
         main(words.split())
     except SystemExit as end:
         assert end.code is None, end.code
 """
     done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True,
-                          env=dict(os.environ, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'))
+                          env=dict(os.environ, PYTHONPATH=f'{ROOT / "tests"}{os.pathsep}{ROOT}'))
     assert done.returncode == 0, done.stderr
     assert 'resumed epoch: 1' in done.stdout + done.stderr
     assert (tmp_path / 'there').is_dir()
@@ -267,6 +223,12 @@ def test_lr_scaling_needs_a_base():
     assert cfg.auto_scale_lr.enable is True
     with pytest.raises(SystemExit, match='base_batch_size'):
         script('train').enable_lr_scaling(Config({}))
+
+
+def test_resuming_without_a_checkpoint_hook(tmp_path):
+    cfg = Config({'work_dir': str(tmp_path), 'default_hooks': {'checkpoint': None}})
+    assert str(tmp_path) in script('train').resume_from(cfg, 'auto')[0]
+    assert 'resume' not in cfg
 
 
 def test_tta_wraps_the_model_and_feeds_the_innermost_dataset():

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from knet_plugin.checkpoint import convert_checkpoint
-from knet_plugin.cli import resolve_config
+from knet_plugin.cli import ResourceError, resolve_config
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -25,7 +25,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--config', required=True, help='path or name of the config of the model')
     parser.add_argument('--to', choices=('ours', 'official'), default='ours',
                         help='names to write: ours, or those of the official release and of mmseg')
-    parser.add_argument('--averaged', action='store_true', help='take the running average (EMA) beside the weights')
     parser.add_argument('--trust', action='store_true', default=None,
                         help='let the file run code while it is read; only for files whose author you know')
     parser.add_argument('--overwrite', action='store_true', help='replace the target if it exists')
@@ -57,11 +56,12 @@ def main() -> None:
         meta: dict[str, Any] = dict(config=Path(config).name)
         if classes := classes_of(cfg):
             meta['dataset_meta'] = classes
+    except ResourceError as error:
+        raise SystemExit(f'error: {error}') from None
     except Exception as error:  # a config is code, and may raise anything
         raise SystemExit(f'error: the model of {args.config} cannot be built: {error!r}') from None
     try:
-        print(convert_checkpoint(args.source, args.target, model, to=args.to, averaged=args.averaged, trust=args.trust,
-                                 meta=meta))
+        print(convert_checkpoint(args.source, args.target, model, to=args.to, trust=args.trust, meta=meta))
     except (OSError, ValueError) as error:
         raise SystemExit(f'error: {error}') from None
 

@@ -49,16 +49,13 @@ def resume_from(cfg: Config, checkpoint: str) -> list[str]:
         Lines for the log. If 'auto' finds no checkpoint, the config stays as it is and the training starts anew.
 
     Raises:
-        SystemExit: 'auto' finds only checkpoints that cannot be resumed.
+        CheckpointError: 'auto' finds only checkpoints that cannot be resumed.
     """
     remarks: list[str] = []
     if checkpoint == 'auto':
-        out_dir = cfg.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
-        folders = [Path(out_dir, Path(cfg.work_dir).name)] if out_dir else []
-        try:
-            found, remarks = find_checkpoint(cfg.work_dir, *folders)
-        except CheckpointError as error:
-            raise SystemExit(f'error: {error}\nTo start anew, leave out --resume') from error
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        folders = [Path(hook['out_dir'], Path(cfg.work_dir).name)] if hook.get('out_dir') else []
+        found, remarks = find_checkpoint(cfg.work_dir, *folders)
         if found is None:
             return [f'no checkpoint to resume in {cfg.work_dir}: the training starts anew']
         checkpoint = found
@@ -80,8 +77,8 @@ def main() -> str | None:
     remarks, error = [], None
     try:
         remarks = resume_from(cfg, args.resume) if args.resume else []
-    except SystemExit as caught:  # Not yet: another process may have found a checkpoint, and would wait for this one.
-        error = str(caught)
+    except CheckpointError as caught:  # do not end yet: another process may have found a checkpoint, and would wait
+        error = f'error: {caught}\nTo start anew, leave out --resume'
     with safe_loading():
         runner = build_runner(cfg)
         error = resume_conflict(error or (cfg.load_from if cfg.get('resume') else 'nothing')) or error

@@ -21,10 +21,8 @@ __all__ = ['ConversionReport', 'convert_checkpoint', 'convert_weights']
 class ConversionReport:
     """What happened to every weight."""
 
-    mapped: dict[str, str] = field(default_factory=dict)
-    """Name in the source -> name in the result."""
-    dropped: dict[str, str] = field(default_factory=dict)
-    """Name in the source -> why it is left out."""
+    mapped: dict[str, str] = field(default_factory=dict)  # name in the source -> name in the result
+    dropped: dict[str, str] = field(default_factory=dict)  # name in the source -> why it is left out
 
     def __str__(self) -> str:
         renamed = sum(source != target for source, target in self.mapped.items())
@@ -36,17 +34,12 @@ class ConversionReport:
 
 
 def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], ConversionReport]:
-    """Convert weights to the names and layout of a model of ours.
-
-    Args:
-        state_dict: Weights of the official release (mmdet 2, mmseg 0.x), of mmseg's K-Net, or ours.
-        model: The model that will load them. It does not change.
+    """Convert weights of the official release (mmdet 2, mmseg 0.x), of mmseg or ours to the names that ``model`` has.
 
     Raises:
         ValueError: Weights are unknown, missing or of another shape. The message lists all of them.
     """
-    own = model.state_dict()
-    report = ConversionReport()
+    own, report = model.state_dict(), ConversionReport()
     weights: dict[str, Tensor] = {}
     sources: dict[str, str] = {}  # name in ``weights`` -> name in ``state_dict``
     for source, (key, value) in zip(state_dict, modern_swin(state_dict, model).items(), strict=True):
@@ -64,16 +57,12 @@ def convert_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple
 
 
 def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module, *, to: str = 'ours',
-                       averaged: bool = False, trust: bool | None = None,
-                       meta: Mapping[str, Any] | None = None) -> ConversionReport:
-    """Convert a file. The target, with ``meta`` and ``state_dict``, appears complete or not at all.
+                       trust: bool | None = None, meta: Mapping[str, Any] | None = None) -> ConversionReport:
+    """Convert the file ``source`` to the file ``target``, which appears complete or not at all.
 
     Args:
-        source: Checkpoint to read.
-        target: File to write or replace.
         model: Our model that the weights belong to. It does not change.
         to: ``'ours'``, or ``'official'`` for the names of the official release and of mmseg.
-        averaged: Take the running average (EMA) of the weights, see ``weights_of``.
         trust: Allow the source to run code, see ``load_file``.
         meta: Further items of ``meta``. Its ``dataset_meta`` counts if the source has no classes.
 
@@ -84,7 +73,7 @@ def convert_checkpoint(source: str | Path, target: str | Path, model: nn.Module,
     if to not in ('ours', 'official'):
         raise ValueError(f"to must be 'ours' or 'official', got to={to!r}")
     content = read_checkpoint(source, trust)
-    state_dict, dropped = weights_of(content, averaged)
+    state_dict, dropped = weights_of(content)
     weights, report = convert_weights(state_dict, model)
     report.dropped |= dropped
     written = {**(meta or {}), 'source': Path(source).name, 'knet_plugin': __version__}

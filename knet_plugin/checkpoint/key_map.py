@@ -13,8 +13,7 @@ from knet_plugin.checkpoint.mismatch import mismatches
 from knet_plugin.compat import require
 from knet_plugin.core import KernelUpdateHead, KernelUpdater
 
-__all__ = ['CONTAINER_KEYS', 'KERNEL_HEAD_KEYS', 'UPDATER_KEYS', 'UPDATE_HEAD_KEYS', 'from_official',
-           'modern_swin', 'rename_official_keys', 'to_official']
+__all__ = ['from_official', 'modern_swin', 'rename_official_keys', 'to_official']
 
 # Official module inside ``KernelUpdator`` -> module inside our ``KernelUpdater``; symbols of Eq. 4 and 5.
 UPDATER_KEYS = {
@@ -45,7 +44,7 @@ UPDATE_HEAD_KEYS = {
     **{f'kernel_update_conv.{official}': f'updater.{ours}' for official, ours in UPDATER_KEYS.items()},
 }
 
-# Official module inside ``ConvKernelHead`` -> module inside our ``KernelHead``; the others have the same names.
+# Official module inside ``ConvKernelHead`` -> module inside our ``KernelHead``; other names are the same.
 KERNEL_HEAD_KEYS = {'ins_downsample': 'loc_refine', 'seg_downsample': 'seg_refine'}
 
 # Official container inside a detector -> container inside our ``KNet``. Those of a segmentor have the same names.
@@ -61,10 +60,8 @@ _ORIGINAL_SWIN = re.compile(r'layers\.\d+\.(blocks|downsample)\.|patch_embed\.pr
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Rename official weights for a model of ours.
 
-    Args:
-        state_dict: Weights of the corresponding official module: an updater, an update head, a decode head, or a
-            whole segmentor or detector. Names that are ours already stay.
-        model: Our module that will load the weights.
+    ``model`` may be an updater, an update head, a decode head, or a whole segmentor or detector; ``state_dict`` holds
+    the weights of the corresponding official module. Names that are ours already stay.
 
     Raises:
         ValueError: Weights are unknown, missing, given twice or of another shape. The message lists all of them.
@@ -100,12 +97,9 @@ def to_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 
 
 def rename_official_keys(state_dict: dict[str, Any], model: nn.Module, prefix: str = '') -> None:
-    """Rename official weights in place while a model loads, the original Swin included; other names stay.
+    """Rename official weights, those of the original Swin too, in place while ``model`` loads them; other names stay.
 
-    Args:
-        state_dict: Weights that are being loaded.
-        model: Our module that loads them.
-        prefix: Path of the module in ``state_dict``, with a trailing dot.
+    ``prefix`` is the path of ``model`` in ``state_dict``, with a trailing dot.
     """
     modern = modern_swin(state_dict, model, prefix)
     pairs = [(prefix + official, prefix + ours) for official, ours in _name_pairs(model)]
@@ -117,14 +111,14 @@ def modern_swin(state_dict: Mapping[str, Tensor], model: nn.Module, prefix: str 
     """Convert a backbone of the original Swin code to the layout of mmdet's and mmseg's ``SwinTransformer``.
 
     mmdet's converter renames the weights and reorders the input channels of the downsampling layers. Other weights
-    stay, also those that ``model`` has under the same name.
+    stay, as do those whose name ``model`` has.
     """
     backbone = f'{prefix}backbone.'
     own = model.state_dict(keep_vars=True).keys()
     modern: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        if (key.startswith(backbone) and _ORIGINAL_SWIN.match(key, len(backbone))
-                and key.removeprefix(prefix) not in own):
+        original = key.startswith(backbone) and _ORIGINAL_SWIN.match(key, len(backbone))
+        if original and key.removeprefix(prefix) not in own:
             require('mmdet')
             from mmdet.models.backbones.swin import swin_converter
             (name, value), = swin_converter({key.removeprefix(backbone): value}).items()

@@ -10,17 +10,12 @@ from torch import Tensor, nn
 
 __all__ = ['COMPUTED', 'log_mismatches', 'mismatches']
 
+# Suffixes of buffers that some versions of the hosts compute instead of saving.
 COMPUTED = ('relative_position_index', 'attn_mask', 'num_batches_tracked')
-"""Suffixes of buffers that some versions of the hosts compute instead of saving."""
 
 
 def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Find typical reasons why weights do not fit.
-
-    Args:
-        weights: Weights to load, under our names.
-        own: Weights of the model.
-    """
+    """Guess why ``weights``, under our names, do not fit a model with the weights ``own``."""
     if not any(key in own for key in weights):
         return ['none of the weights has a name of the model: is the file of another model?']
     shapes = {key: (tuple(weights[key].shape), tuple(own[key].shape)) for key in sorted(weights.keys() & own.keys())
@@ -36,12 +31,11 @@ def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
                      'num_things_classes and num_stuff_classes')
     if differ := sizes('init_kernels.weight'):
         found.append(f'the file has {differ[0]} instance kernels, the model {differ[1]}: check num_kernels')
-    stages = _stages(weights), _stages(own)
-    if stages[0] not in (0, stages[1]):
-        found.append(f'the file has {stages[0]} update stages, the model {stages[1]}: check num_stages')
-    blocks = _blocks(weights), _blocks(own)
-    if blocks[0] != blocks[1]:
-        found.append(f'the backbones differ (blocks by stage: {blocks[0]} in the file, {blocks[1]} in the model): '
+    theirs, ours = _stages(weights), _stages(own)
+    if theirs not in (0, ours):
+        found.append(f'the file has {theirs} update stages, the model {ours}: check num_stages')
+    if (blocks := _blocks(weights)) != _blocks(own):
+        found.append(f'the backbones differ (blocks by stage: {blocks} in the file, {_blocks(own)} in the model): '
                      'check backbone.type and depth')
     elif any(key.startswith('backbone.') and not key.endswith(COMPUTED)
              for key in (weights.keys() ^ own.keys()) | shapes.keys()):
@@ -50,7 +44,7 @@ def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
 
 
 def log_mismatches(state_dict: Mapping[str, Any], model: nn.Module, prefix: str = '') -> None:
-    """Log :func:`mismatches` of weights that are being loaded, under our names and below ``prefix``, as warnings."""
+    """Warn of the :func:`mismatches` of weights that are being loaded, under our names and below ``prefix``."""
     weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     for each in mismatches(weights, model.state_dict()):
         print_log(f'the weights of {prefix.rstrip(".") or "the model"} do not fit: {each}', 'current', logging.WARNING)

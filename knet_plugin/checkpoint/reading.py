@@ -12,41 +12,14 @@ from torch import Tensor
 
 from knet_plugin.compat import allow_host_checkpoints
 
-__all__ = ['CheckpointError', 'check_header', 'load_file', 'read_checkpoint', 'weights_of']
+__all__ = ['CheckpointError', 'load_file', 'read_checkpoint', 'weights_of']
 
-TRUST = 'KNET_TRUST_CHECKPOINTS'
-"""Environment variable that allows files to run code while they are read."""
-
-# Keys under which training scripts save weights, and running averages of them; the first that exists counts.
-_WEIGHTS = ('state_dict', 'model_state', 'model', 'module', 'net')
-_AVERAGED = ('ema_state_dict', 'state_dict_ema', 'model_ema', 'ema')
+_TRUST = 'KNET_TRUST_CHECKPOINTS'  # environment variable that allows files to run code while they are read
+_WEIGHTS = ('state_dict', 'model_state', 'model', 'module', 'net')  # keys under which training scripts save weights
 
 
 class CheckpointError(ValueError):
     """A file cannot be used as a checkpoint; the message names the file and the reason."""
-
-
-def check_header(path: str | Path) -> bool:
-    """Check the first and last bytes of a file, and return whether it is a zip archive (torch 1.6 and newer).
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: The file is empty, a web page or a truncated archive.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} is a folder, not a checkpoint' if path.exists() else
-                                f'there is no checkpoint {path}')
-    with path.open('rb') as file:
-        head = file.read(4096).removeprefix(b'\xef\xbb\xbf').lstrip()
-    if not head:
-        raise CheckpointError(f'{path} is empty')
-    if head.startswith(b'<'):
-        raise CheckpointError(f'{path} is a web page, not a checkpoint: the download returned an error page')
-    archive = zipfile.is_zipfile(path)
-    if head.startswith(b'PK') and not archive:
-        raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes')
-    return archive
 
 
 def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any = 'cpu', mmap: bool = False) -> Any:
@@ -54,11 +27,9 @@ def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any 
 
     Args:
         path: A file written by ``torch.save``.
-        trust: Whether the file may run code: only for files that you made yourself. The default is the environment
-            variable ``KNET_TRUST_CHECKPOINTS=1``.
+        trust: Whether the file may run code. The default is whether ``KNET_TRUST_CHECKPOINTS=1`` is set.
         map_location: See ``torch.load``.
-        mmap: Map tensors from the file instead of copying them, if the format allows it. Do not overwrite the file
-            while its tensors are in use.
+        mmap: Map tensors from the file, if its format allows it; do not overwrite it while they are in use.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -66,34 +37,46 @@ def load_file(path: str | Path, *, trust: bool | None = None, map_location: Any 
     """
     path = Path(path)
     if trust is None:
-        trust = os.environ.get(TRUST) == '1'
-    archive = check_header(path)
+        trust = os.environ.get(_TRUST) == '1'
+    start, archive = _checked_start(path), zipfile.is_zipfile(path)
+    if start.startswith(b'PK') and not archive:
+        raise CheckpointError(f'{path} is truncated: it ends after {path.stat().st_size} bytes')
     allow_host_checkpoints()  # again: after each file, the forks' own reader forbids what it had allowed
     try:
-        return torch.load(path, map_location=map_location, weights_only=not trust,  # nosec B614
-                          mmap=mmap and archive)
+        return torch.load(path, map_location, weights_only=not trust, mmap=mmap and archive)  # nosec B614
     except MemoryError:
         raise
     except Exception as error:  # a damaged file may raise anything
-        raise CheckpointError(f'{path} {_reason(error, trust, archive or _is_pickle(path))}') from error
+        is_pickle = archive or start.startswith(b'\x80')
+        raise CheckpointError(f'{path} {_reason(error, trust, is_pickle)}') from error
 
 
-def _reason(error: Exception, trust: bool, readable: bool) -> str:
+def _checked_start(path: Path) -> bytes:
+    """Return the first bytes of a file, unless it is missing, empty or a web page."""
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is a folder, not a checkpoint' if path.exists() else
+                                f'there is no checkpoint {path}')
+    with path.open('rb') as file:
+        start = file.read(4096)
+    text = start.removeprefix(b'\xef\xbb\xbf').lstrip()
+    if not text:
+        raise CheckpointError(f'{path} is empty')
+    if text.startswith(b'<'):
+        raise CheckpointError(f'{path} is a web page, not a checkpoint: the download returned an error page')
+    return start
+
+
+def _reason(error: Exception, trust: bool, is_pickle: bool) -> str:
     """Say why ``torch.load`` failed."""
     text = str(error)
     if trust and isinstance(error, ImportError | AttributeError):
         return f'needs classes that are not installed: {text}'
-    if not trust and readable and isinstance(error, pickle.UnpicklingError):
+    if not trust and is_pickle and isinstance(error, pickle.UnpicklingError):
         found = (re.search(r'(?i)unsupported (?:global: )?GLOBAL (\S+)', text)
                  or re.search(r'WeightsUnpickler error:\s*(.+)', text))
         return (f'asks for code to be executed while it is read ({found[1] if found else text}). If you trust its '
-                f'author, set {TRUST}=1 in the environment or use --trust of tools/convert_checkpoint.py')
+                f'author, set {_TRUST}=1 in the environment or use --trust of tools/convert_checkpoint.py')
     return f'is no checkpoint, or damaged: {text.split("Weights only load failed")[0].strip() or type(error).__name__}'
-
-
-def _is_pickle(path: Path) -> bool:
-    with path.open('rb') as file:
-        return file.read(1) == b'\x80'
 
 
 def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, Any]:
@@ -104,34 +87,23 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     return content
 
 
-def weights_of(checkpoint: dict[str, Any], averaged: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Find the weights in a checkpoint.
-
-    Args:
-        checkpoint: The weights themselves, or a dict that has them under a usual key such as ``state_dict``.
-        averaged: Take the running average (EMA) beside the weights. (mmengine saves the average as ``state_dict``, so
-            it is taken in any case, as by mmengine itself.)
+def weights_of(checkpoint: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Find the weights in a checkpoint: in the dict itself, or under a usual key such as ``state_dict``.
 
     Returns:
         Weights by name, without ``module.`` of data parallel models; and why other items are left out, by name.
 
     Raises:
-        CheckpointError: There are no weights, no averaged ones, or it is unclear which of two copies is the average.
+        CheckpointError: There are no weights.
     """
-    swapped = 'steps' in (checkpoint.get('ema_state_dict') or ())  # by mmengine's EMA hook
-    keys = (_AVERAGED if averaged and not swapped else ()) + _WEIGHTS
-    found = next((key for key in keys if isinstance(checkpoint.get(key), dict)), None)
+    found = next((key for key in _WEIGHTS if isinstance(checkpoint.get(key), dict)), None)
     content = checkpoint if found is None else checkpoint[found]
     weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     dropped = {str(key): 'no weight' for key in content if str(key) not in weights}
     if found is not None:
-        dropped |= {str(key): 'another copy of the weights' if key in _WEIGHTS + _AVERAGED else 'no weight'
-                    for key in checkpoint if key not in (found, 'meta')}
-    # mmcv's EMA hook keeps the second copy as buffers of the model.
+        dropped |= {str(key): f'beside {found}' for key in checkpoint if key not in (found, 'meta')}
+    # mmcv's EMA hook keeps a second copy of the weights as buffers of the model.
     copies = {'ema_' + key.replace('.', '_') for key in weights} & weights.keys()
-    if averaged and not (swapped or found in _AVERAGED):
-        raise CheckpointError('NAME or ema_NAME may be the average, depending on when mmcv saved the checkpoint; '
-                              'convert without averaged' if copies else 'the checkpoint has no averaged weights')
     dropped |= dict.fromkeys(sorted(copies), 'another copy of the weights')
     weights = {key: value for key, value in weights.items() if key not in copies}
     if not weights:

@@ -17,26 +17,20 @@ from knet_plugin.registry import HOOKS
 
 __all__ = ['CheckpointHook', 'WholeFileBackend']
 
-_MIB = 1 << 20
-
 
 class WholeFileBackend(LocalBackend):
     """mmengine's backend for local files, whose files appear complete or not at all."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file, and make its folder.
-
-        Raises:
-            OSError: The file cannot be written; one that exists under that name stays.
-        """
+        """Write a file and make its folder; if that fails, an earlier file of that name stays."""
         path = Path(filepath)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as draft:
                 draft.write_bytes(obj)
         except OSError as error:
-            raise OSError(error.errno, f'{path} ({len(obj) / _MIB:.1f} MiB) cannot be written: {error.strerror}'
-                          ) from error
+            size = f'{len(obj) / 2**20:.1f} MiB'
+            raise OSError(error.errno, f'{path} ({size}) cannot be written: {error.strerror}') from error
 
 
 @HOOKS.register_module()
@@ -92,12 +86,9 @@ class _PostponedRemovals:
 
 @contextlib.contextmanager
 def _whole_local_files() -> Iterator[None]:
-    """Make :class:`WholeFileBackend` mmengine's backend for local paths inside the block, unless the user changed it.
-
-    (``backend_args`` would be simpler, but ``FlexibleRunner`` ignores them.)
-    """
-    before = type(get_file_backend(''))
-    if before is not LocalBackend:
+    """Use :class:`WholeFileBackend` for local paths inside the block, unless the user registered another backend."""
+    # ``backend_args`` would be simpler, but ``FlexibleRunner`` ignores them.
+    if type(get_file_backend('')) is not LocalBackend:
         yield
         return
     register_backend('knet_plugin_whole_files', WholeFileBackend, force=True, prefixes='')

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
@@ -16,24 +15,21 @@ __all__ = ['KNetFSDPStrategy', 'wrap_large_parts']
 
 
 def wrap_large_parts(module: nn.Module, recurse: bool, nonwrapped_numel: int, min_num_params: int = 1_000_000) -> bool:
-    """Wrap large parts of backbone and neck, as torch's ``size_based_auto_wrap_policy`` does; leave heads whole.
+    """Apply torch's ``size_based_auto_wrap_policy`` outside heads, which stay whole.
 
-    FSDP gathers the weights of a module when it is called. Models call methods of a head, such as ``loss``, instead,
-    and heads read weights of layers that they do not call. The arguments are those of torch's policy.
+    FSDP gathers the weights of a module when it is called. But models call methods of a head, such as ``loss``, and
+    heads read weights of layers that they do not call.
     """
     is_head = hasattr(module, 'loss') and hasattr(module, 'predict') and not hasattr(module, 'train_step')
-    return not is_head and size_based_auto_wrap_policy(
-        module, recurse, nonwrapped_numel, min_num_params=min_num_params)
+    return not is_head and size_based_auto_wrap_policy(module, recurse, nonwrapped_numel, min_num_params)
 
 
 @STRATEGIES.register_module()
 class KNetFSDPStrategy(FSDPStrategy):
     """mmengine's strategy that writes whole checkpoints, resumes from them, and clips gradients by their global norm.
 
-    Args:
-        model_wrapper: Options of mmengine's ``MMFullyShardedDataParallel``; the default ``auto_wrap_policy`` is
-            :func:`wrap_large_parts`.
-        kwargs: Options of ``FSDPStrategy`` except ``state_dict_cfg``.
+    It has the options of ``FSDPStrategy``, except ``state_dict_cfg``. By default, ``auto_wrap_policy`` in
+    ``model_wrapper`` is :func:`wrap_large_parts`.
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
@@ -53,11 +49,8 @@ class KNetFSDPStrategy(FSDPStrategy):
         """Build the optimizer wrapper and let it clip the norm over all shards, not over each."""
         built = super().build_optim_wrapper(optim_wrapper, model)
         if isinstance(built, OptimWrapper) and getattr(built, 'clip_func', None) is nn.utils.clip_grad_norm_:
-            built.clip_func = self._clip_grad_norm
+            built.clip_func = lambda parameters, **kwargs: self.model.clip_grad_norm_(**kwargs)
         return built
-
-    def _clip_grad_norm(self, parameters: list[nn.Parameter], **kwargs: Any) -> torch.Tensor:
-        return self.model.clip_grad_norm_(**kwargs)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Load the optimizer's whole state, which every process has. (mmengine expects torch's former signature.)"""

@@ -16,14 +16,10 @@ def find_checkpoint(work_dir: str | Path, *folders: str | Path) -> tuple[str | N
 
     mmengine writes the name of a checkpoint to ``last_checkpoint`` after saving it. That checkpoint counts, unless a
     file written later is further: a run can be killed between the two. If the named file is damaged or missing, the
-    file written last counts.
-
-    Args:
-        work_dir: Folder of the run.
-        folders: Further folders with checkpoints of the run.
+    file written last counts. ``folders`` are further folders with checkpoints of the run.
 
     Returns:
-        Path of the checkpoint, ``None`` if there are none; and one line for each damaged or missing file.
+        Path of the checkpoint, ``None`` if there is none; and one line for each damaged or missing file.
 
     Raises:
         CheckpointError: There are checkpoints, but all of them are damaged.
@@ -51,9 +47,9 @@ def find_checkpoint(work_dir: str | Path, *folders: str | Path) -> tuple[str | N
 
 
 def _iteration(path: Path, problems: list[str], needs_optimizer: bool = False) -> int | None:
-    """Return the iteration of a training checkpoint; ``None`` for a damaged file (a new problem) or another kind.
+    """Return the iteration of a training checkpoint.
 
-    A checkpoint of the best model, for example, lacks the optimizer.
+    ``None`` for a damaged file, which adds a problem, or another kind: that of a best model has no optimizer.
     """
     try:
         # With an older torch, mmengine itself will load the file without protection.
@@ -62,6 +58,6 @@ def _iteration(path: Path, problems: list[str], needs_optimizer: bool = False) -
         problems.append(str(error))
         return None
     meta = content.get('meta')
-    if not isinstance(meta, dict) or (needs_optimizer and 'optimizer' not in content):
-        return None
-    return meta.get('iter')
+    if isinstance(meta, dict) and ('optimizer' in content or not needs_optimizer):
+        return meta.get('iter')
+    return None

@@ -1,4 +1,4 @@
-"""Parts of a run that our tools add to every config."""
+"""Adds to a config the hooks that every run of our tools has."""
 
 from mmengine import hooks
 from mmengine.config import Config
@@ -8,9 +8,6 @@ from knet_plugin.registry import SCOPE
 __all__ = ['add_run_parts']
 
 _HOOKS = (f'{SCOPE}.FiniteInputHook', f'{SCOPE}.SafeLoadingHook')
-_HOST_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', hooks.CheckpointHook)
-_DEFAULT_CHECKPOINT_HOOK = dict(type='CheckpointHook', interval=1)
-"""What mmengine's runners add to a config without a checkpoint hook."""
 
 
 def add_run_parts(cfg: Config) -> None:
@@ -18,16 +15,14 @@ def add_run_parts(cfg: Config) -> None:
 
     ``FiniteInputHook`` and ``SafeLoadingHook`` join ``custom_hooks`` unless they are there. mmengine's
     ``CheckpointHook`` becomes ours; another hook, or ``None``, in its place stays. Calling it again changes nothing.
-
-    Args:
-        cfg: Config of a training or test.
     """
     custom = list(cfg.get('custom_hooks') or [])
     present = {hook['type'] for hook in custom if isinstance(hook, dict)}
     cfg.custom_hooks = custom + [dict(type=name) for name in _HOOKS if name not in present]
 
     default = dict(cfg.get('default_hooks') or {})
-    checkpoint = default.get('checkpoint', _DEFAULT_CHECKPOINT_HOOK)
-    if isinstance(checkpoint, dict) and checkpoint['type'] in _HOST_CHECKPOINT_HOOKS:
+    checkpoint = default.get('checkpoint', dict(type='CheckpointHook', interval=1))  # mmengine's own default
+    of_mmengine = ('CheckpointHook', 'mmengine.CheckpointHook', hooks.CheckpointHook)
+    if isinstance(checkpoint, dict) and checkpoint['type'] in of_mmengine:
         default['checkpoint'] = dict(checkpoint, type=f'{SCOPE}.CheckpointHook')
         cfg.default_hooks = default

@@ -2,6 +2,7 @@
 
 import gc
 import socket
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -17,10 +18,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """Build mmengine's ``Runner``, or the runner that ``runner_type`` names.
 
     mmengine expects one GPU per process. On a machine without GPU, the processes of ``launcher='pytorch'`` compute on
-    the CPU instead and communicate by gloo.
-
-    Args:
-        cfg: A complete config. On CPUs, options of the model wrapper change in place.
+    the CPU instead and communicate by gloo; for this, options of the model wrapper change in ``cfg``.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher != 'none' and get_device() == 'cpu':
@@ -43,16 +41,16 @@ def _wrap_for_cpu(cfg: Config) -> None:
 
 
 def resume_conflict(choice: str) -> str | None:
-    """Return an error that lists the choices of all processes (checkpoint, or why there is none); ``None`` if equal.
+    """Return an error if the processes choose different checkpoints, as on machines that do not share the work folder.
 
-    They differ where machines do not share the work folder.
+    ``choice`` is the checkpoint of this process, or why it has none. The error lists the choices of all processes.
     """
     choices: list = all_gather_object((choice, socket.gethostname()))
     if len({each for each, _ in choices}) == 1:
         return None
-    lines = [f'\n  process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
-    return ('error: the processes would resume from different checkpoints; put the work folder on shared storage'
-            + ''.join(lines))
+    lines = ['error: the processes would resume from different checkpoints; put the work folder on shared storage']
+    lines += [f'  process {rank} on {host}: {each}' for rank, (each, host) in enumerate(choices)]
+    return '\n'.join(lines)
 
 
 def leave_group() -> None:
@@ -63,9 +61,9 @@ def leave_group() -> None:
     """
     if is_distributed():
         gc.collect()  # frees the model wrapper, which uses the group
-        # Before torch 2.8, the group waits for gloo's threads with the interpreter locked, which they may need. The
-        # communicators wait with it unlocked, so they have to be freed last.
-        group = torch.distributed.group.WORLD
+        # Before torch 2.8, the group waits for gloo's threads with the interpreter locked, which they may need. Freed
+        # after the group, the communicators do the waiting, with the interpreter unlocked.
+        group: Any = torch.distributed.group.WORLD
         communicators = [group._get_backend(device) for device in group._device_types]
         del group
         torch.distributed.destroy_process_group()

@@ -1,8 +1,7 @@
 """Makes mmengine load checkpoints without running code from them.
 
-Since torch 2.6, ``torch.load`` refuses files that would run code. The maintained fork of mmengine answers a refusal by
-reading the file again, unprotected. Within :func:`safe_loading`, mmengine refuses such files and says what is wrong
-with them; ``compat.py`` allows the few classes that mmengine itself stores.
+Since torch 2.6, ``torch.load`` refuses files that would run code, but the maintained fork of mmengine then reads them
+again, unprotected. Inside :func:`safe_loading`, mmengine refuses such files and says what is wrong with them.
 """
 
 import contextlib
@@ -46,8 +45,7 @@ def safe_loading() -> Iterator[None]:
 class SafeLoadingHook(Hook):
     """Applies :func:`safe_loading` to a run of mmengine's ``Runner``, from ``before_run`` to ``after_run``.
 
-    ``FlexibleRunner`` loads checkpoints before it calls any hook: call its methods inside ``safe_loading()``, as
-    ``tools/train.py`` and ``tools/test.py`` do.
+    ``FlexibleRunner`` loads checkpoints before it calls any hook: call its methods inside ``safe_loading()``.
     """
 
     priority = 'VERY_HIGH'
@@ -65,12 +63,12 @@ class SafeLoadingHook(Hook):
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Load a local file for mmengine, see ``load_file``."""
+    """Load a local file with ``load_file``."""
     return load_file(Path(filename).expanduser(), map_location=map_location)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """Download a file into torch's cache unless it is there, and load it. The first process downloads, others wait."""
+    """Load a file that the first process downloads into torch's cache, unless it is there."""
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
     try:
         if get_rank() == 0:

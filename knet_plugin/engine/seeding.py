@@ -1,7 +1,7 @@
 """Random numbers that depend only on the seed and the position in the run, so that a resumed run repeats them.
 
 The hosts seed once, at the start, and an interruption loses the state of the generators. Here, every iteration and
-every loaded image starts its own random streams.
+every loaded image is seeded anew.
 """
 
 import random
@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine import registry as mmengine_registry
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Sampler
 
@@ -25,7 +24,7 @@ __all__ = ['NumberedIndex', 'NumberedSampler', 'SeedHook', 'SeededDataset', 'see
 
 
 def seed_by_position(cfg: Config) -> None:
-    """Add this module's hook, sampler and data set to a training config, in place, if it sets ``randomness.seed``.
+    """Add ``SeedHook``, ``NumberedSampler`` and ``SeededDataset`` in place to a config with ``randomness.seed``.
 
     Calling it again only updates the seed.
     """
@@ -51,32 +50,27 @@ def seed_streams(*key: int) -> None:
 
 @HOOKS.register_module()
 class SeedHook(Hook):
-    """Seeds before every iteration, for dropout, random points and the like."""
+    """Seeds before every iteration: dropout, random points and the like."""
 
     priority = 'HIGHEST'
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed with seed, rank and iteration."""
+        """Seed with the run's seed, the rank and the iteration."""
         seed_streams(runner.seed, runner.rank, 0, runner.iter)
 
 
 class NumberedIndex(int):
     """Index of an image with its position in the run, which does not depend on the number of processes."""
 
-    number: tuple[int, int, int]
-    """0, epoch from 1, position in the epoch over all processes."""
+    number: tuple[int, int]  # epoch from 1, position in the epoch over all processes
 
 
 @DATA_SAMPLERS.register_module()
 class NumberedSampler(Sampler):
-    """Turns the indices of another sampler into :class:`NumberedIndex`; other items, such as batches, pass unchanged.
-
-    Args:
-        sampler: Config of the other sampler, which gets the remaining arguments.
-    """
+    """Turns the indices of another ``sampler`` into :class:`NumberedIndex`; other items, such as batches, stay."""
 
     def __init__(self, sampler: dict, dataset: Any, seed: int | None = None) -> None:
-        self.sampler = MMENGINE_DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
+        self.sampler = mmengine_registry.DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
         self.dataset = dataset
         self._epoch = 0
         self._skipped = 0
@@ -91,7 +85,7 @@ class NumberedSampler(Sampler):
         for place, index in enumerate(self.sampler, first):
             if isinstance(index, Integral):
                 index = NumberedIndex(index)
-                index.number = (0, epoch, place * get_world_size() + get_rank())
+                index.number = (epoch, place * get_world_size() + get_rank())
             yield index
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,23 +101,18 @@ class NumberedSampler(Sampler):
 
 @DATASETS.register_module()
 class SeededDataset:
-    """Seeds before it loads an image with a :class:`NumberedIndex`; otherwise it delegates to the wrapped data set.
+    """Seeds before it loads an image with a :class:`NumberedIndex`; otherwise it delegates to the wrapped data set."""
 
-    Args:
-        dataset: Config of the wrapped data set, or the data set itself.
-        seed: Seed of the run.
-    """
-
-    def __init__(self, dataset: Any, seed: int) -> None:
-        # Past __setattr__, which would set them on the wrapped data set.
-        vars(self).update(dataset=MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset, seed=seed)
+    def __init__(self, dataset: dict, seed: int) -> None:
+        # __setattr__ would set them on the wrapped data set.
+        vars(self).update(dataset=mmengine_registry.DATASETS.build(dataset), seed=seed)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
         if isinstance(index, NumberedIndex):
-            seed_streams(self.seed, *index.number)
+            seed_streams(self.seed, 0, *index.number)
             index = int(index)
         return self.dataset[index]
 

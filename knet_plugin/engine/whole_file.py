@@ -1,8 +1,7 @@
-"""Writing a file or folder that appears complete or not at all."""
+"""Writing a file that appears complete or not at all."""
 
 import contextlib
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +11,16 @@ __all__ = ['whole_file']
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Let the block write a draft beside ``path``, and give it that name when the block has succeeded.
+    """Yield the path of a draft, ``.NAME.<random>``, for the block to write; rename it to ``path`` afterwards.
 
-    Args:
-        path: The file or folder. A file that exists is replaced; what the block leaves is flushed to the disk first.
-
-    Yields:
-        Path of the draft, ``.NAME.<random>``. It is removed if the block fails.
+    A file of that name is replaced. If the block fails, the draft is removed.
     """
     path = Path(path)
     draft = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
     try:
         yield draft
-        if draft.is_file():
-            with draft.open('rb+') as file:
-                os.fsync(file.fileno())  # some file systems report only now that the disk is full
+        with draft.open('rb+') as file:
+            os.fsync(file.fileno())  # some file systems report only now that the disk is full
         draft.replace(path)
     finally:
-        if draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)

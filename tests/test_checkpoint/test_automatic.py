@@ -76,7 +76,7 @@ def test_init_model(tmp_path, name):
 def test_nothing_fits(tmp_path):
     _, config, weights, _ = detector_file(tmp_path, 'knet_instance_trained')
     torch.save(dict(state_dict={'conv1.weight': torch.rand(2), 'fc.bias': torch.rand(1)}), weights)
-    with pytest.raises(CheckpointError, match=r"none of the weights .* begin with \['conv1.weight', 'fc.bias'\]"):
+    with pytest.raises(CheckpointError, match=r"begin with \['conv1.weight', 'fc.bias'\]"):
         mmdet.apis.init_detector(config, str(weights), device='cpu')
 
 

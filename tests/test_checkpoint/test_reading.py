@@ -119,30 +119,11 @@ def test_wrappers(content, dropped):
     assert left_out.keys() == dropped
 
 
-@pytest.mark.parametrize('content', [
-    {'state_dict': OTHER, 'ema_state_dict': {'module.x.a': A, 'module.y': B}},
-    {'state_dict': PLAIN, 'ema_state_dict': {'steps': torch.tensor(3)} | OTHER},
-])
-def test_averages(content):
-    weights, _ = weights_of(content, averaged=True)
-    assert weights.keys() == {'x.a', 'y'} and weights['x.a'] is A and weights['y'] is B
-
-
-def test_unclear_averages():
-    with pytest.raises(CheckpointError, match='ema_NAME'):
-        weights_of({'state_dict': PLAIN | {'ema_x_a': A + 1, 'ema_y': B + 1}}, averaged=True)
-
-
 def test_what_is_no_weight_is_named():
     _, dropped = weights_of({'meta': {}, 'optimizer': {}, 'state_dict': {'x.a': A, 'ema_x_a': A, 'n': 3},
                              'ema_state_dict': {'x.a': A}})
-    assert dropped == {'optimizer': 'no weight', 'n': 'no weight', 'ema_x_a': 'another copy of the weights',
-                       'ema_state_dict': 'another copy of the weights'}
-
-
-def test_no_averages():
-    with pytest.raises(CheckpointError, match='no averaged weights'):
-        weights_of({'state_dict': {'x.a': A}}, averaged=True)
+    assert dropped == {'optimizer': 'beside state_dict', 'n': 'no weight', 'ema_x_a': 'another copy of the weights',
+                       'ema_state_dict': 'beside state_dict'}
 
 
 def test_no_weights():

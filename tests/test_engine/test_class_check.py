@@ -58,21 +58,11 @@ def test_training_checks_both_data_sets(tmp_path):
     for train, val in ((good, bad), (bad, good)):
         with pytest.raises(ValueError, match='num_stuff_classes=2'):
             hook.before_train(SimpleNamespace(model=model(), train_loop=loop(train), val_loop=loop(val)))
-    with pytest.raises(ValueError, match='num_stuff_classes=2'):
-        hook.before_val(SimpleNamespace(model=model(), val_loop=loop(bad)))
-
-
-def test_a_data_set_is_checked_once(tmp_path):
-    hook, data = ClassCheckHook(), dataset(tmp_path)
-    runner = SimpleNamespace(model=model(), val_loop=loop(data))
-    hook.before_val(runner)
-    Path(data.ann_file).unlink()
-    hook.before_val(runner)
 
 
 @pytest.mark.parametrize(('things', 'stuff', 'message'), [
-    (2, 3, 'num_things_classes=2 .*thing_classes of .*annotations.json has 3 names, .*cow'),
-    (3, 1, 'num_stuff_classes=1, .*stuff_classes of .*annotations.json has 2 names, .*sea'),
+    (2, 3, 'num_things_classes=2 .*thing_classes of .*annotations.json has 3 names'),
+    (3, 1, 'num_stuff_classes=1, .*stuff_classes of .*annotations.json has 2 names'),
 ])
 def test_numbers_of_classes(tmp_path, things, stuff, message):
     with pytest.raises(ValueError, match=message):

@@ -96,7 +96,7 @@ def test_iterations_are_seeded():
 
 
 def test_wrapped_data_set_is_read_and_written_through():
-    dataset = SeededDataset(Noise(), seed=0)
+    dataset = SeededDataset(dict(type='Noise'), seed=0)
     dataset.pipeline = 'new'
     assert dataset.dataset.pipeline == 'new'
     assert dataset.metainfo == Noise.metainfo
