@@ -30,17 +30,14 @@ class LocalizationFPN(BaseModule):
         feat_channels: Channels inside.
         out_channels: Channels of every output.
         output_level: Level whose size the outputs have: 1 is stride 8, 0 is stride 4.
-        positional_encoding: Config of an encoding of ``in_channels`` channels that is added to one level; it is called
-            with a (B, H, W) mask of ignored positions. None: not added.
-        coordinates: Whether x and y, each from -1 to 1, are appended to that level as two channels.
+        positional_encoding: Config of an encoding of ``in_channels`` channels that is added to ``position_level``; it
+            is called with a (B, H, W) mask of ignored positions. None: not added.
+        coordinates: Whether x and y, each from -1 to 1, are appended to ``position_level`` as two channels.
         position_level: The level that gets positions.
         fuse: ``'sum'`` or ``'concat'`` of the levels.
-        num_outputs: Number of outputs; the published models have two, localisation and semantic features. 0: the fused
+        num_outputs: Number of outputs; the kernel head reads two, localisation and semantic features. 0: the fused
             levels are the only output.
         norm_cfg: Norm after every convolution. None: a bias instead.
-
-    Raises:
-        ValueError: If ``output_level`` or ``fuse`` is none of the above.
     """
 
     def __init__(
