@@ -94,8 +94,11 @@ class LocalizationFPN(BaseModule):
         for level, (feat, convs) in enumerate(zip(feats, self.convs_all_levels, strict=True)):
             if level == self.position_level:
                 feat = self._add_position(feat)
-            targets = [sizes[max(level - i, self.output_level)] for i in range(1, len(convs) + 1)]
-            levels.append(checkpointed(_bring_to_size, feat, convs, targets, parts=convs))  # B, feat_channels, H, W
+            feat = convs[0].conv(feat)
+            for i, block in enumerate(convs, start=1):
+                size, following = sizes[max(level - i, self.output_level)], [each.conv for each in convs[i:i + 1]]
+                feat = checkpointed(_finish_block, feat, block, size, *following, parts=convs)
+            levels.append(feat)  # B, feat_channels, H, W
         fused = torch.cat(levels, dim=1) if self.fuse == 'concat' else sum(levels[1:], levels[0])
         if self.conv_pred is None:
             return [fused]
@@ -112,8 +115,7 @@ class LocalizationFPN(BaseModule):
         return feat
 
 
-def _bring_to_size(feat: Tensor, convs: nn.Sequential, sizes: Sequence[torch.Size]) -> Tensor:
-    """Apply the convolutions of a level, each followed by a resize."""
-    for conv, size in zip(convs, sizes, strict=True):
-        feat = resize(conv(feat), size)
-    return feat
+def _finish_block(feat: Tensor, block: ConvModule, size: torch.Size, *following: nn.Conv2d) -> Tensor:
+    """Norm, ReLU and resize of a block, and the following convolution, whose output is kept for the backward pass."""
+    feat = resize(block.activate(block.norm(feat) if block.with_norm else feat.clone()), size)  # activates in place
+    return following[0](feat) if following else feat
