@@ -11,16 +11,11 @@ __all__ = ['checkpointed', 'has_statistics']
 
 
 def checkpointed(function: Callable[..., Any], *args: Any, parts: nn.Module | None = None) -> Any:
-    """Call a function and keep only its arguments for the backward pass, which calls it again.
+    """Call ``function(*args)`` and keep only the arguments for the backward pass, which calls it again.
 
-    Gradients are exact. The second call stops as soon as it has restored what the backward pass needs, so the last
-    operation is not repeated.
-
-    Args:
-        function: What to call.
-        *args: Its arguments.
-        parts: Modules that it calls. If they update running statistics, which a second call would count twice, all
-            intermediates are kept as usual.
+    The second call stops once it has restored what the backward pass needs, so it does not repeat the last operation.
+    If ``parts``, the modules that the function calls, update running statistics, all intermediates are kept as usual,
+    because a second call would update the statistics twice.
     """
     if not torch.is_grad_enabled() or (parts is not None and has_statistics(parts)):
         return function(*args)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from knet_plugin.compat import release
 from knet_plugin.core.activation_checkpointing import checkpointed
 
-__all__ = ['FeatureMap', 'autocasts', 'convolve', 'group_features', 'resize']
+__all__ = ['FeatureMap', 'convolve', 'group_features', 'resize']
 
 _AUTOCAST_BY_DEVICE = release(torch.__version__) >= (2, 4)
 
@@ -18,8 +18,8 @@ class FeatureMap:
     """The features of a stage: ``F``, or ``W F + b`` if the stage transforms them. It holds no parameters.
 
     Eq. 1 and Eq. 3 are linear in the features, so W and b are applied to kernels and group features (N x C values)
-    instead of the map (C x H x W): this saves H * W * C^2 multiply-accumulates and a map in memory. Only kernels larger
-    than 1 x 1 need the map itself, because their zero padding sees b at the border.
+    instead of the map (C x H x W), which saves H * W * C^2 multiply-accumulates and a map in memory. Kernels beyond
+    1 x 1 need the transformed map itself, because they pad it with zeros, not with b.
 
     Args:
         features: ``F``, (B, C, H, W).
@@ -49,17 +49,17 @@ class FeatureMap:
         group, areas = checkpointed(sums, mask_logits, self.features)  # the backward pass recomputes M
         if self.transform is None:
             return group
-        weight, bias = self._weight_and_bias()
+        weight, bias = (value.to(group.dtype) for value in self._weight_and_bias())
         with torch.autocast(group.device.type, enabled=False):
-            return F.linear(group, weight.to(group.dtype)) + areas[..., None] * bias.to(group.dtype)
+            return F.linear(group, weight) + areas[..., None] * bias
 
     def convolve(self, kernels: Tensor, stride: int = 1) -> Tensor:
         """Eq. 1 on the transformed features: ``k * (W F + b)``, which is ``(W^T k) F + k b`` for 1 x 1 kernels.
 
-        (B, N, C, K, K) kernels yield (B, N, H, W) mask logits, resized from 1 / ``stride`` of that size.
+        (B, N, C, K, K) kernels yield (B, N, H, W) mask logits. They are computed at 1 / ``stride`` of that size.
         """
-        size = self.features.shape[-2:]
-        features = resize(self.features, (max(size[0] // stride, 1), max(size[1] // stride, 1)))
+        height, width = self.features.shape[-2:]
+        features = resize(self.features, (max(height // stride, 1), max(width // stride, 1)))
         bias = None
         if self.transform is not None and kernels.shape[-1] > 1:
             features = self.transform(features)
@@ -67,7 +67,7 @@ class FeatureMap:
             weight, transform_bias = self._weight_and_bias()
             kernels = kernels.flatten(2)  # B, N, C
             kernels, bias = (kernels @ weight)[..., None, None], kernels @ transform_bias
-        return resize(convolve(kernels, features, bias), size)
+        return resize(convolve(kernels, features, bias), (height, width))
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
         """W, (C, C), and b, (C,)."""
@@ -78,14 +78,14 @@ class FeatureMap:
 def group_features(masks: Tensor, features: Tensor) -> Tensor:
     """Eq. 3, ``F^K = sum_uv M(u, v) F(u, v)``: (B, N, H, W) weights and (B, C, H, W) features to (B, N, C).
 
-    The sum over a map exceeds float16's range, so float16 inputs are multiplied and summed in float32. bfloat16 has
-    float32's range: such inputs keep their type, and under bfloat16 autocast float32 inputs are cast to it. The result
-    is at least float32.
+    Sums over a map exceed float16's range, so float16 inputs, and float32 inputs under float16 autocast, are multiplied
+    and summed in float32. bfloat16 is used as usual. The result is at least float32.
     """
     device_type, dtype = features.device.type, features.dtype
-    if dtype == torch.float32 and autocasts(device_type):
-        dtype = _autocast_dtype(device_type)
-    dtype = dtype if dtype == torch.bfloat16 else torch.promote_types(dtype, torch.float32)
+    if dtype == torch.float32:
+        dtype = _autocast_dtype(device_type) or dtype
+    if dtype == torch.float16:
+        dtype = torch.float32
     with torch.autocast(device_type, enabled=False):
         group = torch.einsum('bnhw,bchw->bnc', masks.to(dtype), features.to(dtype))
     return group.to(torch.promote_types(dtype, torch.float32))
@@ -101,9 +101,6 @@ def convolve(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> T
         flat = features.flatten(2)
         masks = kernels.flatten(2) @ flat if bias is None else torch.baddbmm(bias[..., None], kernels.flatten(2), flat)
         return masks.unflatten(2, features.shape[-2:])
-    if batch == 0:  # conv2d takes no empty batch; the result stays connected to the graph
-        masks = kernels.sum(dim=(2, 3, 4))[..., None, None] * features.sum(dim=1, keepdim=True)
-        return masks if bias is None else masks + bias[..., None, None]
     # One grouped convolution for the batch: image b is group b.
     masks = F.conv2d(features.reshape(1, batch * channels, *features.shape[-2:]),
                      kernels.reshape(batch * num_kernels, channels, size, size),
@@ -118,15 +115,10 @@ def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(maps, tuple(size), mode='bilinear', align_corners=False)
 
 
-def autocasts(device_type: str) -> bool:
-    """Whether automatic mixed precision is on for a device type."""
+def _autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The type that autocast uses for matrix products; None if it is off."""
     if _AUTOCAST_BY_DEVICE:
-        return torch.is_autocast_enabled(device_type)
-    return torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
-
-
-def _autocast_dtype(device_type: str) -> torch.dtype:
-    """The type to which automatic mixed precision casts float32."""
-    if _AUTOCAST_BY_DEVICE:
-        return torch.get_autocast_dtype(device_type)
-    return torch.get_autocast_cpu_dtype() if device_type == 'cpu' else torch.get_autocast_gpu_dtype()
+        return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+    if device_type == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

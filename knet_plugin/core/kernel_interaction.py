@@ -23,9 +23,6 @@ class KernelInteraction(BaseModule):
         num_fcs: Linear layers of the FFN.
         dropout: Dropout probability in attention weights and FFN.
         init_cfg: mmengine's initialisation config; None keeps PyTorch's.
-
-    Raises:
-        ValueError: If ``num_heads`` does not divide T * C.
     """
 
     def __init__(self,
@@ -38,9 +35,6 @@ class KernelInteraction(BaseModule):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         embed_dims = num_taps * channels
-        if num_heads < 1 or embed_dims % num_heads:
-            raise ValueError(f'num_heads must divide the {embed_dims} channels of a kernel (channels={channels} x '
-                             f'{num_taps} taps), got num_heads={num_heads}')
         self.channels = channels
         self.attention = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
         self.attention_norm = nn.LayerNorm(embed_dims)

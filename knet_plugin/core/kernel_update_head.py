@@ -41,9 +41,6 @@ class KernelUpdateHead(BaseModule):
         mask_stride: Stride, in features, at which Eq. 1 is computed: 1, or 2 as an option of the official code.
         init_cfg: mmengine's initialisation config. None keeps PyTorch's defaults, with which the published semantic
             models were trained.
-
-    Raises:
-        ValueError: If ``kernel_size`` is not odd and positive, or a part's channels or taps do not fit.
     """
 
     def __init__(self,
@@ -71,11 +68,9 @@ class KernelUpdateHead(BaseModule):
         self.mask_fcs = fc_norm_act(channels, num_mask_fcs)  # g_i, together with fc_mask
         self.fc_mask = nn.Linear(channels, channels)
         self.classifier = build_part('classifier', classifier, widths)
-        if self.updater is not None and self.updater.out_channels != channels:
-            raise ValueError(f'the updater must yield channels={channels}, but yields {self.updater.out_channels}')
 
     def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor, classify: bool = True) -> KernelUpdate:
-        """``K_i``, ``M_i`` and class logits.
+        """Compute ``K_i``, ``M_i`` and class logits.
 
         Args:
             features: ``F``, (B, C, H, W).
@@ -87,7 +82,7 @@ class KernelUpdateHead(BaseModule):
         K = kernels.flatten(3).transpose(2, 3)  # K_{i-1}: B, N, T, C
         if self.updater is not None:
             group = F.pool(mask_logits, self.mask_activation)  # Eq. 3, F^K: B, N, C
-            K = checkpointed(self.updater, group, K, parts=self.updater)  # Eq. 4 and 5, K~: B, N, T, C
+            K = checkpointed(self.updater, group, K)  # Eq. 4 and 5, K~: B, N, T, C
         if self.interaction is not None:
             K = self.interaction(K)  # Eq. 6, K_i: B, N, T, C
         M = F.convolve(self._to_kernels(self.fc_mask(self.mask_fcs(K))), self.mask_stride)  # Eq. 6 and 1: B, N, H, W

@@ -22,21 +22,17 @@ class KernelUpdater(BaseModule):
 
     ``phi_1`` and ``psi_3`` share their input, as do ``phi_2`` and ``psi_4``: each pair is one linear layer.
 
-    The published semantic models split a kernel of 512 channels into two groups of 256 channels that share these
-    weights; ``group_channels`` is the size of a group.
+    The published semantic models split a kernel of 512 channels into two groups of 256 channels that share the weights.
 
     Args:
         channels: Channels C of a kernel tap and of its group feature.
-        group_channels: Channels of a group; must divide C. None: all C.
+        group_channels: Channels of a group; must divide C. None: one group of C.
         feat_channels: Width inside, per group. None: ``group_channels``.
         out_channels: Channels of an updated group. None: ``group_channels``.
         gate_sigmoid: Whether the gates pass through a sigmoid.
         gate_norm_act: Whether ``F^G`` passes through LN and ReLU before the gates.
         activate_out: Whether both summands of ``K~`` pass through ReLU before they are gated.
         init_cfg: mmengine's initialisation config; None keeps PyTorch's.
-
-    Raises:
-        ValueError: If ``channels`` is not a multiple of ``group_channels``.
     """
 
     def __init__(self,
@@ -56,7 +52,6 @@ class KernelUpdater(BaseModule):
             raise ValueError(f'channels must be a multiple of group_channels, got channels={channels} and '
                              f'group_channels={group}')
         self.groups = channels // group
-        self.out_channels = out * self.groups
         self.gate_sigmoid = gate_sigmoid
         self.activate_out = activate_out
 
@@ -74,13 +69,9 @@ class KernelUpdater(BaseModule):
         self.activation = nn.ReLU()
 
     def forward(self, group_features: Tensor, kernels: Tensor) -> Tensor:
-        """Update kernels ``K_{i-1}``, (B, N, T, C), by their group features ``F^K``, (B, N, C).
-
-        Returns (B, N, T, C'), C' being C unless ``out_channels`` differs, in the precision of the weights.
-        """
+        """Update ``K_{i-1}``, (B, N, T, C), by ``F^K``, (B, N, C), in the precision of the weights."""
         if self.groups > 1 and kernels.shape[-2] > 1:
-            raise ValueError(f'channel groups (here {self.groups}) are defined for 1 x 1 kernels only, got kernels of '
-                             f'{kernels.shape[-2]} taps')
+            raise ValueError(f'{self.groups} channel groups need 1 x 1 kernels, got {kernels.shape[-2]} taps')
         dtype = self.fc.weight.dtype
         with torch.autocast(kernels.device.type, enabled=False):  # group features exceed the range of float16
             return self._update(group_features.to(dtype), kernels.to(dtype))

@@ -41,16 +41,11 @@ class HardMask(nn.Module):
     """Binary masks, for instance and panoptic segmentation. No gradient flows through them.
 
     Args:
-        threshold: Pixels above this probability get weight 1, the others 0. Inside (0, 1).
-
-    Raises:
-        ValueError: If ``threshold`` is not inside (0, 1).
+        threshold: Pixels above this probability, inside (0, 1), get weight 1, the others 0.
     """
 
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__()
-        if not 0 < threshold < 1:
-            raise ValueError(f'threshold must lie inside (0, 1), got threshold={threshold}')
         # Up to rounding, sigmoid(x) > p if and only if x > logit(p): comparing logits needs no sigmoid.
         self.logit_threshold = math.log(threshold / (1 - threshold))
 

@@ -28,8 +28,7 @@ from knet_plugin.registry import MODELS, TASK_UTILS
 
 __all__ = ['KNetCriterion', 'mean_over_processes']
 
-ROWS = 32
-"""Rows of the semantic logits whose loss is computed at once."""
+ROWS = 16  # of the semantic logits; their loss is computed at once
 
 
 def mean_over_processes(counts: Tensor) -> Tensor:
@@ -44,8 +43,8 @@ def mean_over_processes(counts: Tensor) -> Tensor:
 class KNetCriterion(BaseModule):
     """Bipartite matching, and losses on masks and classes.
 
-    Objects are matched to instance kernels for each stage anew, by the predictions of the stage before it: M_0 alone
-    for the kernel head and stage 1, masks and classes of stage i - 1 for stage i. Stuff classes have fixed kernels.
+    Each stage is matched to the objects by the predictions of the stage before it: the kernel head and stage 1 by M_0,
+    stage i by masks and classes of stage i - 1. Stuff classes have fixed kernels.
 
     Mask and dice loss apply to matched kernels. In the rank loss, all masks of an image compete for each pixel. The
     class loss applies to all kernels; instance kernels ignore the stuff classes, and a stuff kernel all classes but its
@@ -54,14 +53,14 @@ class KNetCriterion(BaseModule):
     Args:
         num_things_classes: T; classes 0 .. T - 1 are things.
         num_stuff_classes: S; classes T .. T + S - 1 are stuff. The last S kernels of a stage are theirs.
-        train_cfg: As in mmdet's heads, ``assigner``: config of the ``MaskHungarianAssigner``, and ``num_points``: mask
-            and dice loss use so many random points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193),
-            instead of all pixels.
+        train_cfg: ``assigner``, the config of the ``MaskHungarianAssigner``, and ``num_points``: the number of random
+            points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193), to which mask and dice loss apply.
+            None: they apply to all pixels.
         loss_mask: Config of the loss on (P, h, w) mask logits and soft targets.
         loss_dice: Config of the overlap loss on the same.
         loss_cls: Config of the sigmoid loss on (B * N, classes) logits.
         loss_seg: Config of the sigmoid loss on the kernel head's (h * w, classes) semantic logits.
-        loss_rank: Config of the softmax loss over the kernels, which the published panoptic models have. None: none.
+        loss_rank: Config of the softmax loss over the kernels of the published panoptic models. None: no such loss.
         ignore_void: Whether the semantic loss ignores unlabelled pixels. The official code makes them background.
         stage_loss_weights: Factors of the losses of stages 1 .. S. None: 1 each.
     """
@@ -107,7 +106,7 @@ class KNetCriterion(BaseModule):
         num_pairs = mean_over_processes(counts)
         num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
         losses = self.mask_losses(proposals.mask_logits[:, :num_kernels], assignments[0], targets, num_pairs[0])
-        losses |= self.semantic_loss(proposals.semantic_logits, assignments[0], targets)
+        losses['loss_seg'] = self.semantic_loss(proposals.semantic_logits, assignments[0], targets)
         losses = {f's0.{name}': value for name, value in losses.items()}
         weights = [1.] * len(updates) if self.stage_loss_weights is None else self.stage_loss_weights
         for i, (update, weight) in enumerate(zip(updates, weights, strict=True), start=1):
@@ -145,18 +144,13 @@ class KNetCriterion(BaseModule):
             pairs.append(Assignment(torch.full_like(kernels, image), kernels, objects.start + gt_inds[kernels] - 1))
         return Assignment(*(torch.cat(column) for column in zip(*pairs, strict=True)))
 
-    # The losses work at the size of the targets, where one map is as large as all that a stage keeps: they are
-    # recomputed in the backward pass.
+    # At the targets' size, one map is as large as all that a stage keeps: the backward pass recomputes the losses.
 
     def mask_losses(self, mask_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
                     num_pairs: Tensor) -> dict[str, Tensor]:
         """``loss_mask``, ``loss_dice`` and, if configured, ``loss_rank`` of one stage; zero if there are no pairs.
 
-        Args:
-            mask_logits: (B, N, H, W), resized to the targets' size.
-            assignment: The P pairs of this stage.
-            targets: The segments of the batch.
-            num_pairs: P, averaged over the processes, ().
+        (B, N, H, W) logits are resized to the targets' size. ``num_pairs`` is the mean over the processes, ().
         """
         if not len(assignment.segments):  # zero, but connected to the logits
             zero = mask_logits[assignment.images, assignment.kernels].float().sum()
@@ -189,13 +183,9 @@ class KNetCriterion(BaseModule):
 
     def class_loss(self, class_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
                    num_pairs: Tensor) -> dict[str, Tensor]:
-        """``loss_cls`` of one stage, and the metric ``pos_acc``: the percentage of matched kernels of the right class.
+        """``loss_cls`` of one stage from (B, N, classes) logits, whose stuff kernels come last, and ``pos_acc``.
 
-        Args:
-            class_logits: (B, N, classes), stuff kernels last.
-            assignment: The pairs of this stage.
-            targets: The segments of the batch.
-            num_pairs: Number of pairs, averaged over the processes, ().
+        ``pos_acc`` is the percentage of matched kernels whose highest logit is that of their class.
         """
         matched_labels = targets.labels[assignment.segments]
         labels = torch.full(class_logits.shape[:2], self.num_classes, device=class_logits.device)  # background
@@ -210,19 +200,19 @@ class KNetCriterion(BaseModule):
         return dict(loss_cls=loss, pos_acc=accuracy(class_logits[assignment.images, assignment.kernels],
                                                     matched_labels))
 
-    def semantic_loss(self, semantic_logits: Tensor, assignment: Assignment,
-                      targets: SegmentTargets) -> dict[str, Tensor]:
-        """``loss_seg`` of the kernel head's (B, classes, H, W) logits, averaged over the labelled foreground pixels."""
+    def semantic_loss(self, semantic_logits: Tensor, assignment: Assignment, targets: SegmentTargets) -> Tensor:
+        """Loss of the kernel head's (B, classes, H, W) logits, averaged over the labelled foreground pixels."""
         labels = semantic_target(assignment, targets, self.num_classes, self.ignore_void)  # B, h, w
         valid = labels != IGNORE_INDEX
         labels = labels.masked_fill(~valid, self.num_classes)  # background, of weight 0
         foreground, = mean_over_processes((labels < self.num_classes).sum()[None])
-        # In strips of rows, since a focal loss makes maps many times as large as the logits.
-        semantic_logits = resize(semantic_logits.float(), labels.shape[1:])
-        strips = [strip for logits, label, weight in zip(semantic_logits, labels, valid.float(), strict=True)
-                  for strip in zip(logits.split(ROWS, dim=1), label.split(ROWS), weight.split(ROWS), strict=True)]
-        losses = [checkpointed(self._strip_loss, *strip, foreground) for strip in strips]
-        return dict(loss_seg=torch.stack(losses).sum())
 
-    def _strip_loss(self, logits: Tensor, labels: Tensor, weights: Tensor, foreground: Tensor) -> Tensor:
-        return self.loss_seg(logits.flatten(1).T, labels.flatten(), weights.flatten(), avg_factor=foreground)
+        # In strips of rows, since a focal loss makes maps many times as large as the logits.
+        def strip_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+            logits = logits.movedim(1, -1).flatten(0, 2)  # pixels, classes
+            return self.loss_seg(logits, labels.flatten(), weights.flatten(), avg_factor=foreground)
+
+        semantic_logits = resize(semantic_logits.float(), labels.shape[1:])
+        strips = zip(semantic_logits.split(ROWS, dim=2), labels.split(ROWS, dim=1), valid.float().split(ROWS, dim=1),
+                     strict=True)
+        return torch.stack([checkpointed(strip_loss, *strip) for strip in strips]).sum()

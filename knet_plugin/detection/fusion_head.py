@@ -14,9 +14,9 @@ from knet_plugin.registry import MODELS
 
 __all__ = ['KNetFusionHead']
 
+# Outputs and thresholds of the published models.
 TEST_CFG: dict[str, Any] = dict(panoptic_on=True, instance_on=True, semantic_on=False, max_per_img=100, mask_thr=0.5,
                                 instance_score_thr=0.3, overlap_thr=0.6)
-"""Outputs and thresholds of the published models."""
 
 
 @MODELS.register_module()
@@ -25,27 +25,21 @@ class KNetFusionHead(BasePanopticFusionHead):
 
     - Every pixel belongs to the kernel with the largest product of class score and mask probability.
     - The semantic map holds the class of each pixel's kernel.
-    - The panoptic map leaves a kernel's pixels void if the kernel is a thing that scores below
-      ``instance_score_thr``, or if it owns less than ``overlap_thr`` of its mask.
+    - In the panoptic map, a kernel's pixels are void if the kernel is a thing with a score below
+      ``instance_score_thr``, or if it wins less than ``overlap_thr`` of its mask.
     - The instances are the ``max_per_img`` highest-scoring pairs of a thing kernel and a thing class, without a
       threshold on the score. The same mask may appear with several classes.
-
-    NaN scores and NaN probabilities count as 0.
+    - NaN scores and NaN probabilities count as 0.
 
     Args:
         num_things_classes: Number T of thing classes, 0 .. T - 1.
         num_stuff_classes: Number S of stuff classes, T .. T + S - 1. Each of the last S kernels stands for one.
         test_cfg: Overrides of ``TEST_CFG``: ``panoptic_on``, ``instance_on`` and ``semantic_on`` select the outputs,
             ``mask_thr`` is the probability above which a pixel belongs to an instance; see above for the others.
-        init_cfg: mmengine's initialisation config.
-
-    Raises:
-        ValueError: If ``test_cfg`` has an unknown key, or asks for a semantic map without stuff classes.
     """
 
-    def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 0, test_cfg: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
-        super().__init__(num_things_classes, num_stuff_classes, {**TEST_CFG, **(test_cfg or {})}, init_cfg=init_cfg)
+    def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 0, test_cfg: dict | None = None) -> None:
+        super().__init__(num_things_classes, num_stuff_classes, {**TEST_CFG, **(test_cfg or {})})
         if unknown := sorted(self.test_cfg.keys() - TEST_CFG.keys()):
             raise ValueError(f'test_cfg has unknown keys {unknown}; known are {sorted(TEST_CFG)}')
         if self.test_cfg['semantic_on'] and not num_stuff_classes:
@@ -65,7 +59,6 @@ class KNetFusionHead(BasePanopticFusionHead):
             mask_pred_results: Mask logits of the padded images, (B, N, h, w).
             batch_data_samples: Data samples with ``batch_input_shape``, ``img_shape`` and ``ori_shape``.
             rescale: Whether results have the size ``ori_shape``; otherwise ``img_shape``.
-            **kwargs: Ignored.
 
         Returns:
             The selected outputs of each image: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W), which holds
@@ -80,11 +73,13 @@ class KNetFusionHead(BasePanopticFusionHead):
             with torch.autocast(mask_logits.device.type, enabled=False):
                 scores = class_logits.float().sigmoid().nan_to_num(nan=0)
                 masks = mask_logits.float().sigmoid().nan_to_num(nan=0)
-                results.append(self._post_process(scores, masks, _sizes(sample.metainfo, rescale)))
+                image = sample.img_shape[:2]
+                sizes = Sizes(sample.batch_input_shape, image, sample.ori_shape[:2] if rescale else image)
+                results.append(self._post_process(scores, masks, sizes))
         return results
 
     def _post_process(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> dict[str, InstanceData | PixelData]:
-        """The results of one image from scores (N, classes) and probabilities (N, h, w)."""
+        """Results of one image from scores (N, classes) and probabilities (N, h, w)."""
         results: dict[str, InstanceData | PixelData] = {}
         if self.test_cfg['panoptic_on'] or self.test_cfg['semantic_on']:
             kernel_scores, labels = self._candidates(scores)
@@ -106,7 +101,7 @@ class KNetFusionHead(BasePanopticFusionHead):
         return torch.cat([thing_scores, stuff_scores]), torch.cat([thing_labels, stuff_labels])
 
     def _panoptic(self, scores: Tensor, labels: Tensor, owner: Tensor, areas: Tensor) -> PixelData:
-        """Keep the segments that own most of their mask, and number them by falling score, from 1."""
+        """Keep the segments that win most of their mask, and number them from 1 in the order of their scores."""
         owned = torch.bincount(owner.flatten(), minlength=len(scores))
         kept = (labels >= self.num_things_classes) | (scores >= self.test_cfg['instance_score_thr'])
         kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
@@ -124,11 +119,6 @@ class KNetFusionHead(BasePanopticFusionHead):
         binary = binarize(masks[kernels], self.test_cfg['mask_thr'], sizes)
         return InstanceData(bboxes=_boxes(binary)[index], labels=pairs % self.num_things_classes, scores=best,
                             masks=binary[index])
-
-
-def _sizes(img_meta: dict, rescale: bool) -> Sizes:
-    image = img_meta['img_shape'][:2]
-    return Sizes(img_meta['batch_input_shape'], image, img_meta['ori_shape'][:2] if rescale else image)
 
 
 def _boxes(masks: Tensor) -> Tensor:

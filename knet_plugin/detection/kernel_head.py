@@ -1,7 +1,7 @@
 """The kernel head (stage 0): features, first kernels and their masks (Section 3.2)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from knet_plugin.core.feature_map import FeatureMap
-from knet_plugin.core.stage_config import merge_parts
+from knet_plugin.core.stage_config import merge_part
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelHead', 'KernelProposals']
@@ -19,14 +19,10 @@ __all__ = ['KernelHead', 'KernelProposals']
 class KernelProposals(NamedTuple):
     """Input of the update stages: N kernels per image, first the instance kernels, then one for each stuff class."""
 
-    features: Tensor
-    """F, (B, C, H, W)."""
-    kernels: Tensor
-    """K_0, (B, N, C, K, K)."""
-    mask_logits: Tensor
-    """M_0, (B, N, H, W)."""
-    semantic_logits: Tensor
-    """Logits of all classes, things and stuff, (B, classes, H, W)."""
+    features: Tensor  # F: B, C, H, W
+    kernels: Tensor  # K_0: B, N, C, K, K
+    mask_logits: Tensor  # M_0: B, N, H, W
+    semantic_logits: Tensor  # of all classes, things and stuff: B, classes, H, W
 
 
 @MODELS.register_module()
@@ -39,7 +35,7 @@ class KernelHead(BaseModule):
         K_0^ins += sum_uv M_0^ins F                                          Eq. 3
 
     ``loc`` and ``seg`` are the outputs of the localisation FPN after 1 x 1 conv - norm - ReLU. The kernels of the stuff
-    classes are the rows of ``conv_seg``'s weight, without group features, and their masks are its logits.
+    classes are rows of ``conv_seg``'s weight, without group features; their masks are its logits.
 
     Args:
         num_things_classes: Classes with instances.
@@ -47,8 +43,8 @@ class KernelHead(BaseModule):
         num_kernels: Instance kernels.
         channels: Channels C.
         kernel_size: Odd side K of the kernels. A stuff kernel is 1 x 1, padded with zeros to K x K.
-        localization_fpn: What differs from a ``LocalizationFPN`` of C channels with the same norm and a sine encoding;
-            or the config of another module that yields two maps of C channels, ``loc`` and ``seg``.
+        localization_fpn: What differs from a ``LocalizationFPN`` of C channels with the same norm; or the config of
+            another module that yields two maps of C channels, ``loc`` and ``seg``.
         mask_activation: Config of the mask weights of Eq. 3. None: no group features are added to the kernels.
         branches: Layers of the two branches: ``num_convs``, the number of 1 x 1 conv - norm - ReLU blocks (1 by
             default), and ``refine``, whether a 3 x 3 block follows (False by default).
@@ -80,7 +76,11 @@ class KernelHead(BaseModule):
         self.num_kernels = num_kernels
         self.channels = channels
         self.kernel_size = kernel_size
-        self.localization_fpn = _build_fpn(localization_fpn or {}, channels, norm_cfg)
+        default_fpn = dict(
+            type='knet_plugin.LocalizationFPN', in_channels=channels, feat_channels=channels, out_channels=channels,
+            positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=channels // 2, normalize=True),
+            norm_cfg=norm_cfg)
+        self.localization_fpn = MODELS.build(merge_part(default_fpn, localization_fpn or {}))
         self.mask_activation = None if mask_activation is None else MODELS.build(mask_activation)
         self._build_branches(norm_cfg, **(branches or {}))
         self.init_kernels = nn.Conv2d(channels, num_kernels, kernel_size, padding=kernel_size // 2, bias=False)
@@ -96,12 +96,10 @@ class KernelHead(BaseModule):
         self.seg_refine = conv(3) if refine else nn.Identity()
 
     def forward(self, feats: Sequence[Tensor]) -> KernelProposals:
-        """F, K_0, M_0 and semantic logits of the pyramid levels, each (B, channels, H_i, W_i)."""
-        maps = self.localization_fpn(feats)
-        if len(maps) != 2:
-            raise ValueError(f'localization_fpn must yield two maps, loc and seg, got {len(maps)}: set num_outputs=2')
-        loc = self.loc_refine(self.loc_convs(maps[0]))  # B, C, H, W
-        seg = self.seg_refine(self.seg_convs(maps[1]))  # B, C, H, W
+        """Compute F, K_0, M_0 and semantic logits of pyramid levels, each (B, channels, H_i, W_i)."""
+        loc, seg = self.localization_fpn(feats)
+        loc = self.loc_refine(self.loc_convs(loc))  # B, C, H, W
+        seg = self.seg_refine(self.seg_convs(seg))  # B, C, H, W
         features = loc + seg  # F: B, C, H, W
         mask_logits = self.init_kernels(loc).contiguous()  # M_0^ins: B, N, H, W; not channels-last as the maps may be
         semantic_logits = self.conv_seg(seg).contiguous()  # B, classes, H, W
@@ -114,16 +112,3 @@ class KernelHead(BaseModule):
             kernels = torch.cat([kernels, stuff.expand(len(loc), -1, -1, -1, -1)], dim=1)
             mask_logits = torch.cat([mask_logits, semantic_logits[:, self.num_things_classes:]], dim=1)
         return KernelProposals(features, kernels, mask_logits, semantic_logits)
-
-
-def _build_fpn(cfg: dict[str, Any], channels: int, norm_cfg: dict) -> BaseModule:
-    """Merge a config over the FPN that fits the head, unless it is of another type."""
-    default = dict(type='knet_plugin.LocalizationFPN', in_channels=channels, feat_channels=channels,
-                   out_channels=channels, norm_cfg=norm_cfg,
-                   positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=channels // 2,
-                                            normalize=True))
-    merged = merge_parts(dict(localization_fpn=default), dict(localization_fpn=cfg))['localization_fpn']
-    if merged.get('out_channels', channels) != channels:
-        raise ValueError(f'localization_fpn says out_channels={merged["out_channels"]}, but the kernel head has '
-                         f'channels={channels}')
-    return MODELS.build(merged)

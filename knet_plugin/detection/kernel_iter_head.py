@@ -38,14 +38,10 @@ class KernelIterHead(BaseModule):
         kernel_update_head: What differs from the default stage, one config for all stages or a sequence of S.
         criterion: Config of the ``KNetCriterion``.
         mask_upsample: Size of the masks of loss and prediction, as a multiple of F's.
-        with_cp: Whether to recompute the kernel head in the backward pass, which saves memory. It must not have batch
-            norm then.
+        with_cp: Whether to save memory by recomputing the kernel head, which must have no batch norm, in the backward
+            pass.
         train_cfg: The criterion's.
-        test_cfg: Not read here, but by the fusion head.
-
-    Raises:
-        ValueError: If ``num_stages`` is not positive or not the number of configs, or if a part contradicts the number
-            of classes.
+        test_cfg: Part of mmdet's interface; the fusion head reads it.
     """
 
     def __init__(self,
@@ -65,6 +61,7 @@ class KernelIterHead(BaseModule):
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
+        self.num_stages = num_stages
         self.mask_upsample = mask_upsample
         self.with_cp = with_cp
         classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
@@ -73,10 +70,8 @@ class KernelIterHead(BaseModule):
         if with_cp and has_statistics(self.kernel_head):
             raise ValueError('with_cp=True would update the statistics of a batch norm twice: use another norm_cfg')
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
-        criterion = dict(type='knet_plugin.KNetCriterion') | (criterion or {})
-        if train_cfg:
-            criterion['train_cfg'] = train_cfg
-        self.criterion = build_part('criterion', criterion, classes)
+        self.criterion = build_part(
+            'criterion', dict(type='knet_plugin.KNetCriterion', train_cfg=train_cfg) | (criterion or {}), classes)
         weights = self.criterion.stage_loss_weights
         if weights is not None and len(weights) != num_stages:
             raise ValueError(f'stage_loss_weights must hold num_stages={num_stages} numbers, got {weights}')
@@ -90,20 +85,14 @@ class KernelIterHead(BaseModule):
         configs = stage_configs(given, num_stages, default, fixed, 'the kernel_head')
         for i, cfg in enumerate(configs):
             if (cfg['classifier'] or {}).get('num_classes') != self.num_classes:
-                raise ValueError(
-                    f'kernel_update_head[{i}].classifier must have num_classes={self.num_classes} (num_things_classes='
-                    f'{self.num_things_classes} + num_stuff_classes={self.num_stuff_classes}), got {cfg["classifier"]}')
+                raise ValueError(f'kernel_update_head[{i}].classifier must have num_classes={self.num_classes}, things '
+                                 f'and stuff together, got {cfg["classifier"]}')
         stages = [MODELS.build(cfg) for cfg in configs]
         for stage in stages:  # the official detectors' default; an init_cfg of a part overrides it
             for parameter in stage.parameters():
                 if parameter.dim() > 1:
                     torch.nn.init.xavier_uniform_(parameter)
         return stages
-
-    @property
-    def num_stages(self) -> int:
-        """Update stages S."""
-        return len(self.kernel_update_head)
 
     def stages(self, feats: Sequence[Tensor], last_only: bool = False) -> tuple[KernelProposals, list[KernelUpdate]]:
         """Outputs of the kernel head and of each stage (Eq. 2), with masks of F's size.
@@ -123,12 +112,12 @@ class KernelIterHead(BaseModule):
 
     def forward(self, feats: Sequence[Tensor],
                 batch_data_samples: SampleList | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """Class logits, S of (B, N, classes), and mask logits, S of (B, N, H, W), of all stages."""
+        """Class logits, S of (B, N, classes), and mask logits, S of (B, N, H, W)."""
         _, updates = self.stages(feats)
         return [update.class_logits for update in updates], [update.mask_logits for update in updates]
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of pyramid levels, see ``KNetCriterion``, and of ground truth, see ``segment_targets``."""
+        """Losses, see ``KNetCriterion``, of pyramid levels and ground truth, see ``segment_targets``."""
         proposals, updates = self.stages(feats)
         targets = segment_targets(batch_data_samples, self._mask_size(proposals.mask_logits), self.num_things_classes,
                                   self.num_stuff_classes)

@@ -23,28 +23,13 @@ class KNet(MaskFormer):
     while they are loaded.
 
     Args:
-        backbone: Config of the backbone.
-        neck: Config of the FPN, with four levels of strides 4 to 32.
         panoptic_head: Config of the ``KernelIterHead``, also for instance segmentation. It must set its classes.
         panoptic_fusion_head: Config of the ``KNetFusionHead``; by default it takes the head's classes.
-        train_cfg: ``assigner``, see ``KernelIterHead``.
-        test_cfg: Results and thresholds, see ``KNetFusionHead``.
-        data_preprocessor: Config of mmdet's ``DetDataPreprocessor``.
-        init_cfg: mmengine's initialisation config.
-
-    Raises:
-        ValueError: If the head does not set its classes, or the fusion head sets others.
+        **kwargs: Other arguments of mmdet's ``MaskFormer``: ``backbone``, ``neck`` (four levels of strides 4 to 32),
+            ``train_cfg`` (see ``KNetCriterion``), ``test_cfg`` (see ``KNetFusionHead``) and so on.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 neck: dict,
-                 panoptic_head: dict,
-                 panoptic_fusion_head: dict | None = None,
-                 train_cfg: dict | None = None,
-                 test_cfg: dict | None = None,
-                 data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(self, panoptic_head: dict, panoptic_fusion_head: dict | None = None, **kwargs: Any) -> None:
         head = ConfigDict(panoptic_head)
         fusion = ConfigDict({'type': 'knet_plugin.KNetFusionHead', **(panoptic_fusion_head or {})})
         for name in ('num_things_classes', 'num_stuff_classes'):
@@ -53,9 +38,7 @@ class KNet(MaskFormer):
             if fusion.setdefault(name, head[name]) != head[name]:
                 raise ValueError(f'panoptic_head has {name}={head[name]}, but panoptic_fusion_head has {name}='
                                  f'{fusion[name]}')
-        super().__init__(backbone=backbone, neck=neck, panoptic_head=head, panoptic_fusion_head=fusion,
-                         train_cfg=train_cfg, test_cfg=test_cfg, data_preprocessor=data_preprocessor,
-                         init_cfg=init_cfg)
+        super().__init__(panoptic_head=head, panoptic_fusion_head=fusion, **kwargs)
 
     def add_pred_to_datasample(self, data_samples: SampleList,
                                results_list: list[dict[str, InstanceData | PixelData]]) -> SampleList:
@@ -66,11 +49,7 @@ class KNet(MaskFormer):
         return super().add_pred_to_datasample(data_samples, results_list)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Rename official weights below ``prefix`` and log what does not fit, then load them as usual.
-
-        Raises:
-            CheckpointError: If no weight has a name of the model.
-        """
+        """Rename official weights below ``prefix`` and log what does not fit, then load them as usual."""
         rename_official_keys(state_dict, self, prefix)
         if not prefix and not state_dict.keys() & self.state_dict().keys():
             raise CheckpointError(f'no weight has a name of the model: the names begin with {sorted(state_dict)[:3]}, '

@@ -30,17 +30,14 @@ class LocalizationFPN(BaseModule):
         feat_channels: Channels inside.
         out_channels: Channels of every output.
         output_level: Level whose size the outputs have: 1 is stride 8, 0 is stride 4.
-        positional_encoding: Config of an encoding of ``in_channels`` channels that is added to one level; it is called
-            with a (B, H, W) mask of ignored positions. None: not added.
-        coordinates: Whether x and y, each from -1 to 1, are appended to that level as two channels.
+        positional_encoding: Config of an encoding of ``in_channels`` channels that is added to ``position_level``; it
+            is called with a (B, H, W) mask of ignored positions. None: not added.
+        coordinates: Whether x and y, each from -1 to 1, are appended to ``position_level`` as two channels.
         position_level: The level that gets positions.
         fuse: ``'sum'`` or ``'concat'`` of the levels.
-        num_outputs: Number of outputs; the published models have two, localisation and semantic features. 0: the fused
+        num_outputs: Number of outputs; the kernel head reads two, localisation and semantic features. 0: the fused
             levels are the only output.
         norm_cfg: Norm after every convolution. None: a bias instead.
-
-    Raises:
-        ValueError: If ``output_level`` or ``fuse`` is none of the above.
     """
 
     def __init__(
@@ -97,8 +94,11 @@ class LocalizationFPN(BaseModule):
         for level, (feat, convs) in enumerate(zip(feats, self.convs_all_levels, strict=True)):
             if level == self.position_level:
                 feat = self._add_position(feat)
-            targets = [sizes[max(level - i, self.output_level)] for i in range(1, len(convs) + 1)]
-            levels.append(checkpointed(_bring_to_size, feat, convs, targets, parts=convs))  # B, feat_channels, H, W
+            feat = convs[0].conv(feat)
+            for i, block in enumerate(convs, start=1):
+                size, following = sizes[max(level - i, self.output_level)], [each.conv for each in convs[i:i + 1]]
+                feat = checkpointed(_finish_block, feat, block, size, *following, parts=convs)
+            levels.append(feat)  # B, feat_channels, H, W
         fused = torch.cat(levels, dim=1) if self.fuse == 'concat' else sum(levels[1:], levels[0])
         if self.conv_pred is None:
             return [fused]
@@ -115,8 +115,7 @@ class LocalizationFPN(BaseModule):
         return feat
 
 
-def _bring_to_size(feat: Tensor, convs: nn.Sequential, sizes: Sequence[torch.Size]) -> Tensor:
-    """Apply the convolutions of a level, each followed by a resize."""
-    for conv, size in zip(convs, sizes, strict=True):
-        feat = resize(conv(feat), size)
-    return feat
+def _finish_block(feat: Tensor, block: ConvModule, size: torch.Size, *following: nn.Conv2d) -> Tensor:
+    """Norm, ReLU and resize of a block, and the following convolution, whose output is kept for the backward pass."""
+    feat = resize(block.activate(block.norm(feat) if block.with_norm else feat.clone()), size)  # activates in place
+    return following[0](feat) if following else feat

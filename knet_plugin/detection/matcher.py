@@ -1,6 +1,8 @@
 """Bipartite matching of instance kernels and objects by their masks and classes (Section 3.2)."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,8 @@ from knet_plugin.registry import TASK_UTILS
 
 __all__ = ['DiceCost', 'MaskCost', 'MaskHungarianAssigner']
 
-NOT_FINITE = 1e10
-"""Cost in place of one that is not finite, higher than any real cost."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = dict(sigmoid=torch.sigmoid, softmax=partial(torch.softmax, dim=0))
+NOT_FINITE = 1e10  # replaces a cost that is not finite; higher than any real cost
 
 
 @TASK_UTILS.register_module()
@@ -30,24 +32,18 @@ class MaskCost(BaseMatchCost):
         weight: Factor of the cost.
         pred_act: Whether the predicted masks are logits; otherwise they are probabilities.
         act_mode: Activation of logits: ``'sigmoid'``, or ``'softmax'`` over the kernels.
-
-    Raises:
-        ValueError: If ``act_mode`` is neither.
     """
 
     def __init__(self, weight: float = 1., pred_act: bool = True, act_mode: str = 'sigmoid') -> None:
         super().__init__(weight)
-        if act_mode not in ('sigmoid', 'softmax'):
-            raise ValueError(f"act_mode must be 'sigmoid' or 'softmax', got act_mode={act_mode!r}")
-        self.pred_act = pred_act
-        self.act_mode = act_mode
+        self.activate = ACTIVATIONS[act_mode] if pred_act else None
 
     def __call__(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None = None,
                  **kwargs: Any) -> Tensor:
         """(N, G) costs of predicted ``masks``, (N, h, w), and soft target ``masks``, (G, h, w) in [0, 1]."""
         masks = pred_instances.masks.float()
-        if self.pred_act:
-            masks = masks.sigmoid() if self.act_mode == 'sigmoid' else masks.softmax(dim=0)
+        if self.activate is not None:
+            masks = self.activate(masks)
         return self.weight * self._cost(masks.flatten(1), gt_instances.masks.flatten(1).float())
 
     def _cost(self, p: Tensor, t: Tensor) -> Tensor:
@@ -84,9 +80,6 @@ class MaskHungarianAssigner(BaseAssigner):
         dice_cost: Config of the mask overlap cost.
         topk: Kernels per object: the matching is repeated among the kernels that are still free. If they run out, the
             objects of the last round compete for the remaining ones.
-
-    Raises:
-        ValueError: If ``topk`` is not positive.
     """
 
     def __init__(
@@ -95,8 +88,6 @@ class MaskHungarianAssigner(BaseAssigner):
             mask_cost: dict = dict(type='knet_plugin.MaskCost', weight=1.0),  # noqa: B006
             dice_cost: dict = dict(type='knet_plugin.DiceCost', weight=4.0),  # noqa: B006
             topk: int = 1) -> None:
-        if topk < 1:
-            raise ValueError(f'topk must be positive, got topk={topk}')
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.mask_cost = TASK_UTILS.build(mask_cost)
         self.dice_cost = TASK_UTILS.build(dice_cost)
@@ -105,14 +96,11 @@ class MaskHungarianAssigner(BaseAssigner):
     @torch.no_grad()
     def assign(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None = None,
                **kwargs: Any) -> AssignResult:
-        """Match the kernels and objects of one image.
+        """Match the N kernels and G objects of one image. ``img_meta`` and ``kwargs`` are mmdet's and unused.
 
         Args:
-            pred_instances: ``masks`` of N kernels, logits (N, h, w), and, after the kernel head, ``scores``, class
-                logits (N, classes).
-            gt_instances: ``masks`` of G objects, (G, h, w) in [0, 1], and ``labels``, (G,).
-            img_meta: Not read, nor are ``kwargs``.
-            **kwargs: Part of mmdet's interface.
+            pred_instances: ``masks``, logits (N, h, w), and, after the kernel head, ``scores``, logits (N, classes).
+            gt_instances: ``masks``, (G, h, w) in [0, 1], and ``labels``, (G,).
 
         Returns:
             ``gt_inds``, (N,): 0 for background, k for the k-th object; ``labels``, (N,): -1 for background.
@@ -123,22 +111,18 @@ class MaskHungarianAssigner(BaseAssigner):
                       logger='current', level=logging.WARNING)
             cost = np.nan_to_num(cost, nan=NOT_FINITE, posinf=NOT_FINITE, neginf=NOT_FINITE)
         labels = gt_instances.labels
-        gt_inds = torch.from_numpy(self._solve(cost)).to(labels.device)
-        return AssignResult(len(labels), gt_inds, None, torch.cat([labels.new_full((1, ), -1), labels])[gt_inds])
-
-    def cost(self, pred_instances: InstanceData, gt_instances: InstanceData) -> Tensor:
-        """Sum of the costs, (N, G), in float32 also under autocast: sums over pixels exceed float16's range."""
-        with torch.autocast(pred_instances.masks.device.type, enabled=False):
-            cost = self.mask_cost(pred_instances, gt_instances) + self.dice_cost(pred_instances, gt_instances)
-            if 'scores' in pred_instances:
-                cost = cost + self.cls_cost(pred_instances, gt_instances)
-        return cost
-
-    def _solve(self, cost: np.ndarray) -> np.ndarray:
-        """(N, G) costs to the object of each kernel, (N,): 0 for background, k for the k-th object."""
         gt_inds = np.zeros(len(cost), dtype=np.int64)
         for _ in range(self.topk):
             free = np.flatnonzero(gt_inds == 0)
             kernels, objects = linear_sum_assignment(cost[free])
             gt_inds[free[kernels]] = objects + 1
-        return gt_inds
+        assigned = torch.from_numpy(gt_inds).to(labels.device)
+        return AssignResult(len(labels), assigned, None, torch.cat([labels.new_full((1, ), -1), labels])[assigned])
+
+    def cost(self, pred_instances: InstanceData, gt_instances: InstanceData) -> Tensor:
+        """Sum of the costs, (N, G). Autocast is off, because sums over pixels exceed float16's range."""
+        with torch.autocast(pred_instances.masks.device.type, enabled=False):
+            cost = self.mask_cost(pred_instances, gt_instances) + self.dice_cost(pred_instances, gt_instances)
+            if 'scores' in pred_instances:
+                cost = cost + self.cls_cost(pred_instances, gt_instances)
+        return cost

@@ -10,10 +10,8 @@ from torch import Tensor
 
 __all__ = ['Sizes', 'assign_pixels', 'binarize', 'resized_strips']
 
-BAND = 32
-"""Rows of a strip, and columns that one matrix product computes."""
-GROUP = 16
-"""Masks that are resized at once."""
+BAND = 32  # rows of a strip, and columns that one matrix product computes
+GROUP = 16  # masks that are resized at once
 
 
 class Sizes(NamedTuple):
@@ -34,7 +32,7 @@ class _Band(NamedTuple):
 
 @lru_cache(maxsize=256)  # data sets have few different image sizes
 def _bands(source: int, padded: int, image: int, result: int, device: torch.device) -> list[_Band]:
-    """Both bilinear resizes and the crop along one axis, as one banded matrix: what they make of the unit vectors."""
+    """Both bilinear resizes and the crop along one axis, as one banded matrix: their results for the unit vectors."""
     units = torch.eye(source, dtype=torch.float32, device='cpu')[None]
     resized = F.interpolate(units, padded, mode='linear', align_corners=False)[..., :image]
     matrix = F.interpolate(resized, result, mode='linear', align_corners=False)[0].T  # result, source
@@ -68,21 +66,17 @@ def resized_strips(masks: Tensor, sizes: Sizes) -> Iterator[tuple[slice, slice, 
 
 
 def assign_pixels(masks: Tensor, scores: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Assign every pixel to the mask with the largest product of score and probability.
-
-    Args:
-        masks: Probabilities, (N, h, w).
-        scores: Scores of the masks, (N,), not negative.
-        sizes: See :func:`resized_strips`.
+    """Assign every pixel to the mask with the largest product of score (N,), not negative, and probability (N, h, w).
 
     Returns:
-        Index of each pixel's mask, (H, W), the lowest of equals; pixels with a probability of at least 0.5, (N,).
+        Index of each pixel's mask, (H, W), the lowest of equals; each mask's number of pixels with a probability of at
+        least 0.5, (N,).
     """
     best = masks.new_full(sizes.result, -1)
     owner = torch.zeros_like(best, dtype=torch.long)
     areas = torch.zeros_like(scores, dtype=torch.long)
     for group, rows, strip in resized_strips(masks, sizes):
-        # Comparisons write floats, here and below: on a CPU, operations on bools are several times slower.
+        # Here and below, comparisons write floats: on a CPU, operations on bools are several times slower.
         areas[group] += torch.ge(strip, 0.5, out=torch.empty_like(strip)).sum(dim=(0, 2)).long()
         highest, winner = _max_(strip.mul_(scores[group, None]))
         better = highest > best[rows]
@@ -92,7 +86,7 @@ def assign_pixels(masks: Tensor, scores: Tensor, sizes: Sizes) -> tuple[Tensor, 
 
 
 def _max_(values: Tensor) -> tuple[Tensor, Tensor]:
-    """``values.max(dim=1)`` of (r, n, W), twice as fast on a CPU; ``values`` are overwritten."""
+    """``values.max(dim=1)`` of (r, n, W), twice as fast on a CPU. Overwrites ``values``."""
     number = values.shape[1]
     highest = values.amax(dim=1)
     ranks = torch.arange(number, 0, -1, dtype=values.dtype, device=values.device)  # the first of equals ranks highest
@@ -100,16 +94,7 @@ def _max_(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def binarize(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
-    """Resize masks and compare them with a threshold.
-
-    Args:
-        masks: Probabilities, (N, h, w).
-        threshold: Probability above which a pixel belongs to a mask.
-        sizes: See :func:`resized_strips`.
-
-    Returns:
-        Binary masks, (N, H, W).
-    """
+    """Binary masks, (N, H, W): where the resized probabilities (N, h, w) exceed the threshold."""
     result = masks.new_empty((len(masks), *sizes.result), dtype=torch.bool)
     for group, rows, strip in resized_strips(masks, sizes):
         result[group, rows] = (strip > threshold).transpose(0, 1)

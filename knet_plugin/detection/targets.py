@@ -13,41 +13,31 @@ from knet_plugin.engine.finite_inputs import image_name
 __all__ = ['IGNORE_INDEX', 'Assignment', 'SegmentTargets', 'assign_stuff_kernels', 'rank_target', 'segment_targets',
            'semantic_target']
 
-UNLABELLED = 255
-"""mmdet's value of unlabelled pixels in a semantic map."""
-IGNORE_INDEX = -100
-"""Value of pixels that a loss ignores, torch's default. (255 could be the index of a kernel.)"""
+UNLABELLED = 255  # in mmdet's semantic maps
+IGNORE_INDEX = -100  # torch's default for pixels that a loss ignores; 255 could be the index of a kernel
 
 
 class SegmentTargets(NamedTuple):
     """All G segments of a batch at the size of the masks: the objects image by image, then the stuff segments."""
 
-    masks: Tensor
-    """Soft masks, (G, h, w), values in [0, 1]."""
-    labels: Tensor
-    """Classes, (G,)."""
-    images: Tensor
-    """Index of each segment's image, (G,)."""
-    num_objects: list[int]
-    """Number of objects of each image, B values."""
-    unlabelled: Tensor | None
-    """Unlabelled share of each pixel, (B, h, w) in [0, 1]; None without a semantic map."""
+    masks: Tensor  # soft masks, (G, h, w) in [0, 1]
+    labels: Tensor  # (G,)
+    images: Tensor  # index of each segment's image, (G,)
+    num_objects: list[int]  # of each of the B images
+    unlabelled: Tensor | None  # unlabelled share of each pixel, (B, h, w) in [0, 1]; None without a semantic map
 
     def objects_of(self, image: int) -> slice:
-        """Rows of the objects of an image."""
+        """Indices of the objects of an image."""
         start = sum(self.num_objects[:image])
         return slice(start, start + self.num_objects[image])
 
 
 class Assignment(NamedTuple):
-    """P matched pairs of a kernel and a segment. Unmatched kernels and segments do not appear."""
+    """P matched pairs of a kernel and a segment, each field (P,). Unmatched kernels and segments do not appear."""
 
     images: Tensor
-    """Image of each pair, (P,)."""
-    kernels: Tensor
-    """Kernel of each pair, 0 .. N - 1, (P,)."""
-    segments: Tensor
-    """Row of each pair's segment in ``SegmentTargets``, (P,)."""
+    kernels: Tensor  # 0 .. N - 1 in the image
+    segments: Tensor  # indices in SegmentTargets
 
     def __add__(self, other: 'Assignment') -> 'Assignment':  # type: ignore[override]
         """The pairs of both."""
@@ -59,7 +49,7 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
     """Bring the ground truth of a batch to the size of the masks.
 
     Masks and semantic maps are padded right and bottom to the size of the padded batch and resized to ``size`` by
-    bilinear interpolation without antialiasing, which makes their borders soft. A mask that vanishes thereby stays a
+    bilinear interpolation without antialiasing, which makes their borders soft. A mask that becomes empty stays a
     segment.
 
     Args:
@@ -68,9 +58,6 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
         size: Height and width h, w of the masks.
         num_things_classes: T; classes 0 .. T - 1 are things.
         num_stuff_classes: S; classes T .. T + S - 1 are stuff.
-
-    Raises:
-        ValueError: If a field is missing or contains an unknown class.
     """
     padded = batch_data_samples[0].batch_input_shape
     masks = torch.cat([_soften(_object_masks(sample, padded), size) for sample in batch_data_samples])
@@ -96,7 +83,7 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
 
 
 def assign_stuff_kernels(targets: SegmentTargets, num_things_classes: int, num_kernels: int) -> Assignment:
-    """Assign stuff of class T + j to kernel ``num_kernels`` + j, j-th after the instance kernels; it is not matched."""
+    """Assign stuff of class T + j to kernel ``num_kernels`` + j, the j-th after the instance kernels."""
     segments = torch.arange(sum(targets.num_objects), len(targets.labels), device=targets.labels.device)
     kernels = num_kernels + targets.labels[segments] - num_things_classes
     return Assignment(targets.images[segments], kernels, segments)

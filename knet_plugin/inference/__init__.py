@@ -1,7 +1,6 @@
 """Faster inference with a trained model."""
 
 from knet_plugin.inference.deviation import largest_deviation
-from knet_plugin.inference.hook import OptimizeForInferenceHook
-from knet_plugin.inference.optimize import optimize_for_inference
+from knet_plugin.inference.optimize import OptimizeForInferenceHook, optimize_for_inference
 
 __all__ = ['OptimizeForInferenceHook', 'largest_deviation', 'optimize_for_inference']

@@ -16,13 +16,11 @@ __all__ = ['accelerate']
 def accelerate(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str, Any], channels_last: bool) -> None:
     """Replace the forward methods of backbone, neck and head by faster ones, in place.
 
-    Args:
-        model: A detector or segmentor.
-        dtype: Type of autocast; ``torch.float32`` for none.
-        compile: Whether to use ``torch.compile``, or its options.
-        channels_last: Whether maps and weights have their channels last in memory.
+    The options are those of ``optimize_for_inference``; ``dtype=torch.float32`` means no autocast.
     """
-    operators = [module for module in model.modules() if _is_mmcv_operator(module)]
+    # mmcv's own operators silently read maps as contiguous, and know few data types.
+    operators = [module for module in model.modules()
+                 if any(kind.__module__.startswith('mmcv.ops.') for kind in type(module).__mro__)]
     for module in (*operators, *(_kernel_branches(model) if dtype != torch.float32 else ())):
         module.forward = partial(_run_in_float32, module.forward)  # partials can be copied with the model
     if channels_last:
@@ -38,12 +36,12 @@ def accelerate(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
-    """Modules to accelerate, the method by which each is called, and whether its outputs leave the fast parts."""
+    """Modules to accelerate, the name of the method that calls each, and whether other code reads its outputs."""
     features = [module for name in ('backbone', 'neck') if isinstance(module := getattr(model, name, None), nn.Module)]
     heads = []
     if isinstance(head := getattr(model, 'decode_head', None), nn.Module):
         cascade = head if isinstance(head, nn.ModuleList) else [head]
-        # K-Net's decode head calls the forward of the stock head inside it.
+        # K-Net's decode head calls the forward method of its stock head.
         heads = [(getattr(each, 'kernel_generate_head', each), 'forward') for each in cascade]
     if hasattr(head := getattr(model, 'panoptic_head', None), 'stages'):
         heads = [(head, 'stages')]  # which K-Net's forward and predict both call
@@ -68,11 +66,6 @@ def _run_in_float32(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     args, kwargs = tree_map(_to_float32, (args, kwargs))
     with torch.autocast(_device_type(args, kwargs), enabled=False):
         return function(*args, **kwargs)
-
-
-def _is_mmcv_operator(module: nn.Module) -> bool:
-    """Whether mmcv's own code runs the module: it silently reads maps as contiguous, and knows few data types."""
-    return any(kind.__module__.startswith('mmcv.ops.') for kind in type(module).__mro__)
 
 
 def _kernel_branches(model: nn.Module) -> Iterator[nn.Module]:

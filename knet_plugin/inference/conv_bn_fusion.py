@@ -1,7 +1,7 @@
 """Fusing batch norms with the convolutions before them.
 
 mmcv's ``fuse_conv_bn`` pairs modules in the order of their construction. This breaks ConvModules that normalise first
-(PIDNet, DDRNet) and convolutions that several norms share. We find the pairs by running the model instead.
+(PIDNet, DDRNet) and convolutions with several norms. We find the pairs by running the model instead.
 """
 
 from collections import Counter, defaultdict
@@ -20,16 +20,10 @@ _CONVOLUTIONS = (nn.Conv2d, mmcv.cnn.Conv2d)
 
 
 def find_conv_bn_pairs(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[tuple[nn.Conv2d, _BatchNorm]]]:
-    """Find convolutions whose outputs go, in every call, to one batch norm that reads nothing else.
+    """Call ``run``, which runs the model in eval mode, and return its result and the pairs that may be fused.
 
-    Modules other than norms that read the same output go unnoticed; the logged deviation would reveal them.
-
-    Args:
-        model: The model, in eval mode.
-        run: Function that runs the model. Modules that it does not run are not paired.
-
-    Returns:
-        The result of ``run``, and the pairs.
+    The output of such a convolution goes, in every call, to one batch norm, which reads nothing else. Other modules
+    that read the output go unnoticed; the logged deviation would reveal them.
     """
     calls: Counter[nn.Module] = Counter()
     sources: dict[nn.Module, list[nn.Module | None]] = defaultdict(list)

@@ -10,10 +10,10 @@ __all__ = ['compare', 'largest_deviation', 'random_inputs', 'raw_outputs']
 
 
 def largest_deviation(plain: nn.Module, optimized: nn.Module, inputs: Tensor | None = None) -> dict[str, float]:
-    """Compare the outputs of two models before post-processing.
+    """Compare the outputs of a model in eval mode and its optimised copy before post-processing.
 
     Args:
-        plain: A detector of mmdet or a segmentor of mmseg, in eval mode.
+        plain: A detector of mmdet or a segmentor of mmseg.
         optimized: The result of :func:`knet_plugin.optimize_for_inference`.
         inputs: Normalised images, (B, C, H, W). None: one image of noise.
 
@@ -48,8 +48,6 @@ def raw_outputs(model: Any, inputs: Tensor) -> dict[str, Tensor]:
         size = tuple(inputs.shape[-2:])
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
         return dict(seg_logits=model.encode_decode(inputs, [meta] * len(inputs)))
-    if not hasattr(model, 'extract_feat'):
-        raise TypeError(f'model must be a detector of mmdet or a segmentor of mmseg, got {type(model).__name__}')
     features = model.extract_feat(inputs)
     if hasattr(getattr(model, 'panoptic_head', None), 'stages'):
         class_logits, mask_logits = model.panoptic_head.predict(features, [])

@@ -1,4 +1,4 @@
-"""Preparing a trained model for inference."""
+"""Preparing a trained model for inference: a function, and a hook that tests with it."""
 
 import copy
 import logging
@@ -7,18 +7,21 @@ from types import MethodType
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from knet_plugin.inference.acceleration import accelerate
 from knet_plugin.inference.conv_bn_fusion import find_conv_bn_pairs, fuse_pairs
 from knet_plugin.inference.deviation import compare, random_inputs, raw_outputs
+from knet_plugin.registry import HOOKS
 
-__all__ = ['optimize_for_inference']
+__all__ = ['OptimizeForInferenceHook', 'optimize_for_inference']
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
-_ROUNDING = 1e-3
-"""Largest relative deviation that reordered float32 sums explain."""
+_ROUNDING = 1e-3  # the largest relative deviation that reordered float32 sums explain
 
 
 @torch.inference_mode(False)  # finding pairs needs the versions of tensors, which inference mode does not count
@@ -40,12 +43,7 @@ def optimize_for_inference(model: nn.Module, dtype: str | torch.dtype = torch.fl
         inputs: Normalised images, (B, C, H, W), on which the deviation is measured. None: one image of noise.
 
     Returns:
-        The copy, in eval mode, to be used like the model. It refuses to train and to load weights, because its batch
-        norms are gone.
-
-    Raises:
-        TypeError: If the model is neither a detector nor a segmentor.
-        ValueError: If ``dtype`` is none of the above.
+        The copy, in eval mode. It refuses to train and to load weights, because its batch norms are gone.
     """
     autocast = _DTYPES.get(str(dtype).removeprefix('torch.'))
     if autocast is None:
@@ -78,3 +76,32 @@ def _refuse_training(model: nn.Module, mode: bool = True) -> nn.Module:
 
 def _refuse_weights(*args: Any) -> None:
     raise RuntimeError('this model is optimised for inference: load weights into the plain model and optimise it again')
+
+
+@HOOKS.register_module()
+class OptimizeForInferenceHook(Hook):
+    """Run tests with :func:`knet_plugin.optimize_for_inference`; training and validation run the plain model.
+
+    The hook optimises the model before the test epoch and restores the plain model after it, also inside
+    ``MMDistributedDataParallel`` or a model for test-time augmentation. Its options are the function's.
+    """
+
+    priority = 'VERY_LOW'  # after EMAHook, which swaps in the averaged weights at the same event
+
+    def __init__(self, dtype: str = 'float32', compile: bool | dict = False, channels_last: bool = True) -> None:
+        self.options: dict[str, Any] = dict(dtype=dtype, compile=compile, channels_last=channels_last)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Let the model's ``test_step`` run an optimised copy."""
+        model = _inner_model(runner.model)
+        model.test_step = optimize_for_inference(model, **self.options).test_step
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Restore the model's own ``test_step``."""
+        del _inner_model(runner.model).test_step
+
+
+def _inner_model(model: Any) -> Any:
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

@@ -147,13 +147,10 @@ def test_initialisation_keeps_improbable_classes():
      'interaction says num_taps=9'),
     (dict(classifier=dict(type='knet_plugin.KernelClassifier', num_classes=2, channels=8)), ValueError,
      'classifier says channels=8'),
-    (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', out_channels=4)), ValueError, 'yields 4'),
     (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', group_channels=16)), ValueError,
      'group_channels=16'),
-    (dict(channels=10, interaction=dict(type='knet_plugin.KernelInteraction', num_heads=4)), ValueError, 'num_heads=4'),
     (dict(num_mask_fc=1), TypeError, 'num_mask_fc'),
     (dict(updater=dict(type='knet_plugin.KernelUpdater', gate_sigmod=True)), TypeError, 'gate_sigmod'),
-    (dict(mask_activation=dict(type='knet_plugin.HardMask', threshold=1.5)), ValueError, 'threshold=1.5'),
 ])
 def test_bad_arguments(options, error, message):
     with pytest.raises(error, match=message):

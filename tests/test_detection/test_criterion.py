@@ -120,7 +120,8 @@ def test_same_keys_and_gradients_everywhere_whatever_the_images_show(stuff):
         mask_logits, class_logits, things, assignment, targets = random_stage(stuff=stuff, objects=objects)
         criterion = KNetCriterion(3, stuff, **rank)
         losses = stage_losses(criterion, mask_logits, class_logits, assignment, targets)
-        losses |= criterion.semantic_loss(torch.randn(3, 3 + stuff, 8, 10, requires_grad=True), things, targets)
+        losses['loss_seg'] = criterion.semantic_loss(torch.randn(3, 3 + stuff, 8, 10, requires_grad=True), things,
+                                                     targets)
         sum(value for key, value in losses.items() if 'loss' in key).backward()
         assert all(value.isfinite().all() for value in losses.values())
         assert mask_logits.grad is not None and class_logits.grad.any()
@@ -143,10 +144,10 @@ def test_void_is_left_out_of_the_semantic_loss():
     void[1] = 1
     targets = targets._replace(unlabelled=void)
     logits = torch.randn(3, 5, 8, 10, requires_grad=True)
-    KNetCriterion(3, 2).semantic_loss(logits, things, targets)['loss_seg'].backward()
+    KNetCriterion(3, 2).semantic_loss(logits, things, targets).backward()
     assert not logits.grad[1].any() and logits.grad[0].any()  # image 1 has no segment at all
     logits.grad = None
-    KNetCriterion(3, 2, ignore_void=False).semantic_loss(logits, things, targets)['loss_seg'].backward()
+    KNetCriterion(3, 2, ignore_void=False).semantic_loss(logits, things, targets).backward()
     assert logits.grad[1].all()
 
 
@@ -157,10 +158,10 @@ def test_semantic_loss_of_logits_of_any_size(size, dtype):
     _, _, assignment, _, targets = random_stage()
     logits = torch.randn(3, 5, *size).to(dtype)
     criterion = KNetCriterion(3, 2)
-    loss = criterion.semantic_loss(logits, assignment, targets)['loss_seg']
+    loss = criterion.semantic_loss(logits, assignment, targets)
     resized = F.interpolate(logits.float(), (8, 10), mode='bilinear')
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, criterion.semantic_loss(resized, assignment, targets)['loss_seg'])
+    torch.testing.assert_close(loss, criterion.semantic_loss(resized, assignment, targets))
 
 
 def test_points_estimate_the_loss_of_all_pixels(monkeypatch):

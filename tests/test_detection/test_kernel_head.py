@@ -83,13 +83,3 @@ def test_localization_fpn_follows_the_head():
                      localization_fpn=dict(coordinates=True)).localization_fpn
     assert fpn.coordinates and fpn.positional_encoding.num_feats == 8
     assert fpn.conv_pred.conv.out_channels == 16 and fpn.conv_pred.gn.num_groups == 2
-
-
-def test_two_maps_are_needed():
-    with pytest.raises(ValueError, match='two maps, loc and seg, got 3: set num_outputs=2'):
-        small(localization_fpn=dict(num_outputs=3))(feats())
-
-
-def test_bad_options():
-    with pytest.raises(ValueError, match='localization_fpn says out_channels=4'):
-        small(localization_fpn=dict(out_channels=4))
