@@ -79,7 +79,7 @@ if __name__ == '__main__':
     if not Path(knet_plugin.__file__).resolve().is_relative_to(Path(checkout).resolve()):
         sys.exit(f'error: imported knet_plugin from {knet_plugin.__file__} instead of {checkout}')
     torch.set_num_threads(int(threads))
-    # What packages print must not get between the answers.
+    # Keep what packages print out of the answers.
     with os.fdopen(os.dup(1), 'w') as stdout:
         os.dup2(2, 1)
         main(sys.stdin, stdout, torch.device(name), *arguments)

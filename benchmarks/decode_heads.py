@@ -150,7 +150,7 @@ def try_algorithm(algorithm: Algorithm) -> Row:
             row |= {f'parameters{end}': f'{cost.parameters / 1e6:.2f}', f'flops{end}': f'{cost.flops / 1e9:.2f}',
                     f'seconds{end}': f'{seconds:.3f}'}
         return dict(row, works='yes', turns=str(TURNS))
-    except Exception as error:  # the table says what a host cannot do
+    except Exception as error:  # the table lists what a host cannot do
         return dict(row, works=f'{type(error).__name__}: {error}'.splitlines()[0][:200].replace('|', '/'))
 
 

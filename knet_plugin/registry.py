@@ -20,7 +20,7 @@ UNPREFIXED = ('IterativeDecodeHead', 'KNet', 'KNetCriterion', 'KNetFusionHead', 
 
 
 class _Registry(Registry):
-    """A registry that says which host package is missing, because a class may not be registered without it."""
+    """A registry whose errors name a missing host package, because a class may not be registered without it."""
 
     def get(self, key: str) -> type | None:
         """Return the class registered as ``key``, or None if there is none although both hosts are installed."""

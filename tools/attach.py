@@ -35,8 +35,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('config', help='path of a config, or a name such as mmseg::fcn/NAME.py')
     parser.add_argument('--stages', type=int, default=3, help='kernel update stages')
     parser.add_argument('-o', '--out', type=Path, help='new file; without it, the config is printed')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='image size of the trial')
-    parser.add_argument('--no-trial', action='store_true', help='write only')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='size of the images to try it on')
+    parser.add_argument('--no-trial', action='store_true', help='write the config without trying it')
     return parser.parse_args()
 
 
@@ -121,7 +121,7 @@ def try_out(before: Config, after: Config, size: tuple[int, int]) -> None:
     """Train both models for a step, predict, and print what K-Net adds.
 
     Raises:
-        SystemExit: One of them does not run; the message says which.
+        SystemExit: One of them does not run; the message names it.
     """
     models, costs, losses = [], [], []
     for cfg, name in ((before, 'without K-Net'), (after, 'with K-Net')):

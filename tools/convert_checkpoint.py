@@ -44,7 +44,7 @@ def classes_of(cfg: Config) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Convert the file, or exit with one line that says why not."""
+    """Convert the file, or exit with one line that gives the reason."""
     args = parse_arguments()
     if args.target.exists() and not args.overwrite:
         raise SystemExit(f'error: {args.target} exists; replace it with --overwrite')

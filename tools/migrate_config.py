@@ -1,4 +1,4 @@
-"""Turn a K-Net config of mmseg, or of the official release (mmdet 2, mmseg 0.x), into one of this package."""
+"""Turn a K-Net config of mmseg, or of the official release (mmdet 2, mmseg 0.x), into one of ours."""
 
 import argparse
 from pathlib import Path

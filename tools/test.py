@@ -67,7 +67,7 @@ def save_predictions(cfg: Config, out: str) -> None:
 
 
 def main() -> None:
-    """Evaluate as the command line says."""
+    """Evaluate the checkpoint."""
     args = parse_arguments()
     cfg = load_run_config(args)
     cfg.load_from = args.checkpoint

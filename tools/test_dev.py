@@ -159,7 +159,7 @@ def make_zip(files: list[Path]) -> Path:
 
 
 def main() -> None:
-    """Test and write the results as the command line says."""
+    """Test the model and write the files to upload."""
     args = parse_arguments()
     cfg = load_run_config(args)
     cfg.load_from = args.checkpoint

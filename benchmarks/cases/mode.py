@@ -36,8 +36,8 @@ class Mode:
         settings: Setting -> contender -> the function that builds it. Every setting has the contender ``OURS``.
         turns: How often each contender runs; a third of it with ``--quick``.
         memory: Whether to measure memory on a CPU too, which needs slow runs under torch's profiler.
-        goals: Contender -> quantity (``seconds``, ``kept`` or ``peak``) -> how many times the contender's figure ours
-            may be at most.
+        goals: Contender -> quantity (``seconds``, ``kept`` or ``peak``) -> the highest ratio of our figure to the
+            contender's that meets the goal.
     """
 
     settings: Mapping[str, Mapping[str, Build]]

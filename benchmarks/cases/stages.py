@@ -21,7 +21,7 @@ MMSEG = "mmseg's head"
 
 def build(contender: str, number: int, channels: int, size: tuple[int, int], backward: bool,
           device: torch.device) -> Measured:
-    """Three stages of N kernels with C channels on features of (height, width), without a classifier as mmseg's.
+    """Three stages of N kernels with C channels on features of (height, width), without a classifier, as in mmseg's.
 
     Stages of 512 channels use a softmax as in segmentors, others a hard mask as in detectors; mmseg's always use a
     softmax. The backward pass takes two images.

@@ -1,4 +1,4 @@
-"""Reads checkpoint files without running code from them, and says what is wrong with a file."""
+"""Reads checkpoint files without running code from them, and reports what is wrong with a file."""
 
 import os
 import pickle  # nosec B403

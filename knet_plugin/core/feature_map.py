@@ -46,7 +46,7 @@ class FeatureMap:
             group = group_features(masks, features)
             return group, masks.sum(dim=(-2, -1), dtype=group.dtype)
 
-        group, areas = checkpointed(sums, mask_logits, self.features)  # the backward pass recomputes M
+        group, areas = checkpointed(sums, mask_logits, self.features)  # M is not kept for the backward pass
         if self.transform is None:
             return group
         weight, bias = (value.to(group.dtype) for value in self._weight_and_bias())

@@ -51,4 +51,4 @@ def class_of(part_type: Any) -> type | None:
 def _check_fixed(name: str, cfg: Mapping[str, Any], fixed: Mapping[str, Any], owner: str) -> None:
     for key, value in fixed.items():
         if cfg.get(key, value) != value:
-            raise ValueError(f'{name} says {key}={cfg[key]}, but {owner} has {key}={value}')
+            raise ValueError(f'{name} has {key}={cfg[key]}, but {owner} has {key}={value}')

@@ -28,7 +28,7 @@ class LoadImageFromFile(StockLoadImageFromFile):
         """Read ``img_path`` into ``img``, (H, W, 3).
 
         Raises:
-            ValueError: The file cannot be decoded, or the data set says another ``height`` and ``width``.
+            ValueError: The file cannot be decoded, or the data set has another ``height`` or ``width``.
         """
         path = results['img_path']
         try:

@@ -28,13 +28,14 @@ from knet_plugin.registry import MODELS, TASK_UTILS
 
 __all__ = ['KNetCriterion', 'mean_over_processes']
 
-ROWS = 16  # of the semantic logits; their loss is computed at once
+ROWS = 16  # rows of the semantic logits whose loss is computed at once
 
 
 def mean_over_processes(counts: Tensor) -> Tensor:
     """Mean of (n,) counts over all processes, at least one item in total; all processes must call it together.
 
-    Divided by it, the losses of the processes have the mean that one process with all images would compute.
+    If each process divides its summed loss by this mean, the average over the processes is the loss that one process
+    with all images would compute.
     """
     return reduce_mean(counts.float()).clamp(min=1 / get_world_size())
 
@@ -52,7 +53,7 @@ class KNetCriterion(BaseModule):
 
     Args:
         num_things_classes: T; classes 0 .. T - 1 are things.
-        num_stuff_classes: S; classes T .. T + S - 1 are stuff. The last S kernels of a stage are theirs.
+        num_stuff_classes: S; classes T .. T + S - 1 are stuff. The last S kernels of a stage belong to them.
         train_cfg: ``assigner``, the config of the ``MaskHungarianAssigner``, and ``num_points``: the number of random
             points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193), to which mask and dice loss apply.
             None: they apply to all pixels.
@@ -144,7 +145,7 @@ class KNetCriterion(BaseModule):
             pairs.append(Assignment(torch.full_like(kernels, image), kernels, objects.start + gt_inds[kernels] - 1))
         return Assignment(*(torch.cat(column) for column in zip(*pairs, strict=True)))
 
-    # At the targets' size, one map is as large as all that a stage keeps: the backward pass recomputes the losses.
+    # One map at the targets' size is as large as all that a stage keeps, so the losses use activation checkpointing.
 
     def mask_losses(self, mask_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
                     num_pairs: Tensor) -> dict[str, Tensor]:

@@ -38,8 +38,7 @@ class KernelIterHead(BaseModule):
         kernel_update_head: What differs from the default stage, one config for all stages or a sequence of S.
         criterion: Config of the ``KNetCriterion``.
         mask_upsample: Size of the masks of loss and prediction, as a multiple of F's.
-        with_cp: Whether to save memory by recomputing the kernel head, which must have no batch norm, in the backward
-            pass.
+        with_cp: Whether to save memory by activation checkpointing of the kernel head, which must have no batch norm.
         train_cfg: The criterion's.
         test_cfg: Part of mmdet's interface; the fusion head reads it.
     """

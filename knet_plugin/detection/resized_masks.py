@@ -69,7 +69,7 @@ def assign_pixels(masks: Tensor, scores: Tensor, sizes: Sizes) -> tuple[Tensor, 
     """Assign every pixel to the mask with the largest product of score (N,), not negative, and probability (N, h, w).
 
     Returns:
-        Index of each pixel's mask, (H, W), the lowest of equals; each mask's number of pixels with a probability of at
+        Index of each pixel's mask, (H, W), the lowest in a tie; each mask's number of pixels with a probability of at
         least 0.5, (N,).
     """
     best = masks.new_full(sizes.result, -1)

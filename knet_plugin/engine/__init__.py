@@ -1,4 +1,4 @@
-"""What a run needs beside the model: hooks, seeding, several processes, resuming."""
+"""What a run needs besides the model: hooks, seeding, several processes, resuming."""
 
 from knet_plugin.engine.checkpoint_hook import CheckpointHook
 from knet_plugin.engine.finite_inputs import FiniteInputHook

@@ -20,7 +20,7 @@ __all__ = ['ClassCheckHook', 'check_categories', 'check_model_classes', 'read_ca
 class ClassCheckHook(Hook):
     """Stops a training or test whose model, data set and annotation file disagree on the classes.
 
-    Only bad scores would show it. Models without ``num_things_classes`` and data sets without ``ann_file`` or
+    Otherwise only bad scores would show it. Models without ``num_things_classes`` and data sets without ``ann_file`` or
     ``classes`` are not checked.
     """
 

@@ -38,9 +38,10 @@ class FiniteInputHook(Hook):
 
 
 def _check(data_batch: Any) -> None:
-    """Raise a ``ValueError`` that names the images with NaN or infinite pixels, and counts those.
+    """Raise a ``ValueError`` that names the images with NaN or infinite values, and their number in each.
 
-    Integers and views of test-time augmentation are not checked, nor batches that are neither mmdet's nor mmseg's.
+    Images of integers and views of test-time augmentation are not checked, nor batches of hosts other than mmdet and
+    mmseg.
     """
     if not isinstance(data_batch, dict):
         return

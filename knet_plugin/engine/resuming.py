@@ -14,9 +14,9 @@ __all__ = ['find_checkpoint']
 def find_checkpoint(work_dir: str | Path, *folders: str | Path) -> tuple[str | None, list[str]]:
     """Find the latest intact training checkpoint.
 
-    mmengine writes the name of a checkpoint to ``last_checkpoint`` after saving it. That checkpoint counts, unless a
-    file written later is further: a run can be killed between the two. If the named file is damaged or missing, the
-    file written last counts. ``folders`` are further folders with checkpoints of the run.
+    mmengine writes the name of a checkpoint to ``last_checkpoint`` after saving it. That checkpoint is chosen, unless a
+    file written later has more iterations: a run can be killed between the two. If the named file is damaged or
+    missing, the last intact file is chosen. ``folders`` are further folders with checkpoints of the run.
 
     Returns:
         Path of the checkpoint, ``None`` if there is none; and one line for each damaged or missing file.

@@ -1,7 +1,7 @@
 """Makes mmengine load checkpoints without running code from them.
 
 Since torch 2.6, ``torch.load`` refuses files that would run code, but the maintained fork of mmengine then reads them
-again, unprotected. Inside :func:`safe_loading`, mmengine refuses such files and says what is wrong with them.
+again, unprotected. Inside :func:`safe_loading`, mmengine refuses such files and reports what is wrong with them.
 """
 
 import contextlib

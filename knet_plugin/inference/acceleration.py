@@ -36,7 +36,7 @@ def accelerate(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
-    """Modules to accelerate, the name of the method that calls each, and whether other code reads its outputs."""
+    """Modules, the name of the method of each to accelerate, and whether other code reads its outputs."""
     features = [module for name in ('backbone', 'neck') if isinstance(module := getattr(model, name, None), nn.Module)]
     heads = []
     if isinstance(head := getattr(model, 'decode_head', None), nn.Module):

@@ -13,7 +13,7 @@ RELU = dict(type='ReLU')
 FIXED = dict(act_cfg=RELU, ffn_act_cfg=RELU, out_act_cfg=RELU, boundary_cost=None, conv_cfg=None, end_level=3,
              feat_gather_stride=1, feat_refine_stride=1, hard_target=False, ignore_label=255, kernel_init=False,
              post_assign=False, recursive=False, semantic_fpn=True, start_level=0)
-# Options that the official code accepts but does not use in the parts that leave them over.
+# Options that the official code accepts but never uses, in all parts whose migration does not take them.
 UNUSED = {'att_dropout', 'feat_embed_only', 'feat_transform_cfg', 'input_feat_shape', 'iou_thr',
           'loss_cls', 'mask_assign_stride', 'mask_out_stride', 'mask_roi_extractor', 'mask_thr', 'merge_cls_scores',
           'merge_stuff_thing', 'num_cls_fcs', 'num_heads', 'proposal_feature_channel', 'relative_coors',
@@ -109,7 +109,7 @@ class Options:
         return {name: self._left.pop(name) for name in names if name in self._left}
 
     def skip(self, *names: str) -> None:
-        """Leave options to the caller, or to the part of the config that they repeat."""
+        """Ignore options that the caller reads itself, or that repeat another part of the config."""
         self.some(*names)
 
     def drop(self, reason: str, *names: str) -> None:

@@ -35,7 +35,7 @@ def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, An
         The config with K-Net on its decode head, and with this package in ``custom_imports``.
 
     Raises:
-        ValueError: If there is no decode head, or none that K-Net supports; the message says why.
+        ValueError: If there is no decode head, or none that K-Net supports; the message gives the reason.
     """
     result = copy.deepcopy(cfg)
     index, head = _supported_head(cfg)

@@ -41,7 +41,7 @@ class IterativeDecodeHead(BaseModule):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        TypeError: If K-Net does not support the stock head; the message says why.
+        TypeError: If K-Net does not support the stock head; the message gives the reason.
         ValueError: If ``num_stages`` is negative or not the number of configs, or if a stage's config contradicts the
             classifier.
     """
@@ -59,8 +59,8 @@ class IterativeDecodeHead(BaseModule):
         self.kernel_generate_head = head
         self.kernel_update_head = ModuleList([MODELS.build(cfg) for cfg in stages])
         self._adapter.connect(head, self._refine)
-        # The stages run inside the stock head, which returns M_S only. While `_run` needs M_0 .. M_S, this list has
-        # those of each call of `_refine`. Otherwise it is None, so that no tensor is kept.
+        # The stages run inside the stock head, which returns M_S only. During `_run`, which needs M_0 .. M_S, this list
+        # collects them for each call of `_refine`. Otherwise it is None, so that no tensor is kept.
         self._calls: list[list[Tensor]] | None = None
 
     # What mmseg's segmentors and test-time augmentation read from a decode head.
@@ -90,7 +90,7 @@ class IterativeDecodeHead(BaseModule):
 
         Raises:
             ValueError: If a label map does not fit its image, or a label is neither a class nor ``ignore_index``.
-            TypeError: If the stages cannot be trained through the stock head; the message says why.
+            TypeError: If the stages cannot be trained through the stock head; the message gives the reason.
         """
         *inputs, samples, _ = args
         head = self.kernel_generate_head
@@ -114,7 +114,7 @@ class IterativeDecodeHead(BaseModule):
             self._calls = None
         name = type(self.kernel_generate_head).__name__
         if len(calls) != 1:
-            raise TypeError(f'{name} calls cls_seg {len(calls)} times in one forward; K-Net needs exactly one call')
+            raise TypeError(f'{name} calls cls_seg {len(calls)} times in a forward pass; K-Net needs exactly one call')
         if isinstance(outputs, Tensor) and outputs is not calls[0][-1]:
             raise TypeError(f'{name} returns another map than cls_seg, so K-Net cannot supervise its stages')
         return outputs, calls[0]

@@ -123,11 +123,11 @@ def test_initialisation_of_the_stages_is_xavier_unless_they_say_otherwise():
 
 @pytest.mark.parametrize('options, message', [
     (dict(num_stages=0), 'num_stages=0'),
-    (dict(kernel_head=dict(num_things_classes=4)), 'kernel_head says num_things_classes=4'),
-    (dict(criterion=dict(num_stuff_classes=1)), 'criterion says num_stuff_classes=1'),
+    (dict(kernel_head=dict(num_things_classes=4)), 'kernel_head has num_things_classes=4'),
+    (dict(criterion=dict(num_stuff_classes=1)), 'criterion has num_stuff_classes=1'),
     (dict(kernel_update_head=dict(classifier=dict(num_classes=80))), 'num_classes=5'),
     (dict(kernel_update_head=dict(classifier=None)), r'kernel_update_head\[0\]\.classifier must have num_classes=5'),
-    (dict(kernel_update_head=dict(channels=16)), r'kernel_update_head\[0\] says channels=16, but the kernel_head'),
+    (dict(kernel_update_head=dict(channels=16)), r'kernel_update_head\[0\] has channels=16, but the kernel_head'),
     (dict(kernel_update_head=[{}]), 'one config for each of num_stages=2'),
 ])
 def test_bad_options(options, message):
