@@ -1,7 +1,8 @@
-# Two families of host packages, each in an environment of its own: .venv has the maintained forks (the default),
-# .venv-openmmlab the original OpenMMLab packages. .venv-oldest and .venv-latest have the forks with other versions of the
-# rest; .venv-audit has only the tools that look for vulnerabilities. What a step has done is noted in .done/ in the environment, under a
-# name with the hash of the files that it depends on: running setup again does only what is missing or has changed.
+# Two distributions of the host packages, each in an environment of its own: .venv has the maintained forks (the
+# default), .venv-openmmlab the original OpenMMLab packages. .venv-oldest and .venv-latest have the forks with other
+# versions of the rest; .venv-audit has only the tools that look for vulnerabilities. Each step leaves a file in .done/ of
+# the environment, whose name has the hash of the files that the step depends on: running setup again does only what is
+# missing or has changed.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -113,7 +114,7 @@ FLAGS := -fwrapv -O3 -DNDEBUG -g0
 COMPILE := MMCV_WITH_OPS=1 MAX_JOBS=$(JOBS) CFLAGS='$(FLAGS)' CXXFLAGS='$(FLAGS)'
 
 # mmcv's operators fit the torch that they were compiled with, which the name of the wheel does not tell: one cache each.
-# $(call compile_mmcv,FOLDER,WORD): WORD says which mmcv, as pip wants it.
+# $(call compile_mmcv,FOLDER,WORD): WORD names the mmcv for pip.
 define compile_mmcv
 command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=; export $(COMPILE); python=$(1)/bin/python; \
 cache=; if folder=$$($$python -m pip cache dir 2>/dev/null); then \

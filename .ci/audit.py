@@ -17,11 +17,11 @@ ACCEPTED: dict[str, str] = {}
 """Advisories by their identifier, each with the reason why it is no danger here."""
 
 NO_ANSWER = r'Could not connect|not redirecting properly|^\S*(ConnectionError|Timeout)\b|interface\.ServiceError$'
-"""What pip-audit's last line says where the registry does not answer."""
+"""Matches the last line of pip-audit when the registry does not answer."""
 
 
 def look_at_code() -> bool:
-    """Whether bandit has nothing to say about the package and its scripts."""
+    """Whether bandit finds nothing in the package and its scripts."""
     command = [sys.executable, '-m', 'bandit', '--quiet', '--configfile', 'pyproject.toml', '--recursive']
     return subprocess.run([*command, 'knet_plugin', 'tools', '.ci', 'setup.py'], cwd=ROOT).returncode == 0
 

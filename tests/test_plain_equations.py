@@ -124,7 +124,7 @@ def test_batch_norm_in_the_fpn_counts_a_batch_once():
 
 
 @st.composite
-def read_outs(draw):
+def predictions(draw):
     """Mask logits (N, h, w) and sizes that need not fit one another; how many of the masks are stuff."""
     things, stuff = draw(st.integers(1, 24)), draw(st.integers(0, 4))
     dtype, roughness = draw(st.sampled_from([torch.float32, torch.float64])), draw(st.integers(1, 12))
@@ -152,9 +152,9 @@ def result_of(fusion, class_logits, logits, sizes):
     return fusion.predict(class_logits[None], logits[None], [dummy])[0]
 
 
-@given(read_outs())
+@given(predictions())
 @settings(max_examples=60, deadline=None)
-def test_read_outs(case):
+def test_post_processing(case):
     logits, sizes, stuff = case
     logits, things = logits.float(), len(logits) - stuff  # which the head itself computes in
     class_logits = torch.randn(len(logits), THINGS + stuff)
@@ -172,7 +172,7 @@ def test_read_outs(case):
     assert torch.equal(result['pan_results'].sem_seg[0], panoptic)
 
 
-@given(read_outs())
+@given(predictions())
 @settings(max_examples=60, deadline=None)
 def test_resized_masks(case):
     logits, sizes, _ = case
@@ -187,7 +187,7 @@ def test_resized_masks(case):
     assert torch.equal(areas, (full >= 0.5).flatten(1).sum(dim=1))
 
 
-@given(read_outs())
+@given(predictions())
 @settings(max_examples=60, deadline=None)
 def test_panoptic_map_is_that_of_mmdet(case):
     """Where both are asked for the same: each kernel has one class, whose score is the same by sigmoid and by softmax

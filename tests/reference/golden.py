@@ -65,7 +65,7 @@ def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor], toleran
     """All arrays of a kind (outputs, or gradients) within a relative tolerance.
 
     Where an expected array is zero but for rounding (below a millionth of the largest of its kind, such as the gradient
-    of a bias that the softmax cancels), the actual one must be so, too; a ratio of two roundings says nothing.
+    of a bias that the softmax cancels), the actual one must be so, too; a ratio of two rounding errors means nothing.
     """
     assert actual.keys() == expected.keys(), sorted(actual.keys() ^ expected.keys())
     largest = {key: value.double().abs().max().item() for key, value in expected.items()}

@@ -80,7 +80,7 @@ def panoptic(scores: Tensor, labels: Tensor, masks: Tensor, num_things_classes: 
         num_things_classes: Classes that are things.
         num_classes: All classes; also the value of void.
         instance_score_thr: Lowest score of a thing.
-        overlap_thr: Lowest share of what it claims that a segment must have won.
+        overlap_thr: Lowest share of its mask that a segment must win.
 
     Returns:
         ``class + 1000 * segment``, (H, W), segments from 1.

@@ -66,7 +66,7 @@ def test_golden_targets_losses_and_gradients(name):
 
 
 def random_stage(kernels=6, things=3, stuff=2, objects=(2, 0, 4), size=(8, 10), seed=0):
-    """Logits of a stage with ``kernels`` instance kernels, and targets of three images with given owners."""
+    """Logits of a stage with ``kernels`` instance kernels, targets of three images, and their assignment."""
     torch.manual_seed(seed)
     batch, total = len(objects), sum(objects)
     images = torch.arange(batch).repeat_interleave(torch.tensor(objects))
@@ -83,7 +83,7 @@ def random_stage(kernels=6, things=3, stuff=2, objects=(2, 0, 4), size=(8, 10), 
 
 
 def test_dense_transcription():
-    """The same losses with a dense N x h x w target per image, as the equations say."""
+    """The same losses with a dense N x h x w target per image, as in the equations."""
     mask_logits, class_logits, _, assignment, targets = random_stage()
     criterion = KNetCriterion(3, 2, loss_rank=RANK)
     losses = stage_losses(criterion, mask_logits, class_logits, assignment, targets)

@@ -104,7 +104,7 @@ def test_empty_mask_has_an_empty_box():
     class_logits, mask_logits = logits()
     result = head().predict(class_logits, torch.full_like(mask_logits, -9), [image()])[0]
     assert not result['ins_results'].bboxes.any() and not result['ins_results'].masks.any()
-    assert (result['pan_results'].sem_seg == THINGS + STUFF).all()  # nothing is claimed: void
+    assert (result['pan_results'].sem_seg == THINGS + STUFF).all()  # no segment is kept: void
 
 
 def test_fewer_pairs_than_asked_for():

@@ -78,7 +78,7 @@ def test_initialisation():
 
 
 def test_localization_fpn_follows_the_head():
-    """What is not said fits the head's channels and norm."""
+    """Defaults follow the head's channels and norm."""
     fpn = KernelHead(num_kernels=4, channels=16, norm_cfg=dict(type='GN', num_groups=2),
                      localization_fpn=dict(coordinates=True)).localization_fpn
     assert fpn.coordinates and fpn.positional_encoding.num_feats == 8

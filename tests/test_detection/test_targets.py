@@ -30,7 +30,7 @@ def batch(objects=(2, 0, 3), size=(40, 56), padded=(64, 64), seed=0):
 
 
 def plain(maps, padded, size, value=0):
-    """What the official description says: pad, then bilinear interpolation."""
+    """As in the official description: pad, then bilinear interpolation."""
     maps = F.pad(maps.float(), (0, padded[1] - maps.shape[-1], 0, padded[0] - maps.shape[-2]), value=value)
     return F.interpolate(maps[:, None], size, mode='bilinear', align_corners=False)[:, 0]
 

@@ -61,7 +61,7 @@ def initialised(cfg: dict) -> torch.nn.Module:
 
 
 def batch(kinds: tuple[str, ...], seed: int, stuff: bool) -> dict[str, Any]:
-    """Images that show what ``kinds`` say, and their ground truth."""
+    """Images of these ``kinds``, and their ground truth."""
     torch.manual_seed(seed)
     samples = []
     for number, kind in enumerate(kinds):

@@ -49,7 +49,7 @@ def restored_readers(monkeypatch):
 
 
 @pytest.fixture
-def hostile(tmp_path) -> Path:
+def malicious(tmp_path) -> Path:
     """A training checkpoint that makes the folder ``trace`` beside it."""
     path = tmp_path / 'iter_1.pth'
     content = dict(state_dict=MODELS.build(dict(type='Line')).state_dict(), meta=dict(iter=1, epoch=1), optimizer={})
@@ -78,21 +78,21 @@ def run(path: Path, kind: type, method: str, resume: bool = True) -> None:
     load_file, read_checkpoint, load_in_block, convert, lambda path: find_checkpoint(path.parent),
     *(partial(run, kind=kind, **options) for kind in (Runner, FlexibleRunner)
       for options in (dict(method='train'), dict(method='train', resume=False), dict(method='test')))])
-def test_python_entry_points_run_no_code(hostile, load):
+def test_python_entry_points_run_no_code(malicious, load):
     with pytest.raises(CheckpointError, match=r'iter_1\.pth asks for code .*KNET_TRUST_CHECKPOINTS=1'):
-        load(hostile)
+        load(malicious)
 
 
 @pytest.mark.parametrize(('tool', 'arguments'), [
     ('train', ['CONFIG', '--resume', 'FILE']), ('train', ['CONFIG', '--resume']),
     ('train', ['CONFIG', '--cfg-options', 'load_from=FILE']), ('test', ['CONFIG', 'FILE']),
     ('convert_checkpoint', ['FILE', 'OUT', '--config', 'CONFIG'])])
-def test_tools_run_no_code(hostile, tool, arguments, monkeypatch, capsys):
-    cfg = tiny_config(hostile.parent)
+def test_tools_run_no_code(malicious, tool, arguments, monkeypatch, capsys):
+    cfg = tiny_config(malicious.parent)
     cfg.custom_imports = dict(imports=['tiny_runs'])
-    cfg.dump(hostile.with_name('config.py'))
-    names = dict(CONFIG='config.py', FILE=hostile.name, OUT='out.pth')
-    given = [hostile.parent / names[each] if each in names else each.replace('FILE', str(hostile))
+    cfg.dump(malicious.with_name('config.py'))
+    names = dict(CONFIG='config.py', FILE=malicious.name, OUT='out.pth')
+    given = [malicious.parent / names[each] if each in names else each.replace('FILE', str(malicious))
              for each in arguments]
     monkeypatch.setattr(sys, 'argv', [tool, *map(str, given)])
     with pytest.raises((CheckpointError, SystemExit), match=r'iter_1\.pth asks for code'):

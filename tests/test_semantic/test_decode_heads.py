@@ -168,7 +168,7 @@ def tensors(outputs):
 
 
 def reaches(value, *groups):
-    """Whether the gradient of a value says something of some tensor of each group."""
+    """Whether a value has a gradient for some tensor of each group."""
     found = iter(torch.autograd.grad(value, [tensor for group in groups for tensor in group], retain_graph=True,
                                      allow_unused=True))
     parts = [list(islice(found, len(group))) for group in groups]
@@ -177,7 +177,7 @@ def reaches(value, *groups):
 
 @torch.no_grad()
 def check_classifier(model, head, arguments, size):
-    """M_0 is what the plain head says, and F and K_0 are what it makes that of."""
+    """M_0 are the logits of the plain head, and F and K_0 are what it computes them from."""
     batch = model.eval().data_preprocessor(dummy_batch(model, size, 1), False)
     given = arguments(batch['inputs'])
     plain = copy.deepcopy(head).kernel_generate_head
