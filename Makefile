@@ -182,7 +182,7 @@ setup-oldest:  ## Make .venv-oldest with the forks and the oldest torch and nump
 .PHONY: setup-latest
 setup-latest:  ## Make .venv-latest with the newest version of everything
 	@$(check_machine)
-	@echo '==> virtual environment $(LATEST) with the newest versions; mmcv may be compiled, in about 10 minutes'
+	@echo '==> virtual environment $(LATEST) with the newest versions; mmcv may be compiled, in about 8 minutes'
 	@test -x $(LATEST)/bin/python || $(PYTHON) -m venv $(LATEST)
 	@sed -E '/^(-r|#)/d; s/==[^;]*//' requirements/common.txt requirements/forks.txt > $(LATEST)/names.txt
 	@$(LATEST)/bin/python -m pip install -q --upgrade torch numpy 'setuptools<81' wheel ninja psutil
