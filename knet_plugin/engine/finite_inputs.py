@@ -40,8 +40,7 @@ class FiniteInputHook(Hook):
 def _check(data_batch: Any) -> None:
     """Raise a ``ValueError`` that names the images with NaN or infinite values, and their number in each.
 
-    Images of integers and views of test-time augmentation are not checked, nor batches of hosts other than mmdet and
-    mmseg.
+    Integer images, views of test-time augmentation, and batches of hosts other than mmdet and mmseg are not checked.
     """
     if not isinstance(data_batch, dict):
         return
