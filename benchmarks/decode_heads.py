@@ -21,8 +21,8 @@ import torch
 from marked_page import replace_between
 from mmengine.config import Config
 
+from knet_plugin.checkpoint.whole_file import whole_file
 from knet_plugin.compat import installed_distribution
-from knet_plugin.engine.whole_file import whole_file
 from knet_plugin.migration import load_source
 from knet_plugin.semantic.attach import attach, attached_text
 

@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--stages', type=int, default=3, help='kernel update stages')
     parser.add_argument('-o', '--out', type=Path, help='new file; without it, the config is printed')
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='size of the images to try it on')
-    parser.add_argument('--no-trial', action='store_true', help='write the config without trying it')
+    parser.add_argument('--no-smoke-test', action='store_true', help='write the config without trying it')
     return parser.parse_args()
 
 
@@ -184,7 +184,7 @@ def main() -> None:
         text = attached_text(base_path(args.config, args.out), cfg, args.stages)
     except ValueError as error:
         raise SystemExit(f'error: {error}') from None
-    if not args.no_trial:
+    if not args.no_smoke_test:
         try_out(cfg, attached, tuple(args.size) if args.size else input_size(cfg))
     if args.out is None:
         print(text)

@@ -29,6 +29,7 @@ from mmengine.dist import barrier, is_main_process
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.engine.class_check import read_categories
 from knet_plugin.engine.runner import build_runner, leave_group
+from knet_plugin.engine.safe_loading import safe_loading
 
 TEST_SETS = ('test-dev2017', 'test-challenge2017', 'val2017')
 KINDS = ('segm', 'bbox')
@@ -174,12 +175,13 @@ def main() -> None:
         raise SystemExit('error: a panoptic config needs --categories with "isthing", such as panoptic_val2017.json')
     info_file, prefix = out / f'image_info_{args.testset}.json', out / 'raw'
     configure(cfg, info_file, args.img_dir, prefix, panoptic, kinds)
-    runner = build_runner(cfg)
-    if is_main_process():
-        out.mkdir(parents=True, exist_ok=True)
-        info_file.write_text(json.dumps(info))
-    barrier()
-    runner.test()
+    with safe_loading():
+        runner = build_runner(cfg)
+        if is_main_process():
+            out.mkdir(parents=True, exist_ok=True)
+            info_file.write_text(json.dumps(info))
+        barrier()
+        runner.test()
     if is_main_process():
         stem = f'{args.testset}_{args.name}_results.json'
         packed = [pack_detections(prefix, kind, out / kind / f'detections_{stem}') for kind in kinds]

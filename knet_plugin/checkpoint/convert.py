@@ -12,7 +12,7 @@ from knet_plugin import __version__
 from knet_plugin.checkpoint.key_map import from_official, modern_swin, to_official
 from knet_plugin.checkpoint.mismatch import COMPUTED
 from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
-from knet_plugin.engine.whole_file import whole_file
+from knet_plugin.checkpoint.whole_file import whole_file
 
 __all__ = ['ConversionReport', 'convert_checkpoint', 'convert_weights']
 

@@ -88,6 +88,8 @@ class MaskHungarianAssigner(BaseAssigner):
             mask_cost: dict = dict(type='knet_plugin.MaskCost', weight=1.0),  # noqa: B006
             dice_cost: dict = dict(type='knet_plugin.DiceCost', weight=4.0),  # noqa: B006
             topk: int = 1) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be positive, got topk={topk}')
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.mask_cost = TASK_UTILS.build(mask_cost)
         self.dice_cost = TASK_UTILS.build(dice_cost)

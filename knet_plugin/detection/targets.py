@@ -8,7 +8,7 @@ from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor
 
 from knet_plugin.core.feature_map import resize
-from knet_plugin.engine.finite_inputs import image_name
+from knet_plugin.core.image_name import image_name
 
 __all__ = ['IGNORE_INDEX', 'Assignment', 'SegmentTargets', 'assign_stuff_kernels', 'rank_target', 'segment_targets',
            'semantic_target']

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine import hooks
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 
-from knet_plugin.engine.whole_file import whole_file
+from knet_plugin.checkpoint.whole_file import whole_file
 from knet_plugin.registry import HOOKS
 
 __all__ = ['CheckpointHook', 'WholeFileBackend']

@@ -10,9 +10,10 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from knet_plugin.core.image_name import image_name
 from knet_plugin.registry import HOOKS
 
-__all__ = ['FiniteInputHook', 'image_name']
+__all__ = ['FiniteInputHook']
 
 
 @HOOKS.register_module()
@@ -53,8 +54,3 @@ def _check(data_batch: Any) -> None:
     bad = [f'{image_name(samples[i])} ({count})' for i, count in zip(images, counts, strict=True) if count]
     if bad:
         raise ValueError(f'images must be finite, got NaN or infinite values in {", ".join(bad)}')
-
-
-def image_name(sample: BaseDataElement, field: str = 'img_path') -> str:
-    """Return the file of a data sample, for messages."""
-    return sample.metainfo.get(field) or f'an image without {field}'

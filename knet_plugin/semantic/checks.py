@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
-from knet_plugin.engine.finite_inputs import image_name
+from knet_plugin.core.image_name import image_name
 
 __all__ = ['check_labels']
 

@@ -86,7 +86,7 @@ def test_tool(tmp_path, monkeypatch, capsys):
 
 
 def test_tool_prints_without_out(monkeypatch, capsys):
-    run(monkeypatch, FCN.removesuffix('.py'), '--no-trial')
+    run(monkeypatch, FCN.removesuffix('.py'), '--no-smoke-test')
     assert f"_base_ = '{FCN}'" in capsys.readouterr().out
 
 
@@ -96,7 +96,7 @@ def test_tool_prints_without_out(monkeypatch, capsys):
     (('mmseg::san/san-vit-b16_coco-stuff164k-640x640', ), 'SideAdapterCLIPHead: ')])
 def test_tool_on_bad_arguments(monkeypatch, arguments, message):
     with pytest.raises(SystemExit, match=message):
-        run(monkeypatch, *arguments, '--no-trial')
+        run(monkeypatch, *arguments, '--no-smoke-test')
 
 
 def test_tool_names_the_model_that_does_not_run(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_tool_on_a_config_of_the_new_style(tmp_path, monkeypatch):
     (tmp_path / 'new.py').write_text(
         'from mmengine.config import read_base\n\nwith read_base():\n    from .base import *\n')
     with pytest.raises(SystemExit, match=r'new.py.*knet_plugin.attach'):
-        run(monkeypatch, tmp_path / 'new.py', '--no-trial')
+        run(monkeypatch, tmp_path / 'new.py', '--no-smoke-test')
     attach(Config.fromfile(tmp_path / 'new.py')).dump(tmp_path / 'attached.py')
     assert Config.fromfile(tmp_path / 'attached.py').model.decode_head.type == 'knet_plugin.IterativeDecodeHead'
 
