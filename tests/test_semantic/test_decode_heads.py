@@ -27,11 +27,13 @@ ALGORITHMS = {algorithm.name: algorithm for generation in GENERATIONS.values() f
 SIZES = {'LR-ASPP': (400, 400), 'Segmenter': (64, 96)}  # one that is no square, for the order of its patches
 # How often a training step with three stages calls each of a head's loss functions.
 CALLS = {'FCN': [4], 'DANet': [4 + 2], 'EncNet': [4], 'DDRNet': [4, 1], 'PIDNet': [1, 4, 1, 4]}
-HEAVY = {'SETR naive', 'SETR PUP', 'SETR MLA', 'BEiT UPerNet', 'MAE UPerNet'}  # gigabytes of memory
+# Every adapter, both cascades, K-Net on K-Net, and one plain head of each generation; the others are slow tests.
+FAST = {'FCN', 'DANet', 'EncNet', 'DDRNet', 'PIDNet', 'Segmenter', 'OCRNet', 'PointRend', 'K-Net on K-Net', 'CCNet',
+        'SegFormer', 'DeepLabV3+'}
 
 
 def cases():
-    return [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else []) for name in ALGORITHMS]
+    return [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ALGORITHMS]
 
 
 @pytest.mark.parametrize('name', ALGORITHMS)
