@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = _parser()
         args, others = parser.parse_known_args(argv)
-        if others and args.command not in ('train', 'test'):
+        if others and args.command not in ('train', 'test', 'predict', 'data'):
             parser.error(f'unrecognized arguments: {" ".join(others)}')
         if args.command is None:
             parser.print_help()
@@ -123,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print('\n'.join(names))
         elif args.command == 'run':
             _run_script(resolve_tool(args.tool), args.arguments)
+        elif args.command in ('predict', 'data'):
+            _run_script(resolve_tool(f'tools/{args.command}'), others)
         elif args.gpus is not None and args.launcher != 'pytorch':
             parser.error(f'--gpus {args.gpus} needs --launcher pytorch')
         else:
@@ -148,6 +150,10 @@ def _parser() -> argparse.ArgumentParser:
                                       add_help=False, allow_abbrev=False)  # the script parses the rest, and -h
         command.add_argument('--launcher', default='none')
         command.add_argument('--gpus', type=int)
+
+    for name, summary in (('predict', 'segment images, folders and videos, and draw the results'),
+                          ('data', 'prepare and check your own data')):
+        commands.add_parser(name, help=summary, add_help=False, allow_abbrev=False)  # as above
 
     command = commands.add_parser('configs', help='list the configs')
     command.add_argument('pattern', nargs='?', default='', help='list only names that contain this text')

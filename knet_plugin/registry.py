@@ -9,8 +9,8 @@ from mmengine.registry import Registry
 
 from knet_plugin.compat import HostPackageError, require
 
-__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'MODELS', 'SCOPE', 'STRATEGIES', 'TASK_UTILS', 'TRANSFORMS',
-           'UNPREFIXED', 'expose_unprefixed_names']
+__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'LOG_PROCESSORS', 'METRICS', 'MODELS', 'SCOPE', 'STRATEGIES',
+           'TASK_UTILS', 'TRANSFORMS', 'UNPREFIXED', 'VISUALIZERS', 'expose_unprefixed_names']
 
 SCOPE = 'knet_plugin'
 # Names that also work without ``knet_plugin.`` in front.
@@ -42,10 +42,13 @@ def _child(parent: Registry) -> Registry:
 DATASETS = _child(mmengine_registry.DATASETS)
 DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS)
 HOOKS = _child(mmengine_registry.HOOKS)
+LOG_PROCESSORS = _child(mmengine_registry.LOG_PROCESSORS)
+METRICS = _child(mmengine_registry.METRICS)
 MODELS = _child(mmengine_registry.MODELS)
 STRATEGIES = _child(mmengine_registry.STRATEGIES)
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS)
 TRANSFORMS = _child(mmengine_registry.TRANSFORMS)
+VISUALIZERS = _child(mmengine_registry.VISUALIZERS)
 
 
 def expose_unprefixed_names() -> None:
