@@ -15,7 +15,7 @@ Colour = tuple[int, int, int]
 
 NEAR = 18.0  # colours that differ less in CIE Lab are hard to tell apart as tints of a photo
 _SHADES = 12  # more than neighbours on a map can need
-_SHADE_RADIUS = 48.0  # in CIE Lab
+_SHADE_RADIUS = 42.0  # in CIE Lab
 # Vivid, and as different as possible from each other; all further colours are computed.
 _FIRST: tuple[Colour, ...] = (
     (255, 72, 72), (38, 132, 255), (46, 204, 113), (255, 178, 30), (160, 90, 255), (0, 206, 209), (255, 105, 190),

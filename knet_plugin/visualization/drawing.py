@@ -67,7 +67,7 @@ def _paint(picture: np.ndarray, index: np.ndarray, regions: Sequence[Region], wh
     for i, region in enumerate(regions, start=1):
         opacity[[i, number + i], 0] = _CLASS if what == 'semantic' else _THING if region.is_thing else _STUFF
         colour[[i, number + i]] = region.colour
-    kept, added = 1 - opacity, opacity * colour
+    kept, added = np.repeat(1 - opacity, 3, axis=1), opacity * colour + 0.5  # 0.5: rounds to the nearest
     width = line_width(*index.shape)
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     for rows in strips(*index.shape):
@@ -76,7 +76,10 @@ def _paint(picture: np.ndarray, index: np.ndarray, regions: Sequence[Region], wh
         inner = slice(rows.start - start, rows.stop - start)
         outline = (cv2.dilate(around, square) != cv2.erode(around, square))[inner]
         part = around[inner].astype(np.int32) + number * outline
-        picture[rows] = picture[rows] * kept[part] + added[part] + 0.5
+        blended = np.take(kept, part, axis=0, mode='clip')
+        blended *= picture[rows]
+        blended += np.take(added, part, axis=0, mode='clip')
+        picture[rows] = blended
 
 
 def _wanted(regions: Sequence[Region], classes: Sequence[str], size: int, what: str) -> list[Wanted]:

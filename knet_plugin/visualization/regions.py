@@ -140,7 +140,9 @@ def _coloured(index: np.ndarray, regions: list[Region], colours: Sequence[Colour
         colour = colours[region.label] if 0 <= region.label < len(colours) else (128, 128, 128)
         if region.is_thing:
             taken = [chosen[other].colour for other in neighbours.get(number, ()) if other < number]
-            colour = _most_different(shades(colour, wide), taken)
+            options = shades(colour, wide)
+            start = number % len(options) if wide else 0  # else objects apart would all have the class's colour
+            colour = _most_different(options[start:] + options[:start], taken)
         chosen.append(replace(region, colour=colour))
     return chosen
 
