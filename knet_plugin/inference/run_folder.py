@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-__all__ = ['RunError', 'find_run']
+import yaml
+
+__all__ = ['RunError', 'find_run', 'find_weights']
 
 _CHECKPOINTS = ('*.pth', '*.pt')
 
@@ -45,6 +47,34 @@ def find_run(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Pat
     if not folder.is_dir():
         raise RunError(f'{config}: no checkpoint is given, and there is no work folder {folder}')
     return config, _checkpoint_in(folder)
+
+
+def find_weights(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Path, str]:
+    """Find config and checkpoint as :func:`find_run` does; the latter may also be a URL.
+
+    The name of one of our configs stands for its published weights.
+    """
+    from knet_plugin.cli import resolve_config
+
+    if checkpoint is not None and '://' in str(checkpoint):
+        return resolve_config(run), str(checkpoint)
+    if checkpoint is None and not Path(run).exists() and (url := _published(Path(run).name.removesuffix('.py'))):
+        return resolve_config(run), url
+    config, path = find_run(run, checkpoint)
+    return config, str(path)
+
+
+def _published(name: str) -> str | None:
+    """URL of the weights of one of our configs, if there are any."""
+    from knet_plugin.cli import resource_root
+
+    root = resource_root()
+    for file in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
+        for model in yaml.safe_load((root / file).read_text())['Models']:
+            if model['Name'] == name and not model.get('Weights', '/').endswith('/'):
+                url: str = model['Weights']
+                return url
+    return None
 
 
 def _given(checkpoint: str | Path) -> Path:
