@@ -143,7 +143,8 @@ class _Grid:
         x = (offset[0] + (np.arange(columns) + 0.5) * shape[1] / columns) * self.step
         y = (offset[1] + np.arange(rows) + 0.5) * self.step
         allowed = np.zeros(mask.shape, bool)
-        allowed[_between(y, height / 2, self.height - height / 2), _between(x, width / 2, self.width - width / 2)] = True
+        inside = _between(y, height / 2, self.height - height / 2), _between(x, width / 2, self.width - width / 2)
+        allowed[inside] = True
         gap = height / 8
         for left, top, other_width, other_height in self.taken:
             allowed[_between(y, top - height / 2 - gap, top + other_height + height / 2 + gap),

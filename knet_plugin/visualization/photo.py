@@ -56,7 +56,7 @@ def _value_range(channels: np.ndarray) -> tuple[float, float]:
 
 def strips(height: int, width: int) -> Iterator[slice]:
     """Yield slices of rows with about 130,000 pixels each, to bound the memory of what is computed from a map."""
-    rows = max(1, _STRIP_PIXELS // max(1, width))
+    rows = max(64, _STRIP_PIXELS // width)
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
 
