@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from knet_plugin.visualization.colours import NEAR, Colour, difference, shades
 from knet_plugin.visualization.photo import strips
 from knet_plugin.visualization.result import VOID, Instance, Result
+from knet_plugin.visualization.run_lengths import decode_columns
 
 __all__ = ['Region', 'class_name', 'region_map']
 
@@ -120,11 +121,15 @@ def _paint_instances(instances: Sequence[Instance], size: tuple[int, int],
     painted = np.zeros(size, np.uint16)
     regions = {}
     for number, instance in enumerate(kept[:_MOST], start=1):
+        if tuple(instance.mask['size']) != tuple(size):
+            raise ValueError(f'the mask of an instance of label {instance.label} has the size '
+                             f'{tuple(instance.mask["size"])}, but the result {tuple(size)}')
         if areas[id(instance)] == 0:
             continue
-        x, y, width, height = (int(value) for value in coco_mask.toBbox(instance.mask))
-        mask = coco_mask.decode(instance.mask)[y:y + height, x:x + width]
-        painted[y:y + height, x:x + width][mask > 0] = number
+        x, mask = decode_columns(instance.mask)
+        rows = np.flatnonzero(mask.any(axis=1))
+        top, bottom = rows[0], rows[-1] + 1
+        painted[top:bottom, x:x + mask.shape[1]][mask[top:bottom]] = number
         regions[number] = Region(instance.label, True, instance.score)
     return _number_by_area(painted, regions)
 

@@ -121,6 +121,8 @@ def test_wrong_arguments_name_what_is_wrong() -> None:
         draw(photo(20, 30), result, CLASSES)
     with pytest.raises(ValueError, match='boxes'):
         draw(photo(20, 30), result, CLASSES, 'boxes')
+    with pytest.raises(ValueError, match=r'label 3.*5, 6.*20, 30'):
+        draw(photo(20, 30), Result((20, 30), instances=[instance(np.ones((5, 6)), 3)]), CLASSES, 'instances')
     with pytest.raises(ValueError, match=r'30 x 20.*20 x 30'):
         draw(photo(30, 20), result, CLASSES, 'instances')
 
