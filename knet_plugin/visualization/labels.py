@@ -116,16 +116,20 @@ class _Grid:
 
     def _overhanging(self, mask: np.ndarray, offset: tuple[int, int],
                      size: tuple[int, int]) -> tuple[float, float] | None:
-        """Return the deepest place inside a mask, for a text that is larger, if it leaves most of the mask visible."""
-        if size[0] > _LONGEST * max(mask.shape) * self.step:
+        """Return the deepest place in the largest piece of a mask, for a text that is larger but hides little of it."""
+        _, pieces, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
+        columns, rows, area = statistics[largest, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA]]
+        if size[0] > _LONGEST * max(columns, rows) * self.step:
             return None
-        depth, x, y = self._best(mask, mask.shape, offset, size)
+        piece = (pieces == largest).astype(np.uint8)
+        depth, x, y = self._best(piece, mask.shape, offset, size)
         if depth <= 0:
             return None
         left, top = (x - size[0] / 2) / self.step - offset[0], (y - size[1] / 2) / self.step - offset[1]
-        hidden = mask[max(0, round(top)):max(0, round(top + size[1] / self.step)),
-                      max(0, round(left)):max(0, round(left + size[0] / self.step))]
-        return (x, y) if np.count_nonzero(hidden) <= _HIDDEN * np.count_nonzero(mask) else None
+        hidden = piece[max(0, round(top)):max(0, round(top + size[1] / self.step)),
+                       max(0, round(left)):max(0, round(left + size[0] / self.step))]
+        return (x, y) if np.count_nonzero(hidden) <= _HIDDEN * area else None
 
     def _best(self, mask: np.ndarray, shape: tuple[int, int], offset: tuple[int, int],
               size: tuple[int, int]) -> tuple[float, float, float]:

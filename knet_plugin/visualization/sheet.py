@@ -12,14 +12,14 @@ from knet_plugin.visualization.text import text_size, write
 
 __all__ = ['sheet']
 
-_TALLEST = 1.5  # height of a cell in proportion to its width
+_TALLEST = 1.5  # height of a row in proportion to the width of a column
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = (), width: int = 1600) -> np.ndarray:
     """Return a grid of pictures on white, with a title above each column.
 
-    All cells have one size. Pictures keep their aspect ratio and are enlarged or shrunk to fit; None leaves a cell
-    empty, and rows may be shorter than others.
+    All columns have one width, and a row is as high as its pictures need, at most 1.5 times that. Pictures keep their
+    aspect ratio and are enlarged or shrunk to fit; None leaves a cell empty, and rows may be shorter than others.
 
     Args:
         rows: Images, (H, W, 3) uint8 or what :func:`~.photo.as_rgb` takes.
@@ -29,28 +29,31 @@ def sheet(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = (
     Returns:
         (height, width, 3) uint8.
     """
-    pictures = [[None if cell is None else as_rgb(cell) for cell in row] for row in rows]
     columns = max([len(row) for row in rows] + [len(titles), 1])
     gap = max(4, width // 160)
     cell = max(1, (width - gap) // columns - gap)
-    shapes = [picture.shape for row in pictures for picture in row if picture is not None]
-    height = max(1, min(round(cell * max([shape[0] / shape[1] for shape in shapes], default=0)), int(_TALLEST * cell)))
+    left = [gap + column * (cell + gap) for column in range(columns)]
+    parts = [_head(titles, left, cell, width)] if titles else []
+    for row in rows:
+        pictures = [None if picture is None else _fit(as_rgb(picture), cell, int(_TALLEST * cell)) for picture in row]
+        height = max([len(picture) for picture in pictures if picture is not None], default=0)
+        part = np.full((gap + height, width, 3), 255, np.uint8)
+        for x, picture in zip(left, pictures, strict=False):
+            if picture is not None:
+                y, x = gap + (height - picture.shape[0]) // 2, x + (cell - picture.shape[1]) // 2
+                part[y:y + picture.shape[0], x:x + picture.shape[1]] = picture
+        parts.append(part)
+    return np.concatenate([*parts, np.full((gap, width, 3), 255, np.uint8)])
+
+
+def _head(titles: Sequence[str], left: Sequence[int], cell: int, width: int) -> np.ndarray:
     size = max(10, min(32, round(cell / 18)))
-    head = text_size('X', size)[1] + gap // 2 if titles else 0
-    page = np.full((head + gap + len(rows) * (height + gap), width, 3), 255, np.uint8)
-    for column, title in enumerate(titles):
+    head = np.full((text_size('X', size)[1] + 4, width, 3), 255, np.uint8)
+    for x, title in zip(left, titles, strict=False):
         while title and text_size(title, size)[0] > cell:
             title = f'{title[:-2]}…' if len(title) > 2 else ''
-        x = gap + column * (cell + gap) + (cell - text_size(title, size)[0]) // 2
-        write(page, title, (x, gap // 2), size, background=(255, 255, 255))
-    for number, row in enumerate(pictures):
-        for column, picture in enumerate(row):
-            if picture is not None:
-                fitted = _fit(picture, cell, height)
-                x = gap + column * (cell + gap) + (cell - fitted.shape[1]) // 2
-                y = head + gap + number * (height + gap) + (height - fitted.shape[0]) // 2
-                page[y:y + fitted.shape[0], x:x + fitted.shape[1]] = fitted
-    return page
+        write(head, title, (x + (cell - text_size(title, size)[0]) // 2, 4), size, background=(255, 255, 255))
+    return head
 
 
 def _fit(picture: np.ndarray, width: int, height: int) -> np.ndarray:

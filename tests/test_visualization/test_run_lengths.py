@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
@@ -18,11 +18,13 @@ def _check(mask: np.ndarray) -> None:
         assert columns[:, 0].any() and columns[:, -1].any()
 
 
+@settings(max_examples=50, deadline=None)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_decodes_like_pycocotools(mask: np.ndarray) -> None:
     _check(mask)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10 ** 6))
 def test_decodes_long_runs(seed: int) -> None:
     rng = np.random.default_rng(seed)
