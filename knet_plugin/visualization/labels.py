@@ -74,8 +74,8 @@ class _Grid:
     def __init__(self, index: np.ndarray) -> None:
         self.height, self.width = index.shape
         self.step = max(1, -(-max(index.shape) // _GRID))
-        half = self.step // 2
-        self.index = np.ascontiguousarray(index[half::self.step, half::self.step])
+        row, column = (min(self.step // 2, length - 1) for length in index.shape)
+        self.index = np.ascontiguousarray(index[row::self.step, column::self.step])
         self.taken: list[tuple[int, int, int, int]] = []
 
     def place(self, want: Wanted) -> Label | None:

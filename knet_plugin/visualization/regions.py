@@ -38,8 +38,8 @@ def class_name(label: int, classes: Sequence[str]) -> str:
     return name if len(name) <= 28 else f'{name[:27]}…'
 
 
-def region_map(result: Result, what: str, colours: Sequence[Colour], score_thr: float) -> tuple[np.ndarray,
-                                                                                             list[Region]]:
+def region_map(result: Result, what: str, colours: Sequence[Colour],
+               score_thr: float) -> tuple[np.ndarray, list[Region]]:
     """Return an (H, W) uint16 map and its regions: ``map == i + 1`` is region i, 0 stays as it is.
 
     Regions come in order of decreasing area; what has no pixels or a score below ``score_thr`` is left out. Smaller
@@ -166,8 +166,7 @@ def _most_different(options: Iterable[Colour], taken: Sequence[Colour]) -> Colou
 
 def _neighbours(index: np.ndarray, things: list[int]) -> dict[int, set[int]]:
     """Return the objects that touch each object or are near to it."""
-    is_thing = np.zeros(1 + max(things, default=0) + 1, bool)
-    is_thing[np.array(things, np.int64) + 1] = True
+    wanted = set(things)
     found: dict[int, set[int]] = {}
     step = max(1, max(index.shape) // 500)
     coarse = index[::step, ::step]
@@ -178,7 +177,7 @@ def _neighbours(index: np.ndarray, things: list[int]) -> dict[int, set[int]]:
             pairs = np.unique(first[differ].astype(np.int64) << 16 | second[differ])
             for pair in pairs.tolist():
                 one, other = (pair >> 16) - 1, (pair & 0xFFFF) - 1
-                if one + 1 < len(is_thing) > other + 1 and is_thing[one + 1] and is_thing[other + 1]:
+                if one in wanted and other in wanted:
                     found.setdefault(one, set()).add(other)
                     found.setdefault(other, set()).add(one)
     return found

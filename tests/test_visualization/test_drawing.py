@@ -90,7 +90,7 @@ def test_score_threshold_holds_for_things_and_not_for_what_has_no_score() -> Non
     assert (draw(image, panoptic(ids), CLASSES, score_thr=0.6, with_labels=False) != image).any(axis=2).all()
 
 
-@pytest.mark.parametrize('size', [(1, 1), (1, 50), (50, 1), (2, 3), (200, 150)])
+@pytest.mark.parametrize('size', [(1, 1), (1, 50), (50, 1), (2, 3), (200, 150), (1, 5000), (5000, 2)])
 def test_any_size(size: tuple[int, int]) -> None:
     ids = np.ones(size, np.int32)
     for result, what in ((panoptic(ids, 0.9), 'panoptic'), (instances(ids), 'instances'),
