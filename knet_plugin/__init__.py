@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from knet_plugin.inference import optimize_for_inference
+    from knet_plugin.inference.predictor import Predictor
     from knet_plugin.semantic.attach import attach
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'attach', 'optimize_for_inference']
+__all__ = ['Predictor', '__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference'),
+    '': ('core', 'engine', 'inference', 'visualization.visualizer', 'visualization.picture_hook'),
     'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
     'mmseg': ('semantic',),
 }
 # Public functions, and the module of each, imported on first use.
-_LAZY = {'attach': 'knet_plugin.semantic.attach', 'optimize_for_inference': 'knet_plugin.inference'}
+_LAZY = {
+    'Predictor': 'knet_plugin.inference.predictor',
+    'attach': 'knet_plugin.semantic.attach',
+    'optimize_for_inference': 'knet_plugin.inference',
+}
 
 
 def _register() -> None:

@@ -1,0 +1,119 @@
+"""Finds the config and the checkpoint of a run."""
+
+from pathlib import Path
+
+import yaml
+
+__all__ = ['RunError', 'find_run', 'find_weights']
+
+_CHECKPOINTS = ('*.pth', '*.pt')
+
+
+class RunError(ValueError):
+    """A config or a checkpoint of a run is missing; the message names the folder."""
+
+
+def find_run(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Path, Path]:
+    """Find the config and the best checkpoint of a run.
+
+    The best checkpoint is the newest ``best_*.pth``. A run without one has the checkpoint that ``last_checkpoint``
+    names, or the newest file.
+
+    Args:
+        run: Work folder of a training, or the path or name of a config.
+        checkpoint: Checkpoint to take instead; a config that is outside a work folder needs it.
+
+    Raises:
+        RunError: There is no such config or checkpoint.
+    """
+    path = Path(run).expanduser()
+    if path.is_dir():
+        return _config_in(path), _given(checkpoint) if checkpoint else _checkpoint_in(path)
+    if path.suffix in ('.pth', '.pt'):
+        if checkpoint:
+            raise RunError(f'{path} and {checkpoint} are both checkpoints; give a config or a work folder first')
+        return _config_in(path.parent), _given(path)
+    from knet_plugin.cli import ResourceError, resolve_config  # here, because the command line is the outer layer
+
+    try:
+        config = resolve_config(path)
+    except ResourceError as error:
+        if path.suffix == '.py' or len(path.parts) == 1:
+            raise RunError(f'{error}; there is no folder {path} either') from error
+        raise RunError(f'there is no work folder or config {path}') from error
+    if checkpoint:
+        return config, _given(checkpoint)
+    folder = config.parent if _checkpoints(config.parent) else config.with_suffix('')
+    if not folder.is_dir():
+        raise RunError(f'{config}: no checkpoint is given, and there is no work folder {folder}')
+    return config, _checkpoint_in(folder)
+
+
+def find_weights(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Path, str]:
+    """Find config and checkpoint as :func:`find_run` does; the latter may also be a URL.
+
+    The name of one of our configs stands for its published weights.
+    """
+    from knet_plugin.cli import resolve_config
+
+    if checkpoint is not None and '://' in str(checkpoint):
+        return resolve_config(run), str(checkpoint)
+    if checkpoint is None and not Path(run).exists() and (url := _published(Path(run).name.removesuffix('.py'))):
+        return resolve_config(run), url
+    config, path = find_run(run, checkpoint)
+    return config, str(path)
+
+
+def _published(name: str) -> str | None:
+    """URL of the weights of one of our configs, if there are any."""
+    from knet_plugin.cli import resource_root
+
+    root = resource_root()
+    for file in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
+        for model in yaml.safe_load((root / file).read_text())['Models']:
+            if model['Name'] == name and not model.get('Weights', '/').endswith('/'):
+                url: str = model['Weights']
+                return url
+    return None
+
+
+def _given(checkpoint: str | Path) -> Path:
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise RunError(f'there is no checkpoint {path}')
+    return path
+
+
+def _config_in(folder: Path) -> Path:
+    """The config that mmengine dumped into a work folder; the newest, if a run wrote several."""
+    configs = sorted(folder.glob('*.py'), key=_age)
+    if not configs:
+        inside = sorted({file.parent.name for file in folder.glob('*/*.py')})
+        hint = f'; did you mean {", ".join(str(folder / name) for name in inside[:5])}?' if inside else ''
+        raise RunError(f'{folder} holds no config (*.py), so it is no work folder of a training{hint}')
+    return configs[-1]
+
+
+def _checkpoint_in(folder: Path) -> Path:
+    files = _checkpoints(folder)
+    best = [file for file in files if file.name.startswith('best_')]
+    if best:
+        return best[-1]
+    note = folder / 'last_checkpoint'
+    named = Path(note.read_text().strip()) if note.is_file() else None
+    if named is not None:
+        for candidate in (named, folder / named.name):  # the folder may have moved
+            if candidate.is_file():
+                return candidate
+    if not files:
+        missing = f'; last_checkpoint names {named}, which does not exist' if named else ''
+        raise RunError(f'{folder} holds no checkpoint (*.pth){missing}: has the training saved one?')
+    return files[-1]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted((file for pattern in _CHECKPOINTS for file in folder.glob(pattern)), key=_age)
+
+
+def _age(file: Path) -> tuple[int, str]:
+    return file.stat().st_mtime_ns, file.name

@@ -1,0 +1,140 @@
+"""Results and ground truth of mmdet's and mmseg's data samples, as :class:`~knet_plugin.visualization.Result`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_utils
+import torch
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor
+
+from knet_plugin.visualization import VOID, Instance, Result, Segment
+
+__all__ = ['result_of_sample', 'truth_of_sample']
+
+OFFSET = 1000  # mmdet's INSTANCE_OFFSET: its panoptic maps hold class + OFFSET * segment
+
+
+def result_of_sample(sample: BaseDataElement, meta: Mapping[str, Any]) -> Result:
+    """Predictions of a sample.
+
+    Args:
+        sample: A ``DetDataSample`` or ``SegDataSample`` with at least one of ``pred_panoptic_seg``, ``pred_instances``
+            (masks as a tensor (n, H, W) or as n run-length encodings) and ``pred_sem_seg``.
+        meta: ``dataset_meta`` of the model or ``metainfo`` of the data set: ``classes``, and ``thing_classes`` if some
+            classes are stuff; things come first.
+
+    Raises:
+        ValueError: The sample has no predictions.
+    """
+    parts: dict[str, Any] = {}
+    if (data := sample.get('pred_panoptic_seg')) is not None:
+        scores = data.get('segment_scores')
+        parts['panoptic'], parts['segments'] = _segments(_plane(data), meta, scores)
+        size = parts['panoptic'].shape
+    if (data := sample.get('pred_sem_seg')) is not None:
+        parts['semantic'] = _semantic(_plane(data), len(meta['classes']))
+        size = parts['semantic'].shape
+    if (data := sample.get('pred_instances')) is not None:
+        parts['instances'] = _instances(data)
+        size = tuple(sample.metainfo['ori_shape'][:2])
+    if not parts:
+        raise ValueError(f'the sample has no predictions, only {sorted(sample.keys())}')
+    return Result((int(size[0]), int(size[1])), **parts)
+
+
+def truth_of_sample(sample: BaseDataElement, meta: Mapping[str, Any] | None = None) -> Result:
+    """Ground truth of a sample, at the size of the original image; augmentations of the training stay in it.
+
+    Args:
+        sample: What the hosts' pipelines pack: ``gt_instances`` with masks, ``gt_sem_seg``, or both (panoptic).
+        meta: See :func:`result_of_sample`. Without it, only classes that have objects here count as things.
+    """
+    size = tuple(int(length) for length in sample.metainfo['ori_shape'][:2])
+    parts: dict[str, Any] = {}
+    semantic, masks, labels = None, None, []
+    if (data := sample.get('gt_sem_seg')) is not None:
+        semantic = _fit(_plane(data).cpu().numpy().astype(np.int32), sample, size)
+        parts['semantic'] = semantic if semantic.max(initial=0) > VOID else semantic.astype(np.uint8)
+    if (data := sample.get('gt_instances')) is not None and 'masks' in data:
+        masks = [_fit(mask, sample, size) for mask in data.masks.to_ndarray()]
+        labels = data.labels.tolist()
+        parts['instances'] = [Instance(label, None, _box(mask), _encode(mask))
+                              for label, mask in zip(labels, masks, strict=True)]
+    if semantic is not None and masks is not None:
+        parts['panoptic'], parts['segments'] = _merge(semantic, masks, labels, meta)
+    return Result((size[0], size[1]), **parts)
+
+
+def _plane(data: Any) -> Tensor:
+    """The map (H, W) of mmdet's or mmseg's ``PixelData``."""
+    return (data.sem_seg if 'sem_seg' in data else data.data)[0]
+
+
+def _segments(values: Tensor, meta: Mapping[str, Any], scores: Any) -> tuple[np.ndarray, list[Segment]]:
+    """Number the segments of mmdet's panoptic map from 1 in the order of its values; void is 0."""
+    things = len(meta.get('thing_classes') or meta['classes'])
+    flat = values.cpu().numpy().ravel()  # bincount: unique would sort all pixels
+    found = [int(value) for value in np.flatnonzero(np.bincount(flat)) if value % OFFSET < len(meta['classes'])]
+    numbers = np.zeros(flat.max(initial=0) + 1, np.int32)
+    numbers[found] = range(1, len(found) + 1)
+    segments = [Segment(id, value % OFFSET, value % OFFSET < things,
+                        None if scores is None else float(scores[value // OFFSET - 1]))
+                for id, value in enumerate(found, start=1)]
+    return numbers[flat].reshape(values.shape), segments
+
+
+def _semantic(labels: Tensor, num_classes: int) -> np.ndarray:
+    return labels.to(torch.uint8 if num_classes <= VOID else torch.int32).cpu().numpy()
+
+
+def _instances(data: InstanceData) -> list[Instance]:
+    order = data.scores.argsort(descending=True, stable=True).tolist()
+    labels, scores, boxes = data.labels.tolist(), data.scores.tolist(), data.bboxes.tolist()
+    masks = data.masks if 'masks' in data else [None] * len(labels)
+    return [Instance(labels[i], scores[i], tuple(boxes[i]), _encode(masks[i])) for i in order]
+
+
+def _encode(mask: Any) -> dict[str, Any]:
+    """Run-length encoding of a mask (H, W); encodings stay."""
+    if isinstance(mask, dict):
+        return mask
+    if isinstance(mask, Tensor):
+        mask = mask.cpu().numpy()
+    encoding: dict[str, Any] = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return encoding
+
+
+def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return 0., 0., 0., 0.
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def _fit(plane: np.ndarray, sample: BaseDataElement, size: tuple[int, ...]) -> np.ndarray:
+    """Crop a map (h, w) that has another size to the image without padding, and take the nearest pixels."""
+    if plane.shape == size:
+        return plane
+    height, width = sample.metainfo['img_shape'][:2]
+    rows, columns = (((np.arange(length) + 0.5) * source / length).astype(int)
+                     for length, source in zip(size, (height, width), strict=True))
+    return plane[:height, :width][rows[:, None], columns]
+
+
+def _merge(semantic: np.ndarray, masks: list[np.ndarray], labels: list[int],
+           meta: Mapping[str, Any] | None) -> tuple[np.ndarray, list[Segment]]:
+    """Panoptic map of objects and of what else the label map holds: one segment per class."""
+    panoptic = np.zeros(semantic.shape, np.int32)
+    segments: list[Segment] = []
+    for mask, label in zip(masks, labels, strict=True):
+        segments.append(Segment(len(segments) + 1, label, True))
+        panoptic[mask.astype(bool)] = segments[-1].id
+    rest = np.where(panoptic == 0, semantic, VOID)
+    things = set(labels) if meta is None else range(len(meta.get('thing_classes') or meta['classes']))
+    for label in np.unique(rest).tolist():
+        if label != VOID:
+            segments.append(Segment(len(segments) + 1, label, label in things))
+            panoptic[rest == label] = segments[-1].id
+    return panoptic, segments

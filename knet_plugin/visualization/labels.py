@@ -1,0 +1,166 @@
+"""Where the names of regions stand: inside their regions, and not on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from knet_plugin.visualization.text import text_size
+
+__all__ = ['Label', 'Wanted', 'place_labels']
+
+_MOST = 150  # labels in a picture
+_GRID = 512  # longest side of the map on which places are searched
+_HIDDEN = 0.4  # share of an object that its label may hide
+_LONGEST = 1.5  # length of a label that is not inside its object, in proportion to the object's longer side
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A label to place.
+
+    Attributes:
+        number: Its region: the pixels of this number on the map.
+        texts: What to write, best first; the first that fits is taken.
+        size: Height of the font in pixels.
+        may_overhang: The label may be larger than its region, though centred in it.
+    """
+
+    number: int
+    texts: tuple[str, ...]
+    size: int
+    may_overhang: bool
+
+
+@dataclass(frozen=True)
+class Label:
+    """A placed label: its box is x, y, width, height in pixels, inside the image."""
+
+    number: int
+    text: str
+    size: int
+    box: tuple[int, int, int, int]
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """x, y of the upper left corner."""
+        return self.box[:2]
+
+
+def place_labels(index: np.ndarray, wanted: Sequence[Wanted]) -> list[Label]:
+    """Place labels in the order given, each where its box lies deepest inside its region and on no earlier label.
+
+    Labels without such a place are left out.
+
+    Args:
+        index: (H, W) map of region numbers.
+        wanted: The labels, the most important first.
+    """
+    grid = _Grid(index)
+    placed: list[Label] = []
+    for want in wanted[:_MOST]:
+        label = grid.place(want)
+        if label is not None:
+            placed.append(label)
+    return placed
+
+
+class _Grid:
+    """The map at reduced resolution, and the boxes that are taken."""
+
+    def __init__(self, index: np.ndarray) -> None:
+        self.height, self.width = index.shape
+        self.step = max(1, -(-max(index.shape) // _GRID))
+        row, column = (min(self.step // 2, length - 1) for length in index.shape)
+        self.index = np.ascontiguousarray(index[row::self.step, column::self.step])
+        self.taken: list[tuple[int, int, int, int]] = []
+
+    def place(self, want: Wanted) -> Label | None:
+        mask = (self.index == want.number).astype(np.uint8)
+        x0, y0, columns, rows = cv2.boundingRect(mask)
+        if columns == 0:
+            return None
+        mask = mask[y0:y0 + rows, x0:x0 + columns]
+        for place in (self._deepest, self._overhanging) if want.may_overhang else (self._deepest,):
+            for text in want.texts:
+                size = text_size(text, want.size)
+                centre = place(mask, (x0, y0), size)
+                if centre is not None:
+                    box = (round(centre[0] - size[0] / 2), round(centre[1] - size[1] / 2), *size)
+                    self.taken.append(box)
+                    return Label(want.number, text, want.size, box)
+        return None
+
+    def _deepest(self, mask: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> tuple[float, float] | None:
+        """Return the centre of the largest box of the text's shape inside a mask, if the text fits there.
+
+        Squeezing the mask horizontally by the shape of the text turns that box into a square, and the distance to the
+        nearest pixel outside, in chessboard metric, into half its side.
+
+        Args:
+            mask: (h, w) mask of a region, cut out of the map.
+            offset: Column and row of the cut.
+            size: Width and height of the text in pixels.
+
+        Returns:
+            x, y in pixels of the image.
+        """
+        rows, columns = mask.shape
+        squeezed = max(1, round(columns * size[1] / size[0]))
+        square = cv2.resize(mask * np.uint8(255), (squeezed, rows), interpolation=cv2.INTER_AREA) > 160
+        depth, x, y = self._best(square.astype(np.uint8), mask.shape, offset, size)
+        return (x, y) if (2 * depth - 1) * self.step >= size[1] else None
+
+    def _overhanging(self, mask: np.ndarray, offset: tuple[int, int],
+                     size: tuple[int, int]) -> tuple[float, float] | None:
+        """Return the deepest place in the largest piece of a mask, for a text that is larger but hides little of it."""
+        _, pieces, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
+        columns, rows, area = statistics[largest, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA]]
+        if size[0] > _LONGEST * max(columns, rows) * self.step:
+            return None
+        piece = (pieces == largest).astype(np.uint8)
+        depth, x, y = self._best(piece, mask.shape, offset, size)
+        if depth <= 0:
+            return None
+        left, top = (x - size[0] / 2) / self.step - offset[0], (y - size[1] / 2) / self.step - offset[1]
+        hidden = piece[max(0, round(top)):max(0, round(top + size[1] / self.step)),
+                       max(0, round(left)):max(0, round(left + size[0] / self.step))]
+        return (x, y) if np.count_nonzero(hidden) <= _HIDDEN * area else None
+
+    def _best(self, mask: np.ndarray, shape: tuple[int, int], offset: tuple[int, int],
+              size: tuple[int, int]) -> tuple[float, float, float]:
+        """Return depth in cells, x and y of the deepest place of a mask where a text is allowed; depth 0: none.
+
+        Args:
+            mask: Mask of a region, which may be squeezed horizontally.
+            shape: Rows and columns of the mask before.
+            offset: Column and row of the mask on the map.
+            size: Width and height of the text in pixels.
+        """
+        rows, columns = mask.shape
+        width, height = size
+        depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)[1:-1, 1:-1]
+        x = (offset[0] + (np.arange(columns) + 0.5) * shape[1] / columns) * self.step
+        y = (offset[1] + np.arange(rows) + 0.5) * self.step
+        allowed = np.zeros(mask.shape, bool)
+        inside = _between(y, height / 2, self.height - height / 2), _between(x, width / 2, self.width - width / 2)
+        allowed[inside] = True
+        gap = height / 8
+        for left, top, other_width, other_height in self.taken:
+            allowed[_between(y, top - height / 2 - gap, top + other_height + height / 2 + gap),
+                    _between(x, left - width / 2 - gap, left + other_width + width / 2 + gap)] = False
+        # Deeper than three lines of text is no better; among equals, the place nearest to the middle.
+        from_middle = np.add.outer(np.abs(np.linspace(-1, 1, rows)), np.abs(np.linspace(-1, 1, columns)))
+        score = np.where(allowed, np.minimum(depth, 3 * height / self.step) - 0.5 * from_middle, -np.inf)
+        row, column = divmod(int(score.argmax()), columns)
+        return (float(depth[row, column]) if allowed[row, column] else 0.0), float(x[column]), float(y[row])
+
+
+def _between(values: np.ndarray, low: float, high: float) -> slice:
+    """Return the slice of increasing values that lie between two limits."""
+    start, stop = np.searchsorted(values, (low, high))
+    return slice(int(start), max(int(start), int(stop)))
