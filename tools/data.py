@@ -79,6 +79,9 @@ def _sources(args: argparse.Namespace) -> list[Source]:
         if len(sources) > 1 or len(val) > 1:
             raise ValueError(f'--val-images: {args.images} is divided into train and val; give one of these folders')
         return [replace(sources[0], split='train'), replace(val[0], split='val')]
+    if args.val is not None and len(sources) > 1:
+        print(f'warning: --val {args.val} draws a new split from the folders of train and val together')
+        sources = [replace(source, split=None) for source in sources]
     return sources
 
 

@@ -31,11 +31,11 @@ def read_coco_panoptic(sources: Sequence[Source], options: Options) -> Reading:
         folder = _folder_of_maps(source.annotations, [each['file_name'] for each in file.data['annotations']])
         for image, name in images_of(file, source, reading):
             if image['id'] not in annotations:
-                reading.skipped['an image without panoptic annotation'] += 1
+                reading.counted['left out: an image without panoptic annotation'] += 1
                 continue
             annotation = annotations[image['id']]
             regions = partial(_regions, folder / annotation['file_name'], annotation['segments_info'], names,
-                              reading.skipped)
+                              reading.counted)
             reading.samples.append(Sample(source.images / name, str(name), source.split, regions))
     return reading
 
@@ -52,14 +52,14 @@ def _folder_of_maps(file: Path, names: Sequence[str]) -> Path:
 
 
 def _regions(file: Path, segments: Sequence[dict[str, Any]], names: Mapping[Any, str],
-             skipped: Counter[str]) -> list[Region]:
+             counted: Counter[str]) -> list[Region]:
     pixels = read_pixels(file)
     ids = pixels if pixels.ndim == 2 else pixels[..., :3] @ np.array([1, 256, 65536])
     encoded = encode_map(ids)
     regions = []
     for segment in segments:
         if (rle := encoded.get(segment['id'])) is None:
-            skipped['an id that no pixel of its PNG has'] += 1
+            counted['left out: a segment id that no pixel of its PNG has'] += 1
         else:
             regions.append(Region(names[segment['category_id']], rle, bool(segment['iscrowd'])))
     return regions

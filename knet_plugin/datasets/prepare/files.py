@@ -68,7 +68,9 @@ def image_size(path: Path, decode: bool = True) -> tuple[int, int]:
                 image.draft(image.mode, (_JPEG_SIDE, _JPEG_SIDE))
                 image.load()
     except _UNREADABLE as error:
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # reads TIFF files of more channels and other types
+        pixels = None
+        if isinstance(error, UnidentifiedImageError):  # OpenCV reads TIFF files of more channels and other types
+            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise ValueError(f'{path}: the image cannot be read ({error}); replace or remove it') from None
         return pixels.shape[0], pixels.shape[1]

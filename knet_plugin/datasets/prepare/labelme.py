@@ -99,11 +99,11 @@ def _encode(shape: dict[str, Any], size: Sequence[int], reading: Reading) -> dic
     if kind in ('rectangle', 'circle') and len(points) == 2:
         points = _outline(kind, *points)
     elif kind != 'polygon':
-        reading.skipped[f'shape_type {kind!r}, which has no area'] += 1
+        reading.counted[f'left out: a shape of type {kind!r}, which has no area'] += 1
         return None
     polygons, problem = usable([points.ravel().tolist()], (size[0], size[1]))
     if problem:
-        reading.skipped[problem] += 1
+        reading.counted[f'left out: {problem}'] += 1
         return None
     return mask_utils.frPyObjects(polygons, *size)[0]
 

@@ -20,6 +20,7 @@ from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample
 __all__ = ['class_folders', 'read_binary_masks', 'read_instance_masks', 'read_object_masks']
 
 _MOST_OBJECTS = 5000  # in one mask; more is a photo or a compressed mask
+_NUM_LOOKED_AT = 20  # masks, to see whether they are binary
 _IGNORED = 255
 _Decoder = Callable[[Path, str, Counter], list[Region]]
 
@@ -66,14 +67,19 @@ def _read(sources: Sequence[Source], options: Options, decode: _Decoder) -> Read
                          'folder with its name')
     reading = Reading(names)
     for source in sources:
-        _read_source(source, folders, reading, decode)
+        files = _files_of_images(source, folders, reading)
+        if decode is _instances:
+            reading.notes += _binary_note([file for masks in files.values() for file, _ in masks][:_NUM_LOOKED_AT])
+        reading.samples += [Sample(source.images / image, str(image), source.split,
+                                   partial(_regions, masks, decode, reading.counted)) for image, masks in files.items()]
     if not reading.samples:
         raise ValueError(f'{sources[0].annotations}: no mask has the name of an image in {sources[0].images}')
     return reading
 
 
-def _read_source(source: Source, folders: Sequence[str], reading: Reading, decode: _Decoder) -> None:
-    """Append the samples of a source."""
+def _files_of_images(source: Source, folders: Sequence[str],
+                     reading: Reading) -> dict[PurePosixPath, list[tuple[Path, str]]]:
+    """Return the masks of each image, and the class of each; note what has no partner."""
     images = list_files(source.images)
     if source.images == source.annotations:
         raise ValueError(f'{source.images}: images and masks need a folder each')
@@ -88,16 +94,26 @@ def _read_source(source: Source, folders: Sequence[str], reading: Reading, decod
         pairs.masks_alone += [name / mask for mask in found.masks_alone]
     pairs.images_alone = [image for image in images if image not in files]
     reading.notes += pairs.notes()
-    for image, masks_of_image in files.items():
-        regions = partial(_regions, masks_of_image, decode, reading.skipped)
-        reading.samples.append(Sample(source.images / image, str(image), source.split, regions))
+    return files
 
 
-def _regions(files: Sequence[tuple[Path, str]], decode: _Decoder, skipped: Counter[str]) -> list[Region]:
-    return [region for file, name in files for region in decode(file, name, skipped)]
+def _binary_note(files: Sequence[Path]) -> list[str]:
+    """Return a line for the user if all masks have one value, but some have several connected regions."""
+    several = 0
+    for file in files:
+        values = read_map(file)[0]
+        if np.unique(values[values > 0]).size > 1:
+            return []
+        several += cv2.connectedComponents((values > 0).astype(np.uint8))[0] > 2  # with the background
+    return [f'{several} of {len(files)} masks have separate regions of one value, and each mask is read as one object; '
+            'if the regions are objects, add --format binary-masks'] if several else []
 
 
-def _instances(file: Path, name: str, skipped: Counter[str]) -> list[Region]:
+def _regions(files: Sequence[tuple[Path, str]], decode: _Decoder, counted: Counter[str]) -> list[Region]:
+    return [region for file, name in files for region in decode(file, name, counted)]
+
+
+def _instances(file: Path, name: str, counted: Counter[str]) -> list[Region]:
     values, coloured = read_map(file)
     encoded = encode_map(values)
     encoded.pop(0, None)
@@ -106,16 +122,16 @@ def _instances(file: Path, name: str, skipped: Counter[str]) -> list[Region]:
                          'the background and 1, 2, 3, ... for the objects')
     ignored = not coloured and len(encoded) > 1 and _IGNORED in encoded and _IGNORED - 1 not in encoded
     if ignored:
-        skipped['value 255 beside other objects, whose pixels are ignored'] += 1
+        counted['value 255 beside other values is ignored'] += 1
     return [Region(None if ignored and value == _IGNORED else name, rle) for value, rle in encoded.items()]
 
 
-def _object(file: Path, name: str, skipped: Counter[str]) -> list[Region]:
+def _object(file: Path, name: str, counted: Counter[str]) -> list[Region]:
     mask = _foreground(file)
     return [Region(name, encode_map(mask)[1])] if mask.any() else []
 
 
-def _components(file: Path, name: str, skipped: Counter[str]) -> list[Region]:
+def _components(file: Path, name: str, counted: Counter[str]) -> list[Region]:
     _, components = cv2.connectedComponents(_foreground(file))
     return [Region(name, rle) for value, rle in encode_map(components).items() if value]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 from rich.progress import track
@@ -69,11 +69,12 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
     reading = FORMATS[key][1](sources, options)
     classes = choose_classes(reading, options)
     splits = split_samples(reading.samples, val, seed)
+    _check_names(splits, with_maps=bool(classes.stuff))
     description = _describe(folder, classes, task)
     with whole_folder(folder) as draft:
         writers = _write(replace(description, root=draft), splits, classes.fill, reading)
     counts = {split: {name: writer.count[name] for name in description.classes} for split, writer in writers.items()}
-    notes = [*reading.notes, *(f'{count} times left out: {reason}' for reason, count in reading.skipped.most_common())]
+    notes = [*reading.notes, *(f'{what} ({count} times)' for what, count in reading.counted.most_common())]
     for split, of_class in counts.items():
         notes += [f'no image in {split} has {name!r}' for name, count in of_class.items() if not count]
     return Prepared(description, key, {split: writer.num_images for split, writer in writers.items()}, counts, notes)
@@ -91,14 +92,26 @@ def _describe(folder: Path, classes: Classes, task: str | None) -> DataDescripti
         raise ValueError(f'{error}{needed}') from None
 
 
+def _check_names(splits: dict[str, list[Sample]], with_maps: bool) -> None:
+    """Refuse images that would overwrite each other, or, in case of ``with_maps``, each other's PNG."""
+    for samples in splits.values():
+        files: dict[PurePosixPath, Sample] = {}
+        for sample in samples:
+            name = PurePosixPath(sample.name)
+            other = files.setdefault(name.with_suffix('') if with_maps else name, sample)
+            if other is not sample:
+                raise ValueError(f'{other.image} and {sample.image} have the same name; rename one of them')
+
+
 def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: str | None,
            reading: Reading) -> dict[str, SplitWriter]:
     """Write everything into ``description.root``; faults of files are collected, so that one run names them all."""
     writers = {split: SplitWriter(description, split, fill) for split in splits}
+    console = Console(stderr=True)
     faults: list[str] = []
     for split, samples in splits.items():
         num_pictures = 0
-        for i, sample in enumerate(track(samples, split, console=Console(stderr=True), transient=True)):
+        for i, sample in enumerate(track(samples, split, console=console, disable=not console.is_terminal)):
             try:
                 size = image_size(sample.image)
                 regions = _read_regions(sample, size, reading)
@@ -135,5 +148,5 @@ def _read_regions(sample: Sample, size: tuple[int, int], reading: Reading) -> li
         if mask_utils.area(region.rle):
             regions.append(region)
         else:
-            reading.skipped[f'a region of {region.name!r} without a pixel'] += 1
+            reading.counted[f'left out: a region of {region.name!r} without a pixel'] += 1
     return regions

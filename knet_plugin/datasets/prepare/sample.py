@@ -81,14 +81,14 @@ class Reading:
         stuff: Those of ``names`` that the format itself marks as stuff.
         samples: Images in any order.
         notes: Lines for the user.
-        skipped: Number of things that are left out, by reason; grows while ``Sample.regions`` are called.
+        counted: How often something happened that the user should know; grows while ``Sample.regions`` are called.
     """
 
     names: list[str]
     stuff: list[str] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    counted: Counter[str] = field(default_factory=Counter)
 
 
 def encode_map(values: np.ndarray) -> dict[int, dict[str, Any]]:

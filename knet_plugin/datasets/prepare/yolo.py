@@ -90,7 +90,7 @@ def _regions(label: Path | None, image: Path, reading: Reading) -> list[Region]:
             if index >= len(reading.names):
                 raise ValueError(f'{place}: class {index}, but only {len(reading.names)} have names: '
                                  f'{some(reading.names)}')
-            if rle := _encode(polygon, size, reading.skipped):
+            if rle := _encode(polygon, size, reading.counted):
                 regions.append(Region(reading.names[index], rle))
     return regions
 
@@ -106,19 +106,19 @@ def _numbers(line: str, place: str) -> tuple[int, list[float]]:
     return int(first), others
 
 
-def _encode(shares: list[float], size: tuple[int, int], skipped: Counter[str]) -> dict[str, Any] | None:
+def _encode(shares: list[float], size: tuple[int, int], counted: Counter[str]) -> dict[str, Any] | None:
     """Return the RLE of a polygon whose coordinates are shares of (height, width)."""
     from pycocotools import mask as mask_utils
 
     if len(shares) in (4, 5):
-        skipped['a box instead of a polygon (labels of YOLO detection)'] += 1
+        counted['left out: a box instead of a polygon (labels of YOLO detection)'] += 1
         return None
     if len(shares) % 2:
-        skipped['an odd number of coordinates'] += 1
+        counted['left out: a line with an odd number of coordinates'] += 1
         return None
     points = np.reshape(shares, (-1, 2)) * size[::-1]
     polygons, problem = usable([points.ravel().tolist()], size)
     if problem:
-        skipped[problem] += 1
+        counted[f'left out: {problem}'] += 1
         return None
     return mask_utils.frPyObjects(polygons, *size)[0]
