@@ -72,9 +72,14 @@ def image_size(path: Path, decode: bool = True) -> tuple[int, int]:
         if isinstance(error, UnidentifiedImageError):  # OpenCV reads TIFF files of more channels and other types
             pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if pixels is None:
-            raise ValueError(f'{path}: the image cannot be read ({error}); replace or remove it') from None
+            raise ValueError(f'{path}: the image cannot be read ({_reason(error)}); replace or remove it') from None
         return pixels.shape[0], pixels.shape[1]
     return (width, height) if turned else (height, width)
+
+
+def _reason(error: Exception) -> str:
+    """What PIL says, without the path that it repeats."""
+    return 'no known image format' if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -91,7 +96,7 @@ def read_pixels(path: Path) -> np.ndarray:
                 raise ValueError(f'values of mode {image.mode} are no labels')
             return np.asarray(image).astype(np.int64)
     except _UNREADABLE as error:
-        raise ValueError(f'{path}: the mask cannot be read ({error})') from None
+        raise ValueError(f'{path}: the mask cannot be read ({_reason(error)})') from None
 
 
 def read_map(path: Path) -> tuple[np.ndarray, bool]:

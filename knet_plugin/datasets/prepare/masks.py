@@ -46,13 +46,13 @@ def read_binary_masks(sources: Sequence[Source], options: Options) -> Reading:
 def class_folders(source: Source, classes: Sequence[str]) -> list[str]:
     """Return the names of the folders that hold the masks of one class each, or nothing if there are none.
 
-    They are those of ``classes``; without ``classes``, all folders of masks that are no folders or names of images.
+    They are folders of masks that have the name of no folder of images and no image; with ``classes``, only those.
     """
     folders = sorted(path.name for path in source.annotations.iterdir() if path.is_dir() and path.name[0] not in '._')
-    if classes:
-        return [name for name in classes if name in folders]
     images = {part for name in list_files(source.images) for part in (name.stem, *name.parts[:-1])}
-    return [] if images.intersection(folders) else folders
+    if images.intersection(folders):
+        return []
+    return [name for name in classes if name in folders] if classes else folders
 
 
 def _read(sources: Sequence[Source], options: Options, decode: _Decoder) -> Reading:
@@ -101,7 +101,10 @@ def _binary_note(files: Sequence[Path]) -> list[str]:
     """Return a line for the user if all masks have one value, but some have several connected regions."""
     several = 0
     for file in files:
-        values = read_map(file)[0]
+        try:
+            values = read_map(file)[0]
+        except ValueError:  # to be reported with all others
+            continue
         if np.unique(values[values > 0]).size > 1:
             return []
         several += cv2.connectedComponents((values > 0).astype(np.uint8))[0] > 2  # with the background

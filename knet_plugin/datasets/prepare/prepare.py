@@ -67,6 +67,8 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
     check_output(folder, force, [path.absolute() for source in sources for path in (source.images, source.annotations)])
     key = detect_format(sources[0], options) if options.format == 'auto' else options.format
     reading = FORMATS[key][1](sources, options)
+    if not reading.names:
+        raise ValueError(f'{sources[0].annotations}: there is no object')
     classes = choose_classes(reading, options)
     splits = split_samples(reading.samples, val, seed)
     _check_names(splits, with_maps=bool(classes.stuff))

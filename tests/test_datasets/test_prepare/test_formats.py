@@ -19,16 +19,6 @@ WRITERS = {
 }
 
 
-@pytest.fixture(scope='module')
-def pictures():
-    return own_data.make_pictures()
-
-
-@pytest.fixture
-def images(pictures, tmp_path):
-    return own_data.write_images(tmp_path / 'images', pictures)
-
-
 def write(key, tmp_path, pictures):
     return WRITERS[key](tmp_path / ('data.json' if key == 'coco' else 'labels'), pictures)
 
