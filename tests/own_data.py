@@ -141,11 +141,18 @@ def write_panoptic(file: Path, pictures: list[Picture]) -> Path:
     return file
 
 
+def outline(mask: np.ndarray) -> np.ndarray:
+    """(N, 2) pixels of the outline, as people make polygons of masks."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return contours[0][:, 0]
+
+
 def write_yolo(root: Path, pictures: list[Picture]) -> Path:
     for picture in pictures:
-        shares = [np.array(polygon).reshape(-1, 2) / picture.size[::-1] for _, polygon in picture.objects]
-        lines = [f'{CLASSES.index(name)} ' + ' '.join(f'{value:.9g}' for value in points.ravel())
-                 for (name, _), points in zip(picture.objects, shares, strict=True)]
+        lines = []
+        for name, mask in picture.masks():
+            shares = outline(mask) / picture.size[::-1]
+            lines.append(' '.join([str(CLASSES.index(name)), *(f'{value:.6f}' for value in shares.ravel())]))
         path = root / f'{picture.stem}.txt'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('\n'.join(lines) + '\n')
@@ -157,22 +164,22 @@ def write_labelme(root: Path, pictures: list[Picture]) -> Path:
     """The first object is a rectangle, the third a mask, the others are polygons; the fourth has two parts."""
     for picture in pictures:
         shapes: list[dict] = []
-        for k, ((name, polygon), (_, mask)) in enumerate(zip(picture.objects, picture.masks(), strict=True)):
-            points = np.array(polygon, float).reshape(-1, 2)
-            shape = dict(label=name, points=points.tolist(), shape_type='polygon', group_id=None)
+        for k, (name, mask) in enumerate(picture.masks()):
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            corners = [[int(columns[-1]), int(rows[0])], [int(columns[0]), int(rows[-1])]]
+            shape = dict(label=name, points=outline(mask).tolist(), shape_type='polygon', group_id=None)
             if k == 0:
-                shape.update(shape_type='rectangle', points=points[[2, 0]].tolist())
+                shape.update(shape_type='rectangle', points=corners)
             elif k == 2:
-                rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
                 part = io.BytesIO()
                 Image.fromarray(mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]).save(part, 'PNG')
                 corners = [[int(columns[0]), int(rows[0])], [int(columns[-1]), int(rows[-1])]]
                 shape.update(shape_type='mask', points=corners, mask=base64.b64encode(part.getvalue()).decode())
-            elif k == 3:  # the L as its two arms
-                arms = points[[0, 1, 2]].tolist() + [[polygon[0], polygon[5]]], [[polygon[0], polygon[5]],
-                                                                                *points[[3, 4, 5]].tolist()]
-                shape.update(group_id=1, points=arms[0])
-                shapes.append(dict(shape, points=arms[1]))
+            elif k == 3:
+                upper, lower = mask.copy(), mask.copy()
+                upper[rows[-1]:] = lower[:rows[-1] - 1] = False
+                shape.update(group_id=1, points=outline(upper).tolist())
+                shapes.append(dict(shape, points=outline(lower).tolist()))
             shapes.append(shape)
         path = root / f'{picture.stem}.json'
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,8 @@ from pathlib import Path
 from knet_plugin.datasets.prepare import FORMATS, Options, Prepared, find_sources, prepare
 from knet_plugin.datasets.prepare.sample import Source
 
+MOST_LINES = 20  # classes in the summary
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -65,7 +67,7 @@ def run_prepare(args: argparse.Namespace) -> None:
     if len(classes) == 1 and Path(classes[0]).is_file():
         classes = [line.strip() for line in Path(classes[0]).read_text(encoding='utf-8').splitlines() if line.strip()]
     options = Options(tuple(classes), tuple(args.stuff), tuple(args.ignore), args.format)
-    prepared = prepare(_sources(args), args.out, options, args.val or 0.2, args.seed, args.task, args.force)
+    prepared = prepare(_sources(args), args.out, options, args.val, args.seed, args.task, args.force)
     print(summary(prepared, args.out))
 
 
@@ -79,9 +81,6 @@ def _sources(args: argparse.Namespace) -> list[Source]:
         if len(sources) > 1 or len(val) > 1:
             raise ValueError(f'--val-images: {args.images} is divided into train and val; give one of these folders')
         return [replace(sources[0], split='train'), replace(val[0], split='val')]
-    if args.val is not None and len(sources) > 1:
-        print(f'warning: --val {args.val} draws a new split from the folders of train and val together')
-        sources = [replace(source, split=None) for source in sources]
     return sources
 
 
@@ -90,11 +89,14 @@ def summary(prepared: Prepared, out: str) -> str:
     lines = [f'read as {prepared.format}: {FORMATS[prepared.format][0]}']
     lines += [f'warning: {note}' for note in prepared.notes]
     lines.append(f'{out}: ' + ', '.join(f'{count} images in {split}' for split, count in prepared.images.items()))
-    width = max(map(len, prepared.description.classes))
-    for name in prepared.description.classes:
+    classes = prepared.description.classes
+    width = max(map(len, classes))
+    for name in classes[:MOST_LINES]:
         what = 'objects' if name in prepared.description.things else 'images'
         counts = ', '.join(f'{of_class[name]} {what} in {split}' for split, of_class in prepared.counts.items())
         lines.append(f'  {name:{width}}  {counts}')
+    if len(classes) > MOST_LINES:
+        lines.append(f'  and {len(classes) - MOST_LINES} more classes')
     return '\n'.join([*lines, f'look at {out}/samples, then:', f'  knet data check {out}',
                       f'  knet train --data {out} --task {prepared.description.task}'])
 

@@ -48,7 +48,8 @@ def open_coco(source: Source, options: Options, reading: Reading) -> CocoFile:
     """Read the file of a source; its categories and faults go to ``reading``."""
     path = source.annotations
     if not path.is_file():
-        raise ValueError(f'{path}: give the COCO file itself, not a folder')
+        files = sorted(file.name for file in path.glob('*.json'))
+        raise ValueError(f'{path}: give the COCO file itself, not its folder, which has {some(files, 10)}')
     file = read_coco(str(path), classes=[*options.classes, *options.stuff])
     if not file.data['annotations']:
         raise ValueError(f'{path}: "annotations" has nothing that can be drawn; {some(file.lines(str(path)))}')

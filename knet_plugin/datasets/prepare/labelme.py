@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from knet_plugin.datasets.prepare.files import ImageFiles, list_files
+from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map, some
-from knet_plugin.datasets.segmentations import usable
 
 __all__ = ['read_labelme']
 
@@ -88,10 +88,8 @@ def _regions(path: Path, reading: Reading) -> list[Region]:
     return [Region(None if name == _IGNORED else name, mask_utils.merge(rles)) for (name, _), rles in parts.items()]
 
 
-def _encode(shape: dict[str, Any], size: Sequence[int], reading: Reading) -> dict[str, Any] | None:
+def _encode(shape: dict[str, Any], size: tuple[int, int], reading: Reading) -> dict[str, Any] | None:
     """Return the RLE of a shape in an image of (height, width)."""
-    from pycocotools import mask as mask_utils
-
     kind = shape.get('shape_type') or 'polygon'
     points = np.array(shape.get('points') or [], np.float64).reshape(-1, 2)
     if kind == 'mask':
@@ -101,11 +99,10 @@ def _encode(shape: dict[str, Any], size: Sequence[int], reading: Reading) -> dic
     elif kind != 'polygon':
         reading.counted[f'left out: a shape of type {kind!r}, which has no area'] += 1
         return None
-    polygons, problem = usable([points.ravel().tolist()], (size[0], size[1]))
+    rle, problem = encode_polygon(points, size)
     if problem:
         reading.counted[f'left out: {problem}'] += 1
-        return None
-    return mask_utils.frPyObjects(polygons, *size)[0]
+    return rle
 
 
 def _outline(kind: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -116,11 +113,11 @@ def _outline(kind: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return first + np.linalg.norm(second - first) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _paste(shape: dict[str, Any], points: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def _paste(shape: dict[str, Any], points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the (H, W) mask of a shape of type 'mask', which has a PNG of its box."""
     with Image.open(io.BytesIO(base64.b64decode(shape['mask']))) as image:
         part = np.asarray(image) > 0
-    mask = np.zeros(tuple(size), np.uint8)
+    mask = np.zeros(size, np.uint8)
     left, top = np.round(points[0]).astype(int)
     part = part[max(0, -top):, max(0, -left):]
     target = mask[max(0, top):, max(0, left):][:part.shape[0], :part.shape[1]]

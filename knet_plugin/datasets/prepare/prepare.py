@@ -16,7 +16,7 @@ from knet_plugin.datasets.prepare.files import image_size
 from knet_plugin.datasets.prepare.formats import FORMATS, detect_format
 from knet_plugin.datasets.prepare.output import check_output, whole_folder
 from knet_plugin.datasets.prepare.pictures import draw_sample
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, some
 from knet_plugin.datasets.prepare.split import split_samples
 from knet_plugin.datasets.prepare.writer import SplitWriter
 
@@ -46,15 +46,15 @@ class Prepared:
     notes: list[str]
 
 
-def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Options, val: float = 0.2, seed: int = 0,
-            task: str | None = None, force: bool = False) -> Prepared:
+def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Options, val: float | None = None,
+            seed: int = 0, task: str | None = None, force: bool = False) -> Prepared:
     """Read annotated images in any of :data:`~.formats.FORMATS` and write a prepared folder.
 
     Args:
         sources: Folders of images and their annotations, from :func:`~.sources.find_sources`.
         out: The folder, which appears when it is complete.
         options: Classes and format.
-        val: Share of the images for validation, if ``sources`` do not say it.
+        val: Share of the images for validation. None: as ``sources`` or folders of images say, otherwise 0.2.
         seed: Of the split.
         task: Default task of the data.
         force: Replace a prepared folder.
@@ -70,7 +70,7 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
     if not reading.names:
         raise ValueError(f'{sources[0].annotations}: there is no object')
     classes = choose_classes(reading, options)
-    splits = split_samples(reading.samples, val, seed)
+    splits = split_samples(reading, val, seed)
     _check_names(splits, with_maps=bool(classes.stuff))
     description = _describe(folder, classes, task)
     with whole_folder(folder) as draft:
@@ -78,7 +78,8 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
     counts = {split: {name: writer.count[name] for name in description.classes} for split, writer in writers.items()}
     notes = [*reading.notes, *(f'{what} ({count} times)' for what, count in reading.counted.most_common())]
     for split, of_class in counts.items():
-        notes += [f'no image in {split} has {name!r}' for name, count in of_class.items() if not count]
+        if absent := [name for name, count in of_class.items() if not count]:
+            notes.append(f'no image in {split} has {some(absent, 10)}')
     return Prepared(description, key, {split: writer.num_images for split, writer in writers.items()}, counts, notes)
 
 
@@ -116,7 +117,7 @@ def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: 
         for i, sample in enumerate(track(samples, split, console=console, disable=not console.is_terminal)):
             try:
                 size = image_size(sample.image)
-                regions = _read_regions(sample, size, reading)
+                regions = _read_regions(sample, size, description.classes, reading)
             except ValueError as error:
                 faults.append(str(error))
                 if len(faults) == _MOST_FAULTS:
@@ -136,8 +137,8 @@ def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: 
     return writers
 
 
-def _read_regions(sample: Sample, size: tuple[int, int], reading: Reading) -> list[Region]:
-    """Read the regions of an image of (height, width), without those that have no pixel."""
+def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str], reading: Reading) -> list[Region]:
+    """Read the regions of ``classes`` in an image of (height, width), without those that have no pixel."""
     from pycocotools import mask as mask_utils
 
     regions = []
@@ -148,7 +149,8 @@ def _read_regions(sample: Sample, size: tuple[int, int], reading: Reading) -> li
             raise ValueError(f'{sample.image}: {size[1]} x {size[0]} pixels, but its annotation has {found[1]} x '
                              f'{found[0]}{turned}')
         if mask_utils.area(region.rle):
-            regions.append(region)
+            if region.name is None or region.name in classes:
+                regions.append(region)
         else:
             reading.counted[f'left out: a region of {region.name!r} without a pixel'] += 1
     return regions

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from knet_plugin.datasets.prepare.files import list_files
 from knet_plugin.datasets.prepare.sample import Source
+from knet_plugin.datasets.prepare.split import SPLIT_FOLDERS
 
 __all__ = ['find_sources']
 
-_SPLITS = (('train', 'training'), ('val', 'valid', 'validation'))
 _ANNOTATIONS = ('labels', 'masks', 'annotations')
 
 
@@ -54,14 +54,15 @@ def _resolve(folder: Path, split: str | None) -> Source:
 
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Return the folders of training and validation, if there are both."""
-    found = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in _SPLITS]
-    return {names[0]: path for names, path in zip(_SPLITS, found, strict=True) if path} if all(found) else {}
+    found = [next((folder / name for name in names if (folder / name).is_dir()), None)
+             for names in SPLIT_FOLDERS.values()]
+    return {split: path for split, path in zip(SPLIT_FOLDERS, found, strict=True) if path} if all(found) else {}
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
     """Return the JSON files of training and validation, such as 'instances_train2017.json', if there is one of each."""
     files = sorted(folder.glob('*.json'))
-    found = {names[0]: [file for file in files if names[0] in file.stem.lower()] for names in _SPLITS}
+    found = {split: [file for file in files if split in file.stem.lower()] for split in SPLIT_FOLDERS}
     return {split: paths[0] for split, paths in found.items()} if all(len(each) == 1 for each in found.values()) else {}
 
 

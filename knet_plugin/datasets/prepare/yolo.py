@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 from knet_plugin.datasets.prepare.files import image_size, list_files
+from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, some
-from knet_plugin.datasets.segmentations import usable
 
 __all__ = ['read_yolo']
 
@@ -108,17 +108,13 @@ def _numbers(line: str, place: str) -> tuple[int, list[float]]:
 
 def _encode(shares: list[float], size: tuple[int, int], counted: Counter[str]) -> dict[str, Any] | None:
     """Return the RLE of a polygon whose coordinates are shares of (height, width)."""
-    from pycocotools import mask as mask_utils
-
+    rle, problem = None, None
     if len(shares) in (4, 5):
-        counted['left out: a box instead of a polygon (labels of YOLO detection)'] += 1
-        return None
-    if len(shares) % 2:
-        counted['left out: a line with an odd number of coordinates'] += 1
-        return None
-    points = np.reshape(shares, (-1, 2)) * size[::-1]
-    polygons, problem = usable([points.ravel().tolist()], size)
+        problem = 'a box instead of a polygon (labels of YOLO detection)'
+    elif len(shares) % 2:
+        problem = 'a line with an odd number of coordinates'
+    else:
+        rle, problem = encode_polygon(np.reshape(shares, (-1, 2)) * size[::-1], size)
     if problem:
         counted[f'left out: {problem}'] += 1
-        return None
-    return mask_utils.frPyObjects(polygons, *size)[0]
+    return rle

@@ -1,6 +1,8 @@
 """Which images are for training: by a seed, or as folders, files and options say."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import own_data
 import pytest
@@ -52,6 +54,24 @@ def test_divided_folders_stay_divided(divided, tmp_path, layout, val):
         own_data.write_images(root / images, part)
         own_data.write_labelme(root / (labels or images), part)
     prepare(find_sources(root, None), tmp_path / 'out', Options())
+    assert names(tmp_path / 'out', 'train') == train_names
+    assert names(tmp_path / 'out', 'val') == val_names
+
+
+@pytest.mark.parametrize('key', ['coco', 'masks'])
+def test_folders_of_images_divide(divided, tmp_path, key):
+    """Images in folders, but one annotation file or folder for all."""
+    parts, _, train_names, val_names = divided
+    for split, part in parts.items():
+        own_data.write_images(tmp_path / 'images' / split, part)
+    pictures = [*parts['train'], *parts['val']]
+    if key == 'coco':
+        annotations, classes = own_data.write_coco(tmp_path / 'a.json', pictures), ()
+    else:
+        flat = [replace(picture, name=Path(picture.name).name) for picture in pictures]
+        annotations, classes = own_data.write_label_maps(tmp_path / 'maps', flat), (*own_data.CLASSES, own_data.STUFF)
+    prepared = prepare(find_sources(tmp_path / 'images', annotations), tmp_path / 'out', Options(classes))
+    assert prepared.notes == []
     assert names(tmp_path / 'out', 'train') == train_names
     assert names(tmp_path / 'out', 'val') == val_names
 
