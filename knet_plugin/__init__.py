@@ -18,8 +18,8 @@ __all__ = ['__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference'),
-    'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
+    '': ('core', 'engine', 'inference', 'datasets.check'),
+    'mmdet': ('detection', 'datasets.loading'),
     'mmseg': ('semantic',),
 }
 # Public functions, and the module of each, imported on first use.
