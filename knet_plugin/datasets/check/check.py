@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from knet_plugin.datasets.check.class_rules import model_of
-from knet_plugin.datasets.check.coco_rules import check_coco, kernels_of
+from knet_plugin.datasets.check.coco_rules import check_coco, kernels_of, with_classes
 from knet_plugin.datasets.check.evaluator_rules import check_metric
 from knet_plugin.datasets.check.files import Files
 from knet_plugin.datasets.check.label_rules import check_label_maps
@@ -43,6 +43,7 @@ def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1
         if section == 'test' and 'val' in sections and _same(cfg, 'test', 'val'):
             continue
         sources = [] if _without_folder(cfg, section, report) else read_sources(cfg, section, report)
+        sources = [known for source in sources if (known := with_classes(source, files, report))]
         for source in sources:
             _RULES[source.kind](source, model, files, report, limit)
         if sources:
@@ -92,8 +93,8 @@ def _without_folder(cfg: Config, section: str, report: Report) -> bool:
         paths = [part.get('ann_file'), *(part.get('data_prefix') or {}).values()]
         needed = any(path and not os.path.isabs(path) for path in paths) or not any(paths)
         if root and needed and not part.get('backend_args') and '://' not in str(root) and not os.path.isdir(root):
-            report.error('the folder data_root does not exist; put the data there, or set data_root of the data loaders '
-                         'and the paths of the evaluators', root)
+            report.error('the folder data_root does not exist; put the data there, or set data_root of the data '
+                         'loaders and the paths of the evaluators', root)
             missing = True
         pending += [part.get('dataset'), *(part.get('datasets') or ())]
     return missing

@@ -49,7 +49,7 @@ def _detection_heads(model: Mapping) -> dict[str, Mapping]:
 
 def check_model_classes(model: Mapping, source: Source, where: str, report: Report) -> None:
     """Compare the numbers of classes of the model with those of a data set, called ``where``."""
-    metainfo = source.dataset.metainfo
+    metainfo = source.metainfo
     if source.kind == 'semantic':
         heads = semantic_heads(model)
     else:
@@ -57,10 +57,21 @@ def check_model_classes(model: Mapping, source: Source, where: str, report: Repo
         if isinstance(head := model.get('panoptic_head'), Mapping):
             _check_panoptic_head(head, metainfo, where, report)
     for name, head in heads.items():
+        if source.kind == 'semantic' and _softmax_of_one_class(head):
+            report.error(f'{name} has one output with a softmax, whose loss is always 0; use num_classes=2, '
+                         'out_channels=1 and loss_decode=dict(type=\'CrossEntropyLoss\', use_sigmoid=True)')
         number = head.get('num_classes')
         if number is not None and number != len(source.classes):
             report.error(f'{name}.num_classes={number}, but metainfo.classes of the data set has '
                          f'{len(source.classes)} names: {first_few(source.classes, 8)}; change one of them', where)
+
+
+def _softmax_of_one_class(head: Mapping) -> bool:
+    """Whether a segmentor's head has a single output, and a loss that would normalise it to 1."""
+    losses = head.get('loss_decode', dict(type='CrossEntropyLoss'))
+    return (head.get('out_channels') or head.get('num_classes')) == 1 and any(
+        str(loss.get('type')).endswith('CrossEntropyLoss') and not loss.get('use_sigmoid')
+        for loss in (losses if isinstance(losses, list | tuple) else [losses]))
 
 
 def _check_panoptic_head(head: Mapping, metainfo: Mapping[str, Any], where: str, report: Report) -> None:
@@ -93,8 +104,8 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
         why = ('metainfo is missing or has no "classes", so the data set takes '
                f'the {len(classes)} classes of {type(source.dataset).__name__}' if default
                else 'none of the names is the same')
-        report.error(f'metainfo.classes {first_few(classes)} and the categories {first_few(names, 8)} do not fit: {why}; '
-                     f'write metainfo=dict(classes={tuple(names[:20])!r})', file.path)
+        report.error(f'metainfo.classes {first_few(classes)} and the categories {first_few(names, 8)} do not fit: '
+                     f'{why}; write metainfo=dict(classes={tuple(names[:20])!r})', file.path)
         return
     others = {each['id']: each['name'] for each in file.categories if each['name'] not in classes}
     if number := sum(counts[each] for each in others):
@@ -102,8 +113,9 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
                     f'{first_few(list(others.values()), 8)}', file.path, number)
     if source.ours:
         for name in [name for name in classes if name not in names]:
-            report.warn(f'metainfo.classes has {name!r}, which is no category of the file'
-                        + _nearest(name, list(others.values())), file.path)
+            nearest = _nearest(name, list(others.values()))
+            (report.error if nearest else report.warn)(
+                f'metainfo.classes has {name!r}, which is no category of the file{nearest}', file.path)
     else:
         check_order(classes, file.categories, file.path, report)
         unknown = sum(number for each, number in counts.items()
@@ -132,13 +144,13 @@ def check_order(classes: Sequence[str], categories: Sequence[Mapping[str, Any]],
 
 
 def _check_isthing(source: Source, file: Annotations, report: Report) -> None:
-    things = source.dataset.metainfo.get('thing_classes')
+    things = list(source.metainfo.get('thing_classes') or ())
     known = [category for category in file.categories if category['name'] in source.classes]
     absent = [category['name'] for category in known if 'isthing' not in category]
     if absent and not source.ours:
         report.error(f'{len(absent)} categories have no "isthing", which mmdet needs: {first_few(absent)}; add it, or '
                      'use knet_plugin.PanopticDataset', file.path, len(absent))
-    for category in known if things is not None else ():
+    for category in known if things else ():
         if 'isthing' in category and bool(category['isthing']) != (category['name'] in things):
             report.error(f'category {category["name"]!r} has isthing={category["isthing"]} in the file, against '
                          'metainfo.thing_classes; change one of them', file.path)

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from statistics import median_low
 from typing import Any
 
@@ -20,11 +21,31 @@ _FIELDS = dict(images=('id', 'file_name', 'height', 'width'), objects=('category
 _DEFAULT_KERNELS = 100
 
 
+def with_classes(source: Source, files: Files, report: Report) -> Source | None:
+    """Add the classes that our data sets take from the annotation file; None, after an error, if that is impossible."""
+    if not source.ours or source.kind == 'semantic':
+        return source
+    path = source.dataset.ann_file
+    file = files.annotations(path, getattr(source.dataset, 'backend_args', None), source.declared)
+    if isinstance(file, str):
+        report.error(file, path)
+        return None
+    if source.kind == 'panoptic':
+        from knet_plugin.datasets.panoptic import panoptic_metainfo  # needs mmdet
+
+        try:
+            return replace(source, metainfo=panoptic_metainfo(file.categories, source.metainfo, path))
+        except ValueError as error:
+            report.error(str(error).removeprefix(f'{path}: '), path)
+            return None
+    return replace(source, metainfo={'classes': [each['name'] for each in file.categories], **source.metainfo})
+
+
 def check_coco(source: Source, model: Mapping, files: Files, report: Report, limit: int) -> None:
     """Check a data set with a COCO file and add its census."""
     path, backend_args = source.dataset.ann_file, getattr(source.dataset, 'backend_args', None)
     check_model_classes(model, source, path, report)
-    file = files.annotations(path, backend_args, source.classes if source.ours else None)
+    file = files.annotations(path, backend_args, source.declared)
     if isinstance(file, str):
         report.error(file, path)
         return
@@ -37,7 +58,7 @@ def check_coco(source: Source, model: Mapping, files: Files, report: Report, lim
         if not backend_args:
             sizes = {images[number]: (image['width'], image['height']) for number, image in file.images.items()}
             check_images(source, list(images.values()), sizes, model, files, report, limit)
-            if source.kind == 'panoptic':
+            if source.transform('LoadPanopticAnnotations') is not None:
                 _check_pngs(source, file, images, files, report)
         if source.kind == 'instances' and source.transform('LoadAnnotations') is not None:
             _check_segmentations(source, file, report)
@@ -172,8 +193,8 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
     if census.images == 0:
         report.error(f'no image is left; dropped: {census.dropped}', path)
     if number := census.dropped.get('stuff only'):
-        report.warn(f'{number} of {len(numbers)} images have only stuff, and mmdet drops them from the {source.section} '
-                    'data; use knet_plugin.PanopticDataset, or filter_cfg=None', path, number)
+        report.warn(f'{number} of {len(numbers)} images have only stuff, and mmdet drops them from the '
+                    f'{source.section} data; use knet_plugin.PanopticDataset, or filter_cfg=None', path, number)
     if source.section == 'train':
         never = [name for name, number in census.objects.items() if number == 0]
         if never and len(never) < len(source.classes):
@@ -182,6 +203,6 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
         elif never:
             report.error('no object of any class in the training data', path)
     if kernels and (crowded := [number for number in numbers if number > kernels]):
-        report.warn(f'{len(crowded)} images have more objects than the model has kernels: up to {max(crowded)} objects, '
-                    f'{kernels} kernels; the others are never detected. Raise '
+        report.warn(f'{len(crowded)} images have more objects than the model has kernels: up to {max(crowded)} '
+                    f'objects, {kernels} kernels; the others are never detected. Raise '
                     'model.panoptic_head.kernel_head.num_kernels and test_cfg.max_per_img', path, len(crowded))

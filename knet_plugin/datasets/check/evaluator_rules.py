@@ -20,7 +20,7 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
         _check_folder(metric, report)
     if not path:
         return
-    file = files.annotations(path, options.get('backend_args'), classes if metric.ours else None)
+    file = files.annotations(path, options.get('backend_args'), () if metric.ours else None)
     if isinstance(file, str):
         report.error(f'{metric.section}_evaluator.ann_file: {file}', path)
         return
@@ -56,8 +56,8 @@ def _check_pngs(metric: Metric, file: Annotations, files: Files, report: Report)
     names = list(file.png.values()) if metric.ours else [
         os.path.basename(image['file_name']).replace('.jpg', '.png') for image in file.images.values()]
     if missing := files.missing([os.path.join(folder, name) for name in names]):
-        report.error(f'{metric.section}_evaluator: {len(missing)} of {len(names)} panoptic PNGs are missing in seg_prefix: '
-                     f'{first_few(missing)}', folder, len(missing))
+        report.error(f'{metric.section}_evaluator: {len(missing)} of {len(names)} panoptic PNGs are missing in '
+                     f'seg_prefix: {first_few(missing)}', folder, len(missing))
 
 
 def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
@@ -72,17 +72,16 @@ def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
     objects = [each for found in file.objects.values() for each in found]
     if metric.ours:
         return
-    fields = ('id', 'iscrowd', 'area', 'category_id') if metric.kind == 'instances' else ('id', 'iscrowd', 'category_id')
-    for name in fields:
+    for name in ('id', 'iscrowd', 'category_id', *(['area'] if metric.kind == 'instances' else [])):
         if number := sum(name not in each for each in objects):
             ours = 'InstanceMetric' if metric.kind == 'instances' else 'PanopticMetric'
-            report.error(f'{where}: {number} of {len(objects)} objects have no {name!r}, which {metric.options["type"]} '
-                         f'needs; add it, or use knet_plugin.{ours}', file.path, number)
+            report.error(f'{where}: {number} of {len(objects)} objects have no {name!r}, which '
+                         f'{metric.options["type"]} needs; add it, or use knet_plugin.{ours}', file.path, number)
     kinds = metric.options.get('metric', 'bbox')
     if metric.kind == 'instances' and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
         for problem, number in segmentation_problems(objects, sizes_of(file)).items():
-            report.error(f'{where}: {number} objects have {problem}; correct the file, or use knet_plugin.InstanceMetric, '
-                         'which skips them', file.path, number)
+            report.error(f'{where}: {number} objects have {problem}; correct the file, or use '
+                         'knet_plugin.InstanceMetric, which skips them', file.path, number)
 
 
 def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report) -> None:
@@ -93,7 +92,7 @@ def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source]
         if source.kind == 'semantic' or getattr(dataset, '_indices', None) is not None:
             return
         data = files.annotations(dataset.ann_file, getattr(dataset, 'backend_args', None),
-                                 source.classes if source.ours else None)
+                                 source.declared)
         if isinstance(data, str):
             return
         known |= data.images

@@ -72,7 +72,7 @@ class Files:
         return self._annotations[key]
 
     def missing(self, paths: list[str]) -> list[str]:
-        """Those of the paths that are no files. It lists each folder once, which is faster than asking for each file."""
+        """Those of the paths that are no files. Each folder is listed once, which is faster than asking for files."""
         return [path for path in paths if os.path.basename(path) not in self._folder(os.path.dirname(path))]
 
     def _folder(self, folder: str) -> frozenset[str]:

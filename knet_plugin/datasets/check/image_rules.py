@@ -68,7 +68,8 @@ def _header(path: str) -> tuple[str, tuple[int, int] | None]:
     except Exception:  # a format that only OpenCV knows, or a broken file
         return _decoded(path)
     if mode.startswith(('I', 'F')) or ';16' in raw:
-        return f'{32 if mode == "F" else 16} bit, {_CHANNELS.get(mode, 1 if mode[0] in "IF" else 3)} channels', (width, height)
+        channels = 1 if mode[0] in 'IF' else _CHANNELS.get(mode, 3)
+        return f'{32 if mode == "F" else 16} bit, {channels} channels', (width, height)
     return f'8 bit, {_CHANNELS.get(mode, 3)} channels', (width, height)
 
 
@@ -96,7 +97,9 @@ def _check_loading(source: Source, kind: str, found: list[str], model: Mapping, 
     if bits > 8 and isinstance(color_type, str) and color_type != 'unchanged':
         images = [image for path in spread(found, _SAMPLED_VALUES) if (image := _values(path)) is not None]
         highest = max((float(image.max()) for image in images), default=0)
-        kept = f'values up to {highest:.0f} keep {int(highest) // 256 + 1} grey levels' if bits == 16 else 'values are cut'
+        kept = 'values are cut'
+        if bits == 16:
+            kept = f'of values up to {highest:.0f}, {int(highest) // 256 + 1} grey levels are left'
         report.warn(f'{len(found)} images have {bits} bits ({first_few(found)}), but LoadImageFromFile makes 8 bits of '
                     f'them: {kept}. To keep them, load with {_KEEP_DEPTH} everywhere, leave out PhotoMetricDistortion, '
                     f'and set mean and std of model.data_preprocessor in the range 0 .. {highest:.0f}', folder,

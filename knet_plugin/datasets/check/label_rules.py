@@ -124,24 +124,33 @@ def _count(source: Source, values: _Values, ignore: int, census: Census, folder:
         elif source.classes:
             wrong.append(value)
     census.ignored = ignored / values.pixels.total()
-    if deep := [value for value in values.pixels if value > 255]:
+    deep = sorted(value for value in values.pixels if value > 255) if source.transform('LoadLabels') is None else []
+    if deep:
         number = max(values.maps[value] for value in deep)
-        report.error(f'at least {number} label maps have values above 255 ({first_few(sorted(deep))}), of which mmseg\'s '
-                     'LoadAnnotations keeps the lowest 8 bits; save labels 0 .. 254 in 8 bits', folder, number)
-    wrong = sorted(value for value in wrong if value <= 255)
+        report.error(f'at least {number} label maps have values above 255 ({first_few(deep)}), of which mmseg\'s '
+                     'LoadAnnotations keeps the lowest 8 bits; load them with knet_plugin.LoadLabels', folder, number)
+    wrong = sorted(set(wrong).difference(deep))
     if wrong:
         number = max(values.maps[value] for value in wrong)
         remark = ', after reduce_zero_label' if source.dataset.reduce_zero_label else ''
-        report.error(f'labels must be 0 .. {len(source.classes) - 1} or {ignore} (ignored){remark}, but at least {number} '
-                     f'label maps have other values: {first_few(wrong, 10)}; add the classes to metainfo and model, or '
-                     'correct the label maps', folder, number)
+        report.error(f'labels must be 0 .. {len(source.classes) - 1} or {ignore} (ignored){remark}, but at least '
+                     f'{number} label maps have other values: {first_few(wrong, 10)}; add the classes to '
+                     'metainfo and model, or correct the label maps', folder, number)
 
 
 def _label(source: Source, value: int) -> int:
-    """What mmseg's LoadAnnotations makes of a value."""
-    value &= 255
-    if source.dataset.reduce_zero_label:
-        value = 255 if value in (0, 255) else value - 1
+    """What mmseg's LoadAnnotations, or our LoadLabels, makes of a value."""
+    reduce = source.dataset.reduce_zero_label
+    loader = source.transform('LoadLabels')
+    void, special = 255, {255}
+    if loader is None:
+        value &= 255
+    else:
+        void = loader.get('ignore_index', 255)
+        special = {void, 65535}
+    if value in special or reduce and value == 0:
+        return void
+    value -= reduce
     return (source.dataset.label_map or {}).get(value, value)
 
 
@@ -156,11 +165,11 @@ def _judge(source: Source, values: _Values, ignore: int, census: Census, folder:
     elif never and source.section == 'train':
         hint, useless = '', False
         if source.dataset.reduce_zero_label and 0 in values.pixels:
-            hint = '; reduce_zero_label=True ignores the value 0 and makes class 0 of value 1: set it to False if 0 is a ' \
-                   'class'
+            hint = ('; reduce_zero_label=True ignores the value 0 and makes class 0 of value 1: set it to False if 0 '
+                    'is a class')
         elif values.pixels[ignore]:
             hint, useless = (f'; the value {ignore} is ignored: if it marks {never[0]!r}, save it as '
                              f'{source.classes.index(never[0])}'), len(occurring) == 1
         (report.error if useless else report.warn)(
-            f'{len(never)} of {len(source.classes)} classes never occur: {first_few(never, 8)}{hint} (values in the label '
-            f'maps: {counts})', folder, len(never))
+            f'{len(never)} of {len(source.classes)} classes never occur: {first_few(never, 8)}{hint} (values in the '
+            f'label maps: {counts})', folder, len(never))

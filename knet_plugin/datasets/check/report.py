@@ -117,7 +117,8 @@ def _table(censuses: list[Census]) -> list[str]:
             columns.append((f'{census.section} objects', {name: str(n) for name, n in census.objects.items()}))
         if census.pixels:
             total = sum(census.pixels.values()) or 1
-            columns.append((f'{census.section} pixels', {name: f'{n / total:.2%}' for name, n in census.pixels.items()}))
+            shares = {name: f'{n / total:.2%}' for name, n in census.pixels.items()}
+            columns.append((f'{census.section} pixels', shares))
     classes = list(dict.fromkeys(name for _, cells in columns for name in cells))
     if not classes:
         return []

@@ -20,7 +20,7 @@ def check_schedule(cfg: Config, images: int, processes: int, report: Report) -> 
         cfg: The config.
         images: Images of an epoch; 0 if unknown.
         processes: How many processes train.
-        report: Gets a warning for a warm-up that takes more than a third of the training, and for decays beyond its end.
+        report: Gets a warning for a warm-up of more than a third of the training, and for decays beyond its end.
     """
     train_cfg = cfg.get('train_cfg') or {}
     loader = cfg.get('train_dataloader') or {}
@@ -59,13 +59,14 @@ def _check_scheduler(scheduler: Mapping, total: int, epoch: int, length: str, re
     if name in ('LinearLR', 'ConstantLR') and begin == 0 and scheduler.get('start_factor', 1) < 1:
         end = scheduler.get('end', 0) * unit
         if math.isfinite(end) and end > total * _MAX_WARMUP:
-            report.warn(f'param_scheduler: the warm-up ({name}) takes {end} iterations, but the training has only {length}, '
-                        f'so it hardly learns; set its end to about {max(total // 10, 1)} iterations, or train longer')
+            report.warn(f'param_scheduler: the warm-up ({name}) takes {end} iterations, but the training has only '
+                        f'{length}, so it hardly learns; set its end to about {max(total // 10, 1)} '
+                        'iterations, or train longer')
     late = [milestone for milestone in scheduler.get('milestones', ()) if (begin + milestone) * unit >= total]
     if late:
         report.warn(f'param_scheduler: {name} lowers the learning rate at milestones={list(scheduler["milestones"])} '
-                    f'({"epochs" if unit == epoch and scheduler.get("by_epoch", True) else "iterations"}, from {begin} on), '
-                    f'but {late} lie beyond the end of the training: {length}')
+                    f'({"epochs" if scheduler.get("by_epoch", True) else "iterations"}, from {begin} on), but '
+                    f'{late} lie beyond the end of the training: {length}')
     if name in ('PolyLR', 'CosineAnnealingLR') and scheduler.get('end', 0) * unit > 2 * total:
         report.warn(f'param_scheduler: {name} ends at {scheduler["end"]}, but the training has only {length}, so the '
                     'learning rate hardly falls')

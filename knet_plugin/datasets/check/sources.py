@@ -25,7 +25,8 @@ class Source:
 
     Attributes:
         section: 'train', 'val' or 'test'.
-        dataset: Built without reading anything, so it has the paths, classes and defaults of the host.
+        dataset: Built without reading anything, so it has the paths and defaults of the host.
+        metainfo: Its classes.
         kind: 'instances', 'panoptic' or 'semantic'.
         pipeline: Its transforms and those of its wrappers.
         times: How often a wrapper repeats it.
@@ -33,6 +34,7 @@ class Source:
 
     section: str
     dataset: Any
+    metainfo: Mapping[str, Any]
     kind: str
     pipeline: tuple[Mapping, ...]
     times: int = 1
@@ -43,14 +45,19 @@ class Source:
         return type(self.dataset).__module__.startswith(SCOPE)
 
     @property
+    def declared(self) -> list[str] | None:
+        """For our data sets, the classes that the config names, none if they come from the file; None for others."""
+        return list(self.dataset.metainfo.get('classes') or ()) if self.ours else None
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of their labels."""
-        return list(self.dataset.metainfo.get('classes') or ())
+        return list(self.metainfo.get('classes') or ())
 
     @property
     def things(self) -> list[str]:
         """Names of the classes with objects."""
-        return list(self.dataset.metainfo.get('thing_classes') or self.classes) if self.kind != 'semantic' else []
+        return list(self.metainfo.get('thing_classes') or self.classes) if self.kind != 'semantic' else []
 
     def transform(self, ending: str) -> Mapping | None:
         """The first transform whose name ends so."""
@@ -93,7 +100,7 @@ def read_sources(cfg: Config, section: str, report: Report) -> list[Source]:
             names = [base.__name__ for base in type(dataset).__mro__]
             kind = next((kind for name, kind in _KINDS.items() if name in names), None)
             if kind:
-                sources.append(Source(section, dataset, kind, tuple(pipeline), times))
+                sources.append(Source(section, dataset, dataset.metainfo, kind, tuple(pipeline), times))
     return sources
 
 

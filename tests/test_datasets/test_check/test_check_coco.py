@@ -133,7 +133,7 @@ ERRORS = {
 WARNINGS = {
     'more objects than kernels': (crowded, ['1 images', '200 objects', '3 kernels']),
     'class never occurs': (lambda root, cfg: change(root, lambda data: data.update(
-        annotations=data['annotations'][::2]), 'train'), ["dog"]),
+        annotations=data['annotations'][::2]), 'train'), ['dog']),
     'orphans': (entries('annotations', image_id=99), ['1 objects belong to no']),
     'category outside the classes': (lambda root, cfg: (
         change(root, lambda data: data['categories'].append(dict(id=9, name='cow'))),
@@ -185,7 +185,8 @@ def test_missing_data_is_one_line(root):
     lambda data: dict(type='RepeatDataset', times=3, dataset=data),
     lambda data: dict(type='ConcatDataset', datasets=[data, data]),
     lambda data: dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=data),
-    lambda data: dict(type='MultiImageMixDataset', pipeline=[], dataset=dict(type='RepeatDataset', times=2, dataset=data)),
+    lambda data: dict(type='MultiImageMixDataset', pipeline=[], dataset=dict(type='RepeatDataset', times=2,
+                                                                             dataset=data)),
 ])
 def test_wrapped_data_sets(root, wrap):
     cfg = instance_config(root)
@@ -213,11 +214,11 @@ def test_what_is_no_coco_data_is_not_checked(root):
 
 
 @pytest.mark.parametrize(('function', 'words'), [
-    (lambda data: data.update(images=data['images'][:2], annotations=data['annotations'][:4]), ['1 ids only in the data']),
+    (lambda data: data.update(images=data['images'][:2], annotations=data['annotations'][:4]), ['1 ids only']),
     (lambda data: data.update(categories=data['categories'][::-1]), ["label 0 is 'cat'"]),
     (lambda data: data.update(categories=[dict(id=1, name='cow'), dict(id=2, name='hen')]), ['none of the classes']),
     (lambda data: data.pop('annotations'), ['no "annotations"']),
-    (lambda data: [each.pop('iscrowd') for each in data['annotations']][:0], ["6 of 6 objects", "'iscrowd'"]),
+    (lambda data: [each.pop('iscrowd') for each in data['annotations']][:0], ['6 of 6 objects', "'iscrowd'"]),
 ])
 def test_metrics(root, function, words):
     cfg = instance_config(root)

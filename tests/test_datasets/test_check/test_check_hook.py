@@ -51,7 +51,7 @@ def cfg(tmp_path, monkeypatch):
     options = dict(
         work_dir=str(tmp_path / 'run'), train_cfg=dict(by_epoch=True, max_epochs=1), val_cfg=dict(), test_cfg=dict(),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), custom_hooks=[dict(type='knet_plugin.DataCheckHook')],
-        experiment_name=tmp_path.name, log_level='WARNING')
+        experiment_name=tmp_path.name, log_level='WARNING', env_cfg=dict())
     return Config(dict(cfg.to_dict(), **options))
 
 
@@ -81,8 +81,8 @@ def test_good_data_is_read(cfg):
     ('test', dict(train=False, val=False, test=True))])
 def test_only_the_data_that_a_run_needs_is_checked(cfg, broken, stops):
     cfg[f'{broken}_dataloader'].dataset.ann_file = 'none.json'
+    runner = Runner.from_cfg(cfg)
     for method, stopped in stops.items():
-        runner = Runner.from_cfg(Config(dict(cfg.to_dict(), experiment_name=f'{cfg.experiment_name}_{method}')))
         with pytest.raises(DataError if stopped else InterruptedError):
             getattr(runner, method)()
 

@@ -98,7 +98,8 @@ def no_maps(root):
 
 
 @pytest.mark.parametrize(('damage', 'words'), [
-    (colours, ['1 label maps have 3 channels', '1.png']), (broken, ['1.png']), (missing, ['1 of 3 label maps', '1.png']),
+    (colours, ['1 label maps have 3 channels', '1.png']), (broken, ['1.png']),
+    (missing, ['1 of 3 label maps', '1.png']),
     (other_suffix, ["img_suffix='.jpg'", '3 with .jpeg']), (no_maps, ['seg_map_path', 'labels']),
 ])
 def test_files(root, damage, words):
@@ -131,7 +132,7 @@ def test_classes_of_a_known_data_set(root):
     cfg = semantic_config(root, type='ADE20KDataset', metainfo=None)
     assert 'num_classes=2' in messages(check_config(cfg, ('train', )).errors)
     cfg.train_dataloader.dataset.update(metainfo=dict(classes=CLASSES), reduce_zero_label=False)
-    assert "sky" in messages(check_config(cfg, ('train', )).errors)  # its data set refuses other names
+    assert 'sky' in messages(check_config(cfg, ('train', )).errors)  # its data set refuses other names
 
 
 def test_many_maps_are_sampled(root):

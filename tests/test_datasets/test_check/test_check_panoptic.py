@@ -105,7 +105,7 @@ ERRORS = {
     'other png names': (file(other_names), ['3 images', 'knet_plugin.PanopticDataset']),
     'pngs in subfolders': (file(subfolders), ['3 images', 'knet_plugin.PanopticDataset']),
     'jpeg': (file(jpeg), ['3 of 3 images are missing', '0.jpeg']),
-    'no iscrowd in val': (file(drop_iscrowd, 'val'), ["12 of 12 objects", "'iscrowd'", 'PanopticMetric']),
+    'no iscrowd in val': (file(drop_iscrowd, 'val'), ['12 of 12 objects', "'iscrowd'", 'PanopticMetric']),
     'unknown category': (file(unknown_category), ['1 objects', 'category_id']),
     'an instance file': (file(instances_instead), ['panoptic annotations', 'knet_plugin.InstanceDataset']),
     'no seg prefix': (without_prefix, ['data_prefix.seg']),
