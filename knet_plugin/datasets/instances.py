@@ -32,15 +32,14 @@ class InstanceDataset(CocoDataset):
         ValueError: The file is no COCO file of instances, or has none of the classes.
     """
 
-    METAINFO: dict = {}
+    METAINFO = dict(palette=CocoDataset.METAINFO['palette'])
     _metainfo: dict[str, Any]
 
     def load_data_list(self) -> list[dict]:
         """Read the annotation file into one dict for each image."""
         file = read_and_report(self.ann_file, self.backend_args, panoptic=False, classes=self._metainfo.get('classes'))
         names = tuple(category['name'] for category in file.data['categories'])
-        coco = CocoDataset.METAINFO
-        self._metainfo = {'classes': names, **(coco if names == coco['classes'] else {}), **self._metainfo}
+        self._metainfo.setdefault('classes', names)
         require_known_class(self._metainfo['classes'], names, self.ann_file)
         self.COCOAPI = lambda _: CocoIndex(file.data)  # mmdet calls it with the path
         try:

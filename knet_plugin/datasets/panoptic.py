@@ -31,7 +31,7 @@ class PanopticDataset(CocoPanopticDataset):
         ValueError: The file is no panoptic COCO file, has none of the classes, or things and stuff are unknown.
     """
 
-    METAINFO: dict = {}
+    METAINFO = dict(palette=CocoPanopticDataset.METAINFO['palette'])
     _metainfo: dict[str, Any]
 
     def load_data_list(self) -> list[dict]:
@@ -85,8 +85,8 @@ def panoptic_metainfo(categories: Sequence[Mapping[str, Any]], metainfo: Mapping
     """Complete ``metainfo`` by the categories of the file ``path``, and sort things before stuff.
 
     Returns:
-        ``metainfo`` with ``classes``, ``thing_classes`` and ``stuff_classes``; ``palette``, where there is one, is
-        sorted like ``classes``.
+        ``metainfo`` with ``classes``, ``thing_classes`` and ``stuff_classes``. ``palette`` is sorted like ``classes``;
+        by default, it has the colours of the file.
 
     Raises:
         ValueError: The file has none of the classes, or things and stuff are unknown or contradict ``metainfo``.
@@ -101,11 +101,11 @@ def panoptic_metainfo(categories: Sequence[Mapping[str, Any]], metainfo: Mapping
     names = tuple(listed[i] for i in order)
     number = sum(is_thing)
     complete = dict(metainfo, classes=names, thing_classes=names[:number], stuff_classes=names[number:])
-    palette = metainfo.get('palette') or [known.get(name, {}).get('color') for name in listed]
-    if len(palette) == len(listed) and all(palette) and isinstance(palette, list | tuple):
+    palette, colours = metainfo.get('palette'), [known.get(name, {}).get('color') for name in listed]
+    if all(colours) and palette in (None, PanopticDataset.METAINFO['palette']):
+        palette = colours
+    if isinstance(palette, list | tuple) and len(palette) == len(listed):
         complete['palette'] = [tuple(palette[i]) for i in order]
-    elif names == CocoPanopticDataset.METAINFO['classes']:
-        complete.setdefault('palette', CocoPanopticDataset.METAINFO['palette'])
     return complete
 
 

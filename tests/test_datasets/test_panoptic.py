@@ -1,17 +1,21 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.datasets.api_wrappers import COCOPanoptic
+from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import Runner
 from odd_data import CATEGORIES, NAMES, SIZE, odd_data, segment_map
 
 from knet_plugin.datasets.panoptic import PanopticDataset, panoptic_metainfo
 from knet_plugin.datasets.shapes import CLASSES, STUFF_CLASSES, THING_CLASSES
 
+CONFIG = Path(__file__).parents[2] / 'configs/panoptic/knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128.py'
 PIPELINE = [dict(type='knet_plugin.LoadImageFromFile'), dict(type='knet_plugin.LoadPanopticAnnotations'),
             dict(type='PackDetInputs')]
 LABELS = {3: 2, 1: 0, 9: 3, 4: 1}  # of the category ids
@@ -108,7 +112,8 @@ def test_colours_follow_classes():
     metainfo = dict(classes=[each['name'] for each in CATEGORIES], palette=colours)
     assert panoptic_metainfo(CATEGORIES, metainfo, '')['palette'] == expected
     coloured = [dict(each, color=list(colour)) for each, colour in zip(CATEGORIES, colours, strict=True)]
-    assert panoptic_metainfo(coloured, {}, '')['palette'] == expected
+    for metainfo in ({}, PanopticDataset.METAINFO):
+        assert panoptic_metainfo(coloured, metainfo, '')['palette'] == expected
     assert 'palette' not in panoptic_metainfo(CATEGORIES, {}, '')
     assert panoptic_metainfo(CATEGORIES, dict(palette='random'), '')['palette'] == 'random'
 
@@ -116,7 +121,7 @@ def test_colours_follow_classes():
 def test_classes_of_coco():
     coco = CocoPanopticDataset.METAINFO
     categories = [dict(id=i, name=name, isthing=int(i < 80)) for i, name in enumerate(coco['classes'])]
-    assert panoptic_metainfo(categories, {}, '') == coco
+    assert panoptic_metainfo(categories, PanopticDataset.METAINFO, '') == coco
 
 
 @pytest.mark.parametrize(('image_name', 'png_name'), [
@@ -218,3 +223,48 @@ def test_work_grows_linearly_with_the_images(tmp_path, monkeypatch):
         calls.clear()
         assert len(load(root)) == number
         assert sum(calls) == len(annotation['segments_info']) * number
+
+
+def test_training_and_validation(tmp_path):
+    """Stuff before things, no isthing, no iscrowd, images and PNGs in folders, and an object that cannot be drawn."""
+    def edit(content):
+        for annotation in content['annotations']:
+            for each in annotation.get('segments_info', [annotation]):
+                del each['iscrowd']
+        for category in content['categories']:
+            del category['isthing']
+        if 'segments_info' not in content['annotations'][0]:
+            content['annotations'][0]['segmentation'] = []
+
+    root = odd_data(tmp_path / 'data', image_name='images/a/{}.jpeg', png_name='b/{}_pan.png', edit=edit)
+    metainfo = dict(classes=['sky', 'cat', 'grass', 'dog'], thing_classes=['cat', 'dog'])
+    runner = Runner.from_cfg(small_config(root, tmp_path / 'run', metainfo))
+    runner.train()
+    losses = runner.message_hub.get_scalar('train/loss')
+    assert losses._count == 2 and np.isfinite(losses._log_history).all()
+    figures = runner.message_hub.log_scalars
+    for name in ('coco_panoptic/PQ', 'coco/segm_mAP', 'mIoU'):
+        assert np.isfinite(figures[f'val/{name}'].current())
+    assert runner.val_loop.dataloader.dataset.metainfo['classes'] == NAMES
+
+
+def small_config(root: Path, work_dir: Path, metainfo: dict) -> Config:
+    """Two iterations and a validation of a small panoptic K-Net, on the data of ``odd_data``."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.base_channels = 8
+    cfg.model.neck.in_channels = [8, 16, 32, 64]
+    cfg.model.panoptic_head.update(num_things_classes=2, num_stuff_classes=2)
+    dataset = dict(ann_file='panoptic.json', data_root=f'{root}/', data_prefix=dict(img='', seg='png/'))
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[name].update(batch_size=2, num_workers=0, persistent_workers=False)
+        cfg[name].dataset.update(dataset)
+        cfg[name].dataset.metainfo = metainfo
+    cfg.val_evaluator[0].update(ann_file=f'{root}/panoptic.json', seg_prefix=f'{root}/png/')
+    cfg.val_evaluator[1].update(ann_file=f'{root}/instances.json')
+    cfg.test_evaluator = cfg.val_evaluator
+    # It expects mmdet's labels, in the order of the file.
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if 'ClassCheckHook' not in hook['type']]
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=False)
+    cfg.merge_from_dict(dict(work_dir=str(work_dir), log_level='ERROR', experiment_name=work_dir.parent.name))
+    return cfg
