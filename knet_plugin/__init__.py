@@ -19,7 +19,7 @@ __all__ = ['__version__', 'attach', 'optimize_for_inference']
 # Modules to import, by the host package that they need.
 _REGISTERING = {
     '': ('core', 'engine', 'inference'),
-    'mmdet': ('detection', 'detection.efficientnet_lite', 'datasets.loading', 'engine.class_check'),
+    'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
     'mmseg': ('semantic',),
 }
 # Public functions, and the module of each, imported on first use.

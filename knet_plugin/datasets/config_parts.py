@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ __all__ = ['BEST_METRICS', 'crop_side', 'data_config']
 # By task, the name under which the metrics below report what the best checkpoint is chosen by.
 BEST_METRICS = dict(panoptic='coco_panoptic/PQ', instance='coco/segm_mAP', semantic='mIoU')
 _SIZE_DIVISOR = 32
-_JITTER = (0.75, 1.5)  # scales of the training images, relative to the short side
+_JITTER = (0.7, 1.4)  # scales of the training images, relative to the short side
 
 
 def crop_side(short_side: int) -> int:
-    """Side of the square crops that a model trains on: 4/3 of the short side, rounded up to a multiple of 32."""
-    return math.ceil(short_side * 4 / 3 / _SIZE_DIVISOR) * _SIZE_DIVISOR
+    """Side of the square crops that a model trains on: the short side, rounded up to a multiple of 32."""
+    return math.ceil(short_side / _SIZE_DIVISOR) * _SIZE_DIVISOR
 
 
 def data_config(description: DataDescription | str | os.PathLike, task: str, short_side: int = 256,
@@ -64,8 +65,8 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
     train_loader = dict(batch_size=batch_size, **common, sampler=dict(type='InfiniteSampler', shuffle=True),
                         dataset=train)
     val_loader = dict(batch_size=1, **common, sampler=dict(type='DefaultSampler', shuffle=False), dataset=val)
-    return dict(train_dataloader=train_loader, val_dataloader=val_loader, test_dataloader=val_loader,
-                val_evaluator=evaluator, test_evaluator=evaluator)
+    return dict(train_dataloader=train_loader, val_dataloader=val_loader,
+                test_dataloader=deepcopy(val_loader), val_evaluator=evaluator, test_evaluator=deepcopy(evaluator))
 
 
 def _detection_parts(description: DataDescription, task: str, short_side: int) -> tuple[dict, dict, list]:
