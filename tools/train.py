@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.datasets.check import check_config
+from knet_plugin.datasets.check import check_config, check_first
 from knet_plugin.engine.own_command import Start, add_own_data_arguments, start_own_run
 from knet_plugin.engine.resuming import find_checkpoint
 from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
@@ -110,6 +110,7 @@ def main() -> str | None:
         enable_lr_scaling(cfg)
     if not args.bare:
         seed_by_position(cfg)
+    check_first(cfg, 'train')
     remarks, error = [], None
     try:
         remarks = resume_from(cfg, args.resume) if args.resume else []

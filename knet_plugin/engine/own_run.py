@@ -81,13 +81,13 @@ class OwnRun:
             model.setdefault('data_preprocessor', {})['size'] = (crop_side(self.short_side),) * 2
         loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
         deletions = [f"{name}['_delete_'] = True" for name in loaders if name in base]
-        limit = f'''
+        limit = f"""
 custom_hooks = [*_base_.get('custom_hooks', []), dict(type='knet_plugin.TimeLimitHook', minutes={self.minutes:g})]
-''' if self.minutes else ''
+""" if self.minutes else ''
         guess = '  # a guess, until TimeLimitHook has measured an iteration' if self.minutes else ''
         start = f'\nload_from = {str(self.weights.path)!r}\n' if _is_whole(self.weights) else ''
-        delete = "_delete_=True, " if 'train_cfg' in base else ''
-        return f'''\
+        delete = '_delete_=True, ' if 'train_cfg' in base else ''
+        return f"""\
 # {self.task.capitalize()} segmentation of {self.description.root.name}. `knet train --data` wrote this file; edit it and
 # run `knet train FILE` or `mim train knet_plugin FILE`.
 _base_ = {str(self.base)!r}
@@ -115,7 +115,7 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max(1, max_iters // {VALIDATIONS}), max_keep_ckpts=1,
                     save_best={BEST_METRICS[self.task]!r}, rule='greater'))
 log_processor = dict(by_epoch=False)
-{limit}'''
+{limit}"""
 
 
 def class_settings(model: Mapping[str, Any], description: DataDescription, task: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1
 
 
 def check_data(path: str | Path, limit: int = 1000) -> Report:
-    """Check a folder that ``knet data prepare`` wrote, for each task that it can train.
+    """Check a folder that ``knet data prepare`` wrote, for the small model of each task that it can train.
 
     Args:
         path: The folder, or its ``data.yml``.
@@ -67,14 +67,18 @@ def check_data(path: str | Path, limit: int = 1000) -> Report:
     Raises:
         ValueError: There is no description, or it is wrong.
     """
+    from knet_plugin.cli import resolve_config
     from knet_plugin.datasets.config_parts import data_config
     from knet_plugin.datasets.description import DataDescription
+    from knet_plugin.engine.own_run import MODELS, class_settings
 
     description = DataDescription.read(path)
     report = Report()
     for task in description.tasks:
-        scope = 'mmseg' if task == 'semantic' else 'mmdet'
-        report.merge(check_config(Config(dict(data_config(description, task), default_scope=scope)), limit=limit))
+        cfg = Config.fromfile(resolve_config(MODELS['small'][task][0]))
+        cfg.merge_from_dict(dict(model=class_settings(cfg.model, description, task)))
+        cfg = Config(dict(data_config(description, task), model=cfg.model, default_scope=cfg.default_scope))
+        report.merge(check_config(cfg, limit=limit))
     return report
 
 
