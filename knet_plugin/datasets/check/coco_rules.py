@@ -164,9 +164,16 @@ def _census(source: Source, file: Annotations, model: Mapping, report: Report) -
         objects = [each for each in file.objects.get(image_id, ()) if each.get('category_id') in names]
         for each in objects:
             census.objects[names[each['category_id']]] += 1
+            if source.kind == 'panoptic':
+                name = names[each['category_id']]
+                census.pixels[name] = census.pixels.get(name, 0) + (each.get('area') or 0)
         numbers.append(sum(not each.get('iscrowd') and names[each['category_id']] in things for each in objects))
         if reason := _drop_reason(source, image, objects, {key for key, name in names.items() if name in things}):
             dropped[reason] += 1
+    if any(census.pixels.values()):
+        total = sum(image['width'] * image['height'] for image in file.images.values())
+        census.pixels = {name: census.pixels.get(name, 0) for name in source.classes}
+        census.ignored = max(1 - sum(census.pixels.values()) / total, 0)
     census.images, census.dropped = len(file.images) - dropped.total(), dict(dropped)
     census.objects_per_image = (median_low(numbers), max(numbers))
     _judge(source, census, numbers, kernels_of(model), file.path, report)

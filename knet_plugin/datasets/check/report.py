@@ -116,7 +116,7 @@ def _table(censuses: list[Census]) -> list[str]:
         if census.objects:
             columns.append((f'{census.section} objects', {name: str(n) for name, n in census.objects.items()}))
         if census.pixels:
-            total = sum(census.pixels.values()) or 1
+            total = sum(census.pixels.values()) or 1  # without ignored pixels
             shares = {name: f'{n / total:.2%}' for name, n in census.pixels.items()}
             columns.append((f'{census.section} pixels', shares))
     classes = list(dict.fromkeys(name for _, cells in columns for name in cells))
