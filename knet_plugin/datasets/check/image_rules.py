@@ -15,6 +15,8 @@ __all__ = ['check_images', 'spread']
 _SAMPLED_VALUES = 8
 # 3 = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH: three channels of the file's own depth.
 _KEEP_DEPTH = "dict(type='LoadImageFromFile', color_type=3, to_float32=True)"
+_DECODABLE = ("if they are TIFFs of more than 4 channels, load them with dict(type='LoadImageFromFile', "
+              "imdecode_backend='tifffile', color_type='unchanged')")
 _ROTATED = range(5, 9)  # EXIF orientations that exchange height and width
 _EXIF_ORIENTATION = 274
 _CHANNELS = {'1': 1, 'L': 1, 'LA': 4, 'PA': 4, 'RGBA': 4}  # by Pillow's mode, as OpenCV reads it; all others: 3
@@ -46,13 +48,16 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
         examples.setdefault(kind, []).append(path)
         if size and path in sizes and size != tuple(sizes[path]):
             examples.setdefault('size', []).append(f'{path} is {size}, not {tuple(sizes[path])}')
+    loader = source.transform('LoadImageFromFile')
+    if loader is None or loader.get('imdecode_backend', 'cv2') not in ('cv2', 'pillow'):
+        return  # the user's own way to load, which may know other formats
     if wrong := examples.pop('unreadable', []):
-        report.error(f'{len(wrong)} images cannot be decoded: {first_few(wrong)}', folder, len(wrong))
+        report.error(f'{len(wrong)} images cannot be decoded: {first_few(wrong)}; {_DECODABLE}', folder, len(wrong))
     if wrong := examples.pop('size', []):
         report.error(f'{len(wrong)} images have another (width, height) than the annotations say: {first_few(wrong)}',
                      folder, len(wrong))
     for kind, found in examples.items():
-        _check_loading(source, kind, found, model, folder, report)
+        _check_loading(loader, kind, found, model, folder, report)
 
 
 def _header(path: str) -> tuple[str, tuple[int, int] | None]:
@@ -87,11 +92,8 @@ def _values(path: str) -> Any:
     return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if os.path.getsize(path) else None
 
 
-def _check_loading(source: Source, kind: str, found: list[str], model: Mapping, folder: str, report: Report) -> None:
+def _check_loading(loader: Mapping, kind: str, found: list[str], model: Mapping, folder: str, report: Report) -> None:
     """Compare images that are not of 8 bits and three channels with what the run's loading makes of them."""
-    loader = source.transform('LoadImageFromFile')
-    if loader is None:  # the user's own transform
-        return
     color_type = loader.get('color_type', 'color')
     bits, channels = int(kind.split()[0]), int(kind.split()[2])
     if bits > 8 and isinstance(color_type, str) and color_type != 'unchanged':

@@ -68,6 +68,22 @@ def test_more_channels(root):
     assert not check_config(cfg, ('train', )).errors
 
 
+def test_many_channels(root):
+    tifffile = pytest.importorskip('tifffile')
+    cfg = use(root, '.tif', random(255, dtype=np.uint8))
+    image = random(4095, 6)
+    for i in range(3):
+        tifffile.imwrite(root / f'images/{i}.tif', image, photometric='minisblack', planarconfig='contig')
+    found = messages(check_config(cfg).errors)
+    assert '3 images cannot be decoded' in found
+    assert 'tifffile' in found
+    loader = dict(imdecode_backend='tifffile', color_type='unchanged')  # what the error recommends
+    cfg.train_dataloader.dataset.pipeline[0].update(loader)
+    assert not check_config(cfg, ('train', )).errors
+    loaded = LoadImageFromFile(**loader).transform(dict(img_path=str(root / 'images/0.tif')))
+    assert np.array_equal(loaded['img'], image)
+
+
 @pytest.mark.parametrize('content', [b'', b'no image', b'\x89PNG\r\n\x1a\n'])
 def test_broken_images(root, content):
     (root / 'images/1.jpg').write_bytes(content)
