@@ -18,9 +18,9 @@ __all__ = ['__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference'),
-    'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
-    'mmseg': ('semantic',),
+    '': ('core', 'engine', 'inference', 'datasets.check'),
+    'mmdet': ('detection', 'datasets.loading', 'datasets.instances', 'datasets.panoptic', 'datasets.metrics'),
+    'mmseg': ('semantic', 'datasets.label_maps'),
 }
 # Public functions, and the module of each, imported on first use.
 _LAZY = {'attach': 'knet_plugin.semantic.attach', 'optimize_for_inference': 'knet_plugin.inference'}

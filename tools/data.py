@@ -103,10 +103,10 @@ def summary(prepared: Prepared, out: str) -> str:
 
 def run_check(path: str) -> int:
     """Print the report on a prepared folder or a config, and return the exit status."""
-    from knet_plugin.datasets.check import check_config, check_data
     from mmengine.config import Config
 
     from knet_plugin.cli import resolve_config
+    from knet_plugin.datasets.check import check_config, check_data
     from knet_plugin.datasets.description import DATA_FILE
 
     is_data = Path(path).is_dir() or Path(path).name == DATA_FILE

@@ -1,13 +1,13 @@
 """Segmentations of COCO annotations: which can be drawn, and what they cover."""
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-__all__ = ['MAX_COORDINATE', 'complete', 'rle_problem', 'usable']
+__all__ = ['complete', 'is_box', 'is_number', 'rle_problem', 'usable']
 
-MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
+_MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
 
 
 def usable(segmentation: Any, size: tuple[int, int]) -> tuple[Any, str | None]:
@@ -38,7 +38,7 @@ def complete(annotation: dict, size: tuple[int, int]) -> bool:
     """
     annotation['iscrowd'] = int(annotation.get('iscrowd') or 0)
     area, box = annotation.get('area'), annotation.get('bbox')
-    if _positive(area) and isinstance(box, list) and len(box) == 4 and _positive(box[2]) and _positive(box[3]):
+    if is_number(area) and area > 0 and is_box(box) and min(box[2:]) > 0:
         return True
     from pycocotools import mask as mask_utils
 
@@ -48,6 +48,16 @@ def complete(annotation: dict, size: tuple[int, int]) -> bool:
     rle = mask_utils.merge(rle) if isinstance(rle, list) else rle
     annotation.update(area=float(mask_utils.area(rle)), bbox=mask_utils.toBbox(rle).tolist())
     return annotation['area'] > 0
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether an ``area`` can be read."""
+    return isinstance(value, int | float)
+
+
+def is_box(value: Any) -> TypeGuard[list]:
+    """Whether a ``bbox`` can be read."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def rle_problem(rle: dict, size: tuple[int, int]) -> str | None:
@@ -83,10 +93,6 @@ def _run_lengths(counts: str) -> np.ndarray:
 
 def _finite(polygon: list) -> bool:
     try:
-        return math.isfinite(sum(polygon)) and -MAX_COORDINATE <= min(polygon) <= max(polygon) <= MAX_COORDINATE
+        return math.isfinite(sum(polygon)) and -_MAX_COORDINATE <= min(polygon) <= max(polygon) <= _MAX_COORDINATE
     except TypeError:
         return False
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and value > 0
