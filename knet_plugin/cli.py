@@ -17,6 +17,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from knet_plugin import __version__
+from knet_plugin.engine.option_check import check_options, unread_options
 from knet_plugin.engine.run_config import add_run_parts
 
 __all__ = ['ResourceError', 'add_run_arguments', 'list_configs', 'load_run_config', 'main', 'resolve_config',
@@ -89,7 +90,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def load_run_config(args: argparse.Namespace) -> Config:
     """Read the config that ``args.config`` and the arguments of :func:`add_run_arguments` describe.
 
-    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.run_config.add_run_parts`.
+    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.run_config.add_run_parts`. An option
+    whose key is misspelt ends the process (:func:`~knet_plugin.engine.option_check.check_options`).
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
@@ -98,7 +100,15 @@ def load_run_config(args: argparse.Namespace) -> Config:
         raise SystemExit(f'error: {error}') from error
     cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
-    cfg.merge_from_dict(args.cfg_options or {})
+    options = args.cfg_options or {}
+    try:
+        check_options(cfg, options)
+    except ValueError as error:
+        raise SystemExit(f'error: {error}') from error
+    if unread := unread_options(cfg, options):
+        print(f'warning: --cfg-options {" ".join(unread)}: only a variable of the config, which has been used already; '
+              'set the fields that were made from it', file=sys.stderr)
+    cfg.merge_from_dict(options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', path.stem))
     if not args.bare:
         add_run_parts(cfg)

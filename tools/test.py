@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from knet_plugin.cli import add_run_arguments, load_run_config
+from knet_plugin.datasets.check import check_first
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 
@@ -77,6 +78,7 @@ def main() -> None:
         enable_tta(cfg)
     if args.out:
         save_predictions(cfg, args.out)
+    check_first(cfg, 'test')
     with safe_loading():
         build_runner(cfg).test()
 

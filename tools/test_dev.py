@@ -9,9 +9,9 @@ without stuff categories: panoptic configs take theirs from --categories.
 
 The metrics in test_evaluator of the config select the submissions. With --name knet, they are
 
-    CocoPanopticMetric    panoptic/panoptic_test-dev2017_knet_results.zip
-    CocoMetric, 'segm'    segm/detections_test-dev2017_knet_results.zip
-    CocoMetric, 'bbox'    bbox/detections_test-dev2017_knet_results.zip
+    PanopticMetric            panoptic/panoptic_test-dev2017_knet_results.zip
+    InstanceMetric, 'segm'    segm/detections_test-dev2017_knet_results.zip
+    InstanceMetric, 'bbox'    bbox/detections_test-dev2017_knet_results.zip
 
 in the folder --out, each beside its content. See https://cocodataset.org/#upload for the names.
 """
@@ -27,7 +27,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.engine.class_check import read_categories
+from knet_plugin.datasets.check import read_categories
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 
@@ -85,13 +85,13 @@ def wanted_results(evaluators: Any) -> tuple[bool, list[str]]:
     panoptic, asked = False, set()
     for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
         name = metric.type.split('.')[-1]
-        panoptic |= name == 'CocoPanopticMetric'
-        if name == 'CocoMetric':
+        panoptic |= name in ('PanopticMetric', 'CocoPanopticMetric')
+        if name in ('InstanceMetric', 'CocoMetric'):
             kinds = metric.get('metric', 'bbox')
             asked.update([kinds] if isinstance(kinds, str) else kinds)
     kinds = [kind for kind in KINDS if kind in asked]
     if not panoptic and not kinds:
-        raise SystemExit('error: test_evaluator has neither CocoPanopticMetric nor CocoMetric with segm or bbox')
+        raise SystemExit('error: test_evaluator has neither PanopticMetric nor InstanceMetric with segm or bbox')
     return panoptic, kinds
 
 
@@ -108,11 +108,11 @@ def configure(cfg: Config, info: Path, img_dir: Path, prefix: Path, panoptic: bo
     common = dict(ann_file=str(info), format_only=True, outfile_prefix=str(prefix))
     cfg.test_evaluator = []
     if panoptic:
-        cfg.test_evaluator.append(dict(type='mmdet.CocoPanopticMetric', **common))
+        cfg.test_evaluator.append(dict(type='knet_plugin.PanopticMetric', **common))
     if kinds:
-        cfg.test_evaluator.append(dict(type='mmdet.CocoMetric', metric=kinds, **common))
+        cfg.test_evaluator.append(dict(type='knet_plugin.InstanceMetric', metric=kinds, **common))
     # Wrong classes would only show in the scores of the server.
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), ConfigDict(type='knet_plugin.ClassCheckHook')]
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), ConfigDict(type='knet_plugin.DataCheckHook')]
 
 
 def pack_detections(prefix: Path, kind: str, target: Path) -> Path:

@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/plugin.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/shapes-clear_instance.py', '../_base_/schedules/adamw-1k.py',
-    'mmdet::_base_/default_runtime.py'
+    'mmdet::_base_/default_runtime.py', '../_base_/data_check.py'
 ]
 
 model = dict(

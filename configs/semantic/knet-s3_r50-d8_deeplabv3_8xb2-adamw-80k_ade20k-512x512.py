@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/plugin.py', 'mmseg::_base_/models/deeplabv3_r50-d8.py', 'mmseg::_base_/datasets/ade20k.py',
-    'mmseg::_base_/default_runtime.py', '../_base_/schedules/adamw-80k.py'
+    'mmseg::_base_/default_runtime.py', '../_base_/schedules/adamw-80k.py', '../_base_/data_check.py'
 ]
 
 model = dict(

@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/plugin.py', 'mmseg::_base_/models/upernet_swin.py', 'mmseg::_base_/datasets/ade20k.py',
-    'mmseg::_base_/default_runtime.py', '../_base_/schedules/adamw-80k.py'
+    'mmseg::_base_/default_runtime.py', '../_base_/schedules/adamw-80k.py', '../_base_/data_check.py'
 ]
 
 checkpoint = 'https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/swin/swin_tiny_patch4_window7_224_20220308-f41b89d3.pth'  # noqa: E501

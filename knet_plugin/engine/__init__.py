@@ -5,6 +5,7 @@ from knet_plugin.engine.finite_inputs import FiniteInputHook
 from knet_plugin.engine.fsdp import KNetFSDPStrategy
 from knet_plugin.engine.safe_loading import SafeLoadingHook
 from knet_plugin.engine.seeding import NumberedSampler, SeededDataset, SeedHook
+from knet_plugin.engine.time_limit import TimeLimitHook
 
 __all__ = ['CheckpointHook', 'FiniteInputHook', 'KNetFSDPStrategy', 'NumberedSampler', 'SafeLoadingHook', 'SeedHook',
-           'SeededDataset']
+           'SeededDataset', 'TimeLimitHook']

@@ -7,14 +7,15 @@ from knet_plugin.registry import SCOPE
 
 __all__ = ['add_run_parts']
 
-_HOOKS = (f'{SCOPE}.FiniteInputHook', f'{SCOPE}.SafeLoadingHook')
+_HOOKS = (f'{SCOPE}.DataCheckHook', f'{SCOPE}.FiniteInputHook', f'{SCOPE}.SafeLoadingHook')
 
 
 def add_run_parts(cfg: Config) -> None:
     """Add, in place, the hooks that make a run safe to interrupt and to start from other people's files.
 
-    ``FiniteInputHook`` and ``SafeLoadingHook`` join ``custom_hooks`` unless they are there. mmengine's
-    ``CheckpointHook`` becomes ours; another hook, or ``None``, in its place stays. Calling it again changes nothing.
+    ``DataCheckHook``, ``FiniteInputHook`` and ``SafeLoadingHook`` join ``custom_hooks`` unless they are there.
+    mmengine's ``CheckpointHook`` becomes ours; another hook, or ``None``, in its place stays. Calling it again changes
+    nothing.
     """
     custom = list(cfg.get('custom_hooks') or [])
     present = {hook['type'] for hook in custom if isinstance(hook, dict)}

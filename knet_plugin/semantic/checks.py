@@ -1,13 +1,30 @@
-"""Checks of label maps, which would otherwise end in an index error or a CUDA assertion."""
+"""Checks of heads and label maps that would otherwise learn nothing, or end in an index error or a CUDA assertion."""
 
 from typing import Any
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import OhemCrossEntropy
 
 from knet_plugin.core.image_name import image_name
 
-__all__ = ['check_labels']
+__all__ = ['check_labels', 'check_losses']
+
+
+def check_losses(head: BaseDecodeHead) -> None:
+    """Refuse a softmax over a single output, whose probability is 1 whatever the head learns.
+
+    Raises:
+        ValueError: The head has one output, and a loss with ``use_sigmoid=False``.
+    """
+    if head.out_channels != 1:
+        return
+    losses = head.loss_decode if isinstance(head.loss_decode, torch.nn.ModuleList) else [head.loss_decode]
+    for loss in losses:
+        if not getattr(loss, 'use_sigmoid', not isinstance(loss, OhemCrossEntropy)):
+            raise ValueError(f'{type(head).__name__} has num_classes={head.num_classes} and one output, for which the '
+                             f'softmax of {type(loss).__name__} is always 1: use num_classes=2, out_channels=1 and '
+                             'loss_decode=dict(type=\'CrossEntropyLoss\', use_sigmoid=True)')
 
 
 def check_labels(samples: list, head: BaseDecodeHead) -> None:

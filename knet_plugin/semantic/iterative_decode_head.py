@@ -13,7 +13,7 @@ from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.checkpoint.mismatch import log_mismatches
 from knet_plugin.registry import MODELS, SCOPE
 from knet_plugin.semantic.adapters import Adapter, Refused, adapter_of
-from knet_plugin.semantic.checks import check_labels
+from knet_plugin.semantic.checks import check_labels, check_losses
 from knet_plugin.semantic.default_stage import semantic_stage_configs
 
 __all__ = ['IterativeDecodeHead']
@@ -42,8 +42,8 @@ class IterativeDecodeHead(BaseModule):
 
     Raises:
         TypeError: If K-Net does not support the stock head; the message gives the reason.
-        ValueError: If ``num_stages`` is negative or not the number of configs, or if a stage's config contradicts the
-            classifier.
+        ValueError: If ``num_stages`` is negative or not the number of configs, if a stage's config contradicts the
+            classifier, or if a head with one output has a softmax.
     """
 
     def __init__(self,
@@ -58,6 +58,7 @@ class IterativeDecodeHead(BaseModule):
         self.num_stages = num_stages
         self.kernel_generate_head = head
         self.kernel_update_head = ModuleList([MODELS.build(cfg) for cfg in stages])
+        check_losses(head)
         self._adapter.connect(head, self._refine)
         # The stages run inside the stock head, which returns M_S only. During `_run`, which needs M_0 .. M_S, this list
         # collects them for each call of `_refine`. Otherwise it is None, so that no tensor is kept.

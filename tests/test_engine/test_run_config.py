@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from knet_plugin.engine import CheckpointHook
 from knet_plugin.engine.run_config import add_run_parts
 
-ADDED = [dict(type='knet_plugin.FiniteInputHook'), dict(type='knet_plugin.SafeLoadingHook')]
+ADDED = [dict(type=f'knet_plugin.{name}') for name in ('DataCheckHook', 'FiniteInputHook', 'SafeLoadingHook')]
 
 
 def changed(**content) -> dict:
@@ -25,9 +25,9 @@ def changed(**content) -> dict:
 
 def test_hooks_are_added_once():
     assert changed(custom_hooks=None)['custom_hooks'] == ADDED
-    assert changed(custom_hooks=ADDED[1:])['custom_hooks'] == [ADDED[1], ADDED[0]]
+    assert changed(custom_hooks=ADDED[1:])['custom_hooks'] == [*ADDED[1:], ADDED[0]]
     own = [ADDED[0], dict(type='EMAHook')]
-    assert changed(custom_hooks=own)['custom_hooks'] == [*own, ADDED[1]]
+    assert changed(custom_hooks=own)['custom_hooks'] == [*own, *ADDED[1:]]
 
 
 @pytest.mark.parametrize('name', ['CheckpointHook', 'mmengine.CheckpointHook'])

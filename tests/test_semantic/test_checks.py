@@ -3,7 +3,7 @@ import torch
 from mmseg.models.decode_heads import FCNHead
 from segmentation_cases import labelled
 
-from knet_plugin.semantic.checks import check_labels
+from knet_plugin.semantic.checks import check_labels, check_losses
 
 HEAD = FCNHead(in_channels=4, channels=4, num_classes=7)
 
@@ -35,3 +35,26 @@ def test_label_map_of_another_size_than_its_image():
 def test_label_map_with_colours():
     with pytest.raises(ValueError, match=r'got \(64, 64, 3\) from 0.png'):
         check_labels(labelled(torch.zeros(2, 64, 64, 3, dtype=torch.long)), HEAD)
+
+
+SOFTMAX = dict(type='CrossEntropyLoss')
+SIGMOID = dict(type='CrossEntropyLoss', use_sigmoid=True)
+DICE = dict(type='DiceLoss')
+
+
+@pytest.mark.parametrize(('options', 'refused'), [
+    (dict(num_classes=1), True), (dict(num_classes=1, loss_decode=[DICE, SOFTMAX]), True),
+    (dict(num_classes=2, out_channels=1), True), (dict(num_classes=1, loss_decode=dict(type='OhemCrossEntropy')), True),
+    (dict(num_classes=1, loss_decode=SIGMOID), False),
+    (dict(num_classes=2, out_channels=1, loss_decode=SIGMOID), False),
+    (dict(num_classes=2, out_channels=1, threshold=0.4, loss_decode=[SIGMOID, DICE]), False),
+    (dict(num_classes=2), False),
+])
+def test_one_output_needs_a_sigmoid(options, refused):
+    """A softmax over one class is always 1."""
+    head = FCNHead(in_channels=4, channels=4, **options)
+    if refused:
+        with pytest.raises(ValueError, match=f'num_classes={options["num_classes"]}.*use_sigmoid=True'):
+            check_losses(head)
+    else:
+        check_losses(head)

@@ -26,7 +26,7 @@ CONFIGS = {
 _base_ = '{ROOT}/configs/panoptic/knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128.py'
 model = dict(backbone=dict(base_channels=8, init_cfg=None), neck=dict(in_channels=[8, 16, 32, 64]),
              test_cfg=dict(max_per_img=10, instance_score_thr=0.0, overlap_thr=0.0))
-test_evaluator = [dict(type='CocoPanopticMetric'), dict(type='CocoMetric', metric=['bbox', 'segm']),
+test_evaluator = [dict(type='knet_plugin.PanopticMetric'), dict(type='CocoMetric', metric=['bbox', 'segm']),
                   dict(type='SemSegMetric')]
 test_dataloader = dict(num_workers=0, persistent_workers=False)
 """,

@@ -10,10 +10,10 @@ test_dataloader = val_dataloader
 # One test measures all three tasks.
 val_evaluator = [
     dict(
-        type='CocoPanopticMetric',
+        type='knet_plugin.PanopticMetric',
         ann_file=data_root + 'annotations/panoptic_val.json',
         seg_prefix=data_root + 'annotations/panoptic_val/'),
-    dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='segm'),
+    dict(type='knet_plugin.InstanceMetric', ann_file=data_root + 'annotations/instances_val.json', metric='segm'),
     dict(type='SemSegMetric')
 ]
 test_evaluator = val_evaluator

@@ -1,7 +1,7 @@
 # Shapes for instance segmentation in mmdet; `python tools/make_shapes.py data/shapes` makes the data.
 # No photometric distortion, because the illumination of an image is a cue to its classes.
 # Training keeps images without objects, as negative examples.
-dataset_type = 'CocoDataset'
+dataset_type = 'knet_plugin.InstanceDataset'
 data_root = 'data/shapes/'
 image_size = (128, 128)
 metainfo = dict(
@@ -49,5 +49,6 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['segm'])
+val_evaluator = dict(
+    type='knet_plugin.InstanceMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['segm'])
 test_evaluator = val_evaluator

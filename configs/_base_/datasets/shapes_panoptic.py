@@ -1,6 +1,6 @@
 # Shapes for panoptic segmentation in mmdet; `python tools/make_shapes.py data/shapes` makes the data.
 # No photometric distortion, because the illumination of an image is a cue to its classes.
-dataset_type = 'CocoPanopticDataset'
+dataset_type = 'knet_plugin.PanopticDataset'
 data_root = 'data/shapes/'
 image_size = (128, 128)
 metainfo = dict(
@@ -53,7 +53,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='CocoPanopticMetric',
+    type='knet_plugin.PanopticMetric',
     ann_file=data_root + 'annotations/panoptic_val.json',
     seg_prefix=data_root + 'annotations/panoptic_val/')
 test_evaluator = val_evaluator

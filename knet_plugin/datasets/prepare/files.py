@@ -1,0 +1,114 @@
+"""Images and masks on disk: listing, sizes, pixel values."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+__all__ = ['IMAGE_SUFFIXES', 'ImageFiles', 'image_size', 'list_files', 'read_map', 'read_pixels']
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+_ORIENTATION = 0x0112  # EXIF tag; from 5 on, rows and columns are exchanged
+_JPEG_SIDE = 256  # side to which a JPEG is reduced when only its integrity matters
+_UNREADABLE = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)  # of PIL
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[PurePosixPath]:
+    """Return the sorted paths, relative to ``folder`` and at any depth, of its files that are not hidden."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(('.', '__MACOSX')))
+        relative = Path(parent).relative_to(folder)
+        found += [PurePosixPath((relative / name).as_posix()) for name in files
+                  if name.lower().endswith(suffixes) and not name.startswith('.')]
+    return sorted(found)
+
+
+class ImageFiles:
+    """Finds images by the names that annotation files give them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.names = list_files(folder)
+        self._known = set(self.names)
+        self._by_file_name: dict[str, list[PurePosixPath]] = defaultdict(list)
+        for name in self.names:
+            self._by_file_name[name.name].append(name)
+
+    def find(self, name: str) -> PurePosixPath | None:
+        """Return the path below the folder: ``name`` itself, or the only file with the same last part."""
+        path = PurePosixPath(PureWindowsPath(name).as_posix())
+        if path in self._known:
+            return path
+        candidates = self._by_file_name.get(path.name, [])
+        return candidates[0] if len(candidates) == 1 else None
+
+
+def image_size(path: Path, decode: bool = True) -> tuple[int, int]:
+    """Return (height, width) of an image as the hosts load it: turned as its EXIF data says.
+
+    Args:
+        path: The file.
+        decode: Also decode the pixels, because a file that is cut must not stop a training; JPEG only coarsely, which
+            is faster.
+
+    Raises:
+        ValueError: It cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            if decode:
+                image.draft(image.mode, (_JPEG_SIDE, _JPEG_SIDE))
+                image.load()
+    except _UNREADABLE as error:
+        pixels = None
+        if isinstance(error, UnidentifiedImageError):  # OpenCV reads TIFF files of more channels and other types
+            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise ValueError(f'{path}: the image cannot be read ({_reason(error)}); replace or remove it') from None
+        return pixels.shape[0], pixels.shape[1]
+    return (width, height) if turned else (height, width)
+
+
+def _reason(error: Exception) -> str:
+    """What PIL says, without the path that it repeats."""
+    return 'no known image format' if isinstance(error, UnidentifiedImageError) else str(error)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Read a PNG or another image without loss as int64: (H, W) values or palette indices, or (H, W, C) colours.
+
+    Raises:
+        ValueError: The file cannot be decoded, or was compressed with loss.
+    """
+    if path.suffix.lower() in ('.jpg', '.jpeg'):
+        raise ValueError(f'{path}: JPEG changes the values of a mask; save masks as PNG')
+    try:
+        with Image.open(path) as image:
+            if image.mode in ('CMYK', 'YCbCr', 'LAB', 'HSV', 'F'):
+                raise ValueError(f'values of mode {image.mode} are no labels')
+            return np.asarray(image).astype(np.int64)
+    except _UNREADABLE as error:
+        raise ValueError(f'{path}: the mask cannot be read ({_reason(error)})') from None
+
+
+def read_map(path: Path) -> tuple[np.ndarray, bool]:
+    """Read a mask or label map as :func:`read_pixels` does.
+
+    Returns:
+        (H, W) int64 values, and whether they are colours: 65536 R + 256 G + B. Transparency does not count.
+    """
+    pixels = read_pixels(path)
+    if pixels.ndim == 2:
+        return pixels, False
+    colours = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
+    if (colours == colours[..., :1]).all():
+        return colours[..., 0], False
+    return colours @ np.array([65536, 256, 1]), True

@@ -1,0 +1,97 @@
+"""Refuses options that override nothing, because their key is misspelt."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine import registry
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, Registry
+from mmengine.runner import FlexibleRunner, Runner
+
+__all__ = ['check_options', 'unread_options']
+
+# Top-level keys that mmengine, our tools or the hosts' tools read, beside the arguments of the runners.
+_KNOWN = {'custom_imports', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
+          'tta_pipeline', 'max_iters', 'num_gpus'}
+_CLOSE = 0.8  # similarity above which a new key passes for a misspelt one
+_FREE = ('custom_keys',)  # dicts whose keys are names of the user
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuse ``--cfg-options`` whose key is misspelt. Call it before they are merged into ``cfg``.
+
+    A key at the top must be in the config, or be read by a runner. Below, a new key is fine unless it resembles one
+    that is there, or an argument of the class that ``type`` names, and is no such argument itself.
+
+    Args:
+        cfg: The config before the options.
+        options: Values by dotted key, as mmengine's ``DictAction`` gives them.
+
+    Raises:
+        ValueError: A key is misspelt; the message names the nearest one.
+    """
+    for option in options:
+        first, *rest = option.split('.')
+        known = {*cfg.keys(), *_runner_arguments()}
+        if first not in known:
+            raise ValueError(_message(option, first, known, 0.5))
+        part = cfg.get(first)
+        for i, name in enumerate(rest):
+            if isinstance(part, list | tuple) and name.isdigit() and int(name) < len(part):
+                part = part[int(name)]
+                continue
+            if not isinstance(part, Mapping) or [first, *rest][i] in _FREE:
+                break
+            if name not in part:
+                _check_new(option, name, part, cfg)
+                break
+            part = part[name]
+
+
+def unread_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
+    """Those options that change only a variable of the config, such as ``data_root``, after it has been used."""
+    return [option for option in options if option.split('.')[0] in cfg.keys() - _runner_arguments()]
+
+
+def _check_new(option: str, name: str, part: Mapping, cfg: Config) -> None:
+    arguments = _arguments(part.get('type'), cfg)
+    if name in arguments or name.startswith('_'):
+        return
+    known = {*map(str, part), *arguments}
+    if difflib.get_close_matches(name, known, n=1, cutoff=_CLOSE):
+        raise ValueError(_message(option, name, known, _CLOSE))
+
+
+def _message(option: str, name: str, known: Iterable[str], cutoff: float) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return (f'--cfg-options {option}: the config has no {name!r}'
+            + (f'; did you mean {close[0]!r}?' if close else '; nothing would read it'))
+
+
+def _runner_arguments() -> set[str]:
+    return {*_KNOWN, *inspect.signature(Runner.__init__).parameters,
+            *inspect.signature(FlexibleRunner.__init__).parameters} - {'self', 'cfg'}
+
+
+def _arguments(kind: Any, cfg: Config) -> set[str]:
+    """Arguments of the classes that are registered as ``kind``, and of their bases."""
+    kinds = [kind]
+    if isinstance(kind, str):
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            kinds = [_registered(each, kind) for each in vars(registry).values() if isinstance(each, Registry)]
+    found: set[str] = set()
+    for each in kinds:
+        for base in inspect.getmro(each) if inspect.isclass(each) else ():
+            if '__init__' in vars(base):
+                found.update(inspect.signature(vars(base)['__init__']).parameters)
+    return found
+
+
+def _registered(root: Registry, kind: str) -> Any:
+    try:
+        with root.switch_scope_and_registry(None) as found:
+            return found.get(kind)
+    except Exception:  # a part whose host is missing cannot be asked for its arguments
+        return None

@@ -1,0 +1,42 @@
+"""Folders that ``knet data prepare`` wrote."""
+
+import json
+
+import pytest
+from check_data_files import THINGS, instances, write_images, write_json
+
+from knet_plugin.datasets.check import check_data
+from knet_plugin.datasets.description import DataDescription
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split in ('train', 'val'):
+        write_images(tmp_path / 'images' / split)
+        write_json(tmp_path / f'annotations/instances_{split}.json', instances())
+    DataDescription(tmp_path, 'instance', THINGS, ()).write()
+    return tmp_path
+
+
+def test_good_data(root):
+    report = check_data(root)
+    assert (report.errors, report.warnings) == ([], [])
+    assert [census.section for census in report.census] == ['train', 'val']
+    assert report.kernels
+    assert check_data(root / 'data.yml').text() == report.text()
+
+
+def test_faults(root):
+    path = root / 'annotations/instances_train.json'
+    data = json.loads(path.read_text())
+    data['annotations'] = [dict(data['annotations'][0], id=i + 1) for i in range(200)]
+    write_json(path, data)
+    (root / 'images/val/1.jpg').unlink()
+    report = check_data(root)
+    assert [error.count for error in report.errors] == [1]
+    assert any('200 objects' in str(warning) for warning in report.warnings)
+
+
+def test_no_data(tmp_path):
+    with pytest.raises((OSError, ValueError), match='nothing'):
+        check_data(tmp_path / 'nothing')
