@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads import FCNHead
 from segmentation_cases import labelled
 
@@ -52,7 +53,8 @@ DICE = dict(type='DiceLoss')
 ])
 def test_one_output_needs_a_sigmoid(options, refused):
     """A softmax over one class is always 1."""
-    head = FCNHead(in_channels=4, channels=4, **options)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        head = FCNHead(in_channels=4, channels=4, **options)
     if refused:
         with pytest.raises(ValueError, match=f'num_classes={options["num_classes"]}.*use_sigmoid=True'):
             check_losses(head)

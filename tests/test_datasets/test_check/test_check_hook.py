@@ -9,7 +9,7 @@ from check_data_files import instance_config, write_instances, write_json
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
 
 from knet_plugin import registry
@@ -37,6 +37,13 @@ class WatchedDataset(CocoDataset):
     def full_init(self):
         type(self).read = True
         raise InterruptedError('the data is read')
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """Runners change the default scope for all that comes later."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
 
 
 @pytest.fixture
