@@ -240,8 +240,8 @@ def test_training_and_validation(tmp_path):
     metainfo = dict(classes=['sky', 'cat', 'grass', 'dog'], thing_classes=['cat', 'dog'])
     runner = Runner.from_cfg(small_config(root, tmp_path / 'run', metainfo))
     runner.train()
-    losses = runner.message_hub.get_scalar('train/loss')
-    assert losses._count == 2 and np.isfinite(losses._log_history).all()
+    losses, _ = runner.message_hub.get_scalar('train/loss').data
+    assert len(losses) == 2 and np.isfinite(losses).all()
     figures = runner.message_hub.log_scalars
     for name in ('coco_panoptic/PQ', 'coco/segm_mAP', 'mIoU'):
         assert np.isfinite(figures[f'val/{name}'].current())
