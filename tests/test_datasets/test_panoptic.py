@@ -112,7 +112,7 @@ def test_colours_follow_classes():
     metainfo = dict(classes=[each['name'] for each in CATEGORIES], palette=colours)
     assert panoptic_metainfo(CATEGORIES, metainfo, '')['palette'] == expected
     coloured = [dict(each, color=list(colour)) for each, colour in zip(CATEGORIES, colours, strict=True)]
-    for metainfo in ({}, PanopticDataset.METAINFO):
+    for metainfo in ({}, dict(palette=CocoPanopticDataset.METAINFO['palette'])):
         assert panoptic_metainfo(coloured, metainfo, '')['palette'] == expected
     assert 'palette' not in panoptic_metainfo(CATEGORIES, {}, '')
     assert panoptic_metainfo(CATEGORIES, dict(palette='random'), '')['palette'] == 'random'
@@ -121,7 +121,7 @@ def test_colours_follow_classes():
 def test_classes_of_coco():
     coco = CocoPanopticDataset.METAINFO
     categories = [dict(id=i, name=name, isthing=int(i < 80)) for i, name in enumerate(coco['classes'])]
-    assert panoptic_metainfo(categories, PanopticDataset.METAINFO, '') == coco
+    assert panoptic_metainfo(categories, dict(palette=coco['palette']), '') == coco
 
 
 @pytest.mark.parametrize(('image_name', 'png_name'), [
