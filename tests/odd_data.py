@@ -44,8 +44,8 @@ def odd_data(root: Path, number: int = 4, image_name: str = 'images/{}.jpg', png
         ids, categories = segment_map(index)
         name, png = image_name.format(index), png_name.format(index)
         image = cv2.cvtColor((ids * 40 + 20).astype(np.uint8), cv2.COLOR_GRAY2BGR)
-        zeros = np.zeros_like(ids)
-        for path, pixels in ((root / name, image), (root / 'png' / png, np.stack([zeros, zeros, ids], axis=-1))):
+        colours = np.stack([0 * ids, 0 * ids, ids], axis=-1).astype(np.uint8)
+        for path, pixels in ((root / name, image), (root / 'png' / png, colours)):
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), pixels)
         images.append(dict(id=10 + index, file_name=name, height=SIZE[0], width=SIZE[1]))

@@ -1,1 +1,1 @@
-"""Loading transforms and the synthetic data set Shapes."""
+"""Data sets of COCO files, loading transforms, metrics, and the synthetic data set Shapes."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from logging import WARNING
 from typing import Any
 
@@ -13,7 +13,8 @@ from mmengine.logging import print_log
 from knet_plugin.datasets.coco_file import CocoFile, ids_of_classes, read_coco
 from knet_plugin.registry import DATASETS
 
-__all__ = ['FILTERED', 'CocoIndex', 'InstanceDataset', 'read_and_report', 'report_dropped', 'require_known_class']
+__all__ = ['FILTERED', 'CocoIndex', 'InstanceDataset', 'read_and_report', 'report_dropped', 'require_known_class',
+           'without_default_classes']
 
 FILTERED = 'by filter_cfg they have no objects, or are too small'
 
@@ -32,8 +33,11 @@ class InstanceDataset(CocoDataset):
         ValueError: The file is no COCO file of instances, or has none of the classes.
     """
 
-    METAINFO = dict(palette=CocoDataset.METAINFO['palette'])
     _metainfo: dict[str, Any]
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping | None = None) -> dict[str, Any]:
+        return without_default_classes(super()._load_metainfo(metainfo), metainfo)
 
     def load_data_list(self) -> list[dict]:
         """Read the annotation file into one dict for each image."""
@@ -89,6 +93,12 @@ def read_and_report(path: str, backend_args: dict | None, panoptic: bool,
     for line in file.lines(path):
         print_log(line, 'current', level=WARNING)
     return file
+
+
+def without_default_classes(merged: dict[str, Any], metainfo: Mapping | None) -> dict[str, Any]:
+    """Remove the classes of COCO, which mmdet puts into ``merged``, unless the config's ``metainfo`` has classes."""
+    names = ('classes', 'thing_classes', 'stuff_classes')
+    return {key: value for key, value in merged.items() if key not in names or key in (metainfo or ())}
 
 
 def require_known_class(classes: Sequence[str], names: Sequence[str], path: str) -> None:

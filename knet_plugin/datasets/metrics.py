@@ -1,6 +1,7 @@
 """mmdet's COCO metrics, for annotation files as people have them."""
 
 import os.path as osp
+import tempfile
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -91,10 +92,7 @@ class PanopticMetric(CocoPanopticMetric):
             predicted = dict(sample['pred_panoptic_seg'].items())
             predicted['sem_seg'] = predicted['sem_seg'].clone()
             prediction = self._parse_predictions(dict(pred_panoptic_seg=predicted), sample['img_id'], name, numbers)
-            stat = None
-            if not self.format_only:
-                truth = self._truth(sample, annotation)
-                stat = pq_compute_single_core(0, [(truth, prediction)], '', self.seg_out_dir, self.categories)
+            stat = None if self.format_only else self._compare(sample, annotation, prediction)
             self.results.append((None if self.tmp_dir else prediction, stat))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -129,27 +127,31 @@ class PanopticMetric(CocoPanopticMetric):
         return {number: dict(id=number, name=name, isthing=int(known.get(name, {}).get('isthing', name in things)))
                 for number, name in zip(numbers, names, strict=True)}
 
-    def _truth(self, sample: dict, annotation: dict) -> dict:
-        """Annotation of an image with the path of its PNG, in which pixels of no listed segment are void."""
-        if self.data:
-            if not annotation:
-                raise ValueError(f'ann_file {self.ann_file} has no annotation of image {sample["img_id"]!r}, '
-                                 f'{sample["img_path"]}')
-            path = osp.join(self.seg_prefix or '', annotation['file_name'])
-            segments = annotation['segments_info']
-        else:
-            path = sample['seg_map_path']
-            segments = [dict(id=segment['id'], category_id=segment['category'], iscrowd=int(
-                self.categories[segment['category']]['isthing'] and not segment['is_thing']))
-                for segment in sample['segments_info']]
+    def _compare(self, sample: dict, annotation: dict, prediction: dict) -> PQStat:
+        """Compare the prediction for an image with its PNG, in which pixels of no listed segment are void."""
+        path, segments = self._truth(sample, annotation, prediction['file_name'])
         ids = read_segment_ids(path, sample['ori_shape'], self.backend_args)
         areas = dict(zip(*np.unique(ids, return_counts=True), strict=True))
         listed = [dict(segment, area=areas[segment['id']]) for segment in segments
                   if segment['id'] in areas and segment['category_id'] in self.categories]
         void = areas.keys() - {segment['id'] for segment in listed}
-        path = osp.join(self.seg_out_dir, 'truth.png')
-        mmcv.imwrite(id2rgb(np.where(np.isin(ids, list(void)), VOID, ids))[:, :, ::-1], path)
-        return dict(image_id=sample['img_id'], file_name=path, segments_info=listed)
+        ids = np.where(np.isin(ids, list(void)), VOID, ids)
+        with tempfile.TemporaryDirectory() as folder:
+            mmcv.imwrite(id2rgb(ids)[:, :, ::-1], osp.join(folder, 'truth.png'))
+            truth = dict(image_id=sample['img_id'], file_name='truth.png', segments_info=listed)
+            return pq_compute_single_core(0, [(truth, prediction)], folder, self.seg_out_dir, self.categories)
+
+    def _truth(self, sample: dict, annotation: dict, name: str) -> tuple[str, list[dict]]:
+        """Path of the PNG of an image, and its segments; ``name`` is that of an image without annotation file."""
+        if not self.data:
+            return sample.get('seg_map_path') or osp.join(self.seg_prefix or '', name), [
+                dict(id=segment['id'], category_id=segment['category'],
+                     iscrowd=int(self.categories[segment['category']]['isthing'] and not segment['is_thing']))
+                for segment in sample['segments_info']]
+        if not annotation:
+            raise ValueError(f'ann_file {self.ann_file} has no annotation of image {sample["img_id"]!r}, '
+                             f'{sample["img_path"]}')
+        return osp.join(self.seg_prefix or '', annotation['file_name']), annotation['segments_info']
 
 
 def _average(stat: PQStat, categories: dict[int, dict], isthing: bool | None) -> tuple[dict, dict]:

@@ -7,7 +7,14 @@ from typing import Any
 from mmdet.datasets import CocoPanopticDataset
 
 from knet_plugin.datasets.coco_file import ids_of_classes
-from knet_plugin.datasets.instances import FILTERED, CocoIndex, read_and_report, report_dropped, require_known_class
+from knet_plugin.datasets.instances import (
+    FILTERED,
+    CocoIndex,
+    read_and_report,
+    report_dropped,
+    require_known_class,
+    without_default_classes,
+)
 from knet_plugin.datasets.segmentations import is_box, is_number
 from knet_plugin.registry import DATASETS
 
@@ -31,8 +38,11 @@ class PanopticDataset(CocoPanopticDataset):
         ValueError: The file is no panoptic COCO file, has none of the classes, or things and stuff are unknown.
     """
 
-    METAINFO = dict(palette=CocoPanopticDataset.METAINFO['palette'])
     _metainfo: dict[str, Any]
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping | None = None) -> dict[str, Any]:
+        return without_default_classes(super()._load_metainfo(metainfo), metainfo)
 
     def load_data_list(self) -> list[dict]:
         """Read the annotation file into one dict for each image that is annotated, or for each if none is."""
@@ -102,7 +112,7 @@ def panoptic_metainfo(categories: Sequence[Mapping[str, Any]], metainfo: Mapping
     number = sum(is_thing)
     complete = dict(metainfo, classes=names, thing_classes=names[:number], stuff_classes=names[number:])
     palette, colours = metainfo.get('palette'), [known.get(name, {}).get('color') for name in listed]
-    if all(colours) and palette in (None, PanopticDataset.METAINFO['palette']):
+    if all(colours) and palette in (None, CocoPanopticDataset.METAINFO['palette']):
         palette = colours
     if isinstance(palette, list | tuple) and len(palette) == len(listed):
         complete['palette'] = [tuple(palette[i]) for i in order]

@@ -3,8 +3,6 @@
 import math
 from typing import Any, TypeGuard
 
-import numpy as np
-
 __all__ = ['complete', 'is_box', 'is_number', 'rle_problem', 'usable']
 
 _MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
@@ -65,30 +63,32 @@ def rle_problem(rle: dict, size: tuple[int, int]) -> str | None:
     if list(rle.get('size') or ()) != list(size):
         return 'an RLE of another size than the image'
     try:
-        runs = np.asarray(rle['counts']) if isinstance(rle['counts'], list) else _run_lengths(rle['counts'])
-        complete = runs.dtype.kind == 'i' and (runs >= 0).all() and runs.sum() == size[0] * size[1]
+        runs = rle['counts'] if isinstance(rle['counts'], list) else _run_lengths(rle['counts'])
+        complete = all(isinstance(run, int) for run in runs) and min(runs) >= 0 and sum(runs) == size[0] * size[1]
     except (KeyError, TypeError, ValueError, AttributeError):
         complete = False
     return None if complete else 'an RLE that does not cover the image'
 
 
-def _run_lengths(counts: str) -> np.ndarray:
+def _run_lengths(counts: str) -> list[int]:
     """Read the run lengths of a compressed RLE, as ``rleFrString`` of pycocotools does.
 
     A number is a sequence of characters with 5 bits each, the lowest first; from the fourth on, it is the difference to
-    the number two before.
+    the number two before. A loop, because most strings are short.
     """
-    codes = np.frombuffer(counts.encode('ascii'), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((codes & 32) == 0)
-    if not len(last) or last[-1] != len(codes) - 1:
+    runs: list[int] = []
+    number = shift = 0
+    for character in counts.encode('ascii'):
+        bits = character - 48
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:  # the last character of a number
+            number -= (bits >> 4 & 1) << shift  # its sign
+            runs.append(number + runs[-2] if len(runs) > 2 else number)
+            number = shift = 0
+    if shift:
         raise ValueError('the last number is cut')
-    first = np.concatenate([[0], last[:-1] + 1])
-    shift = 5 * (np.arange(len(codes)) - np.repeat(first, last - first + 1))
-    numbers = np.add.reduceat((codes & 31) << shift, first)
-    numbers -= np.where(codes[last] & 16, np.int64(1) << 5 * (last - first + 1), 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers
+    return runs
 
 
 def _finite(polygon: list) -> bool:

@@ -62,7 +62,8 @@ def test_classes_of_coco_have_its_colours(tmp_path):
     root = odd_data(tmp_path, edit=lambda content: content.update(annotations=[], categories=[
         dict(id=i, name=name) for i, name in enumerate(names)]))
     assert load(root).metainfo == CocoDataset.METAINFO
-    assert load(root, lazy_init=True).metainfo['palette'] == CocoDataset.METAINFO['palette']
+    assert load(root, lazy_init=True).metainfo == dict(palette=CocoDataset.METAINFO['palette'])
+    assert InstanceDataset.METAINFO == CocoDataset.METAINFO  # for weights without classes
 
 
 @pytest.mark.parametrize('classes', [('person',), ('Cat', 'Dog'), 'cat'])

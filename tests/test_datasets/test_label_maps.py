@@ -4,6 +4,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DATASETS, DefaultScope
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
@@ -89,3 +90,20 @@ def test_other_reduce_zero_label_than_the_data_set(tmp_path):
 
 def test_no_annotations_when_testing():
     assert LoadLabels()(dict(img=1)) == dict(img=1)
+
+
+def test_pipeline_of_mmseg(tmp_path):
+    """Classes above 255 arrive in the model's targets."""
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'labels').mkdir()
+    write(tmp_path / 'images/a.jpg', np.zeros((8, 6, 3)), np.uint8)
+    write(tmp_path / 'labels/a.png', np.repeat([[0, 299, 65535]], 2, axis=1).repeat(8, axis=0))
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='knet_plugin.LoadLabels', ignore_index=65535),
+                dict(type='Resize', scale=(12, 16)), dict(type='RandomFlip', prob=1.), dict(type='PackSegInputs')]
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        dataset = DATASETS.build(dict(
+            type='BaseSegDataset', data_root=str(tmp_path), pipeline=pipeline,
+            data_prefix=dict(img_path='images', seg_map_path='labels'),
+            metainfo=dict(classes=[f'class {i}' for i in range(300)])))
+        labels = dataset[0]['data_samples'].gt_sem_seg.data
+    assert labels.shape == (1, 16, 12) and labels[0, 0].tolist() == 4 * [65535] + 4 * [299] + 4 * [0]
