@@ -32,6 +32,7 @@ def compare_pictures() -> None:
     with contextlib.redirect_stdout(sys.stderr):  # where optional packages are missing, mmdet and mmseg print it
         import mmdet.utils
         import mmseg.utils
+        import mmseg.visualization  # register_all_modules leaves it out
 
         mmdet.utils.register_all_modules(init_default_scope=False)
         mmseg.utils.register_all_modules(init_default_scope=False)
