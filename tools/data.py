@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from knet_plugin.cli import ResourceError, resolve_config
 from knet_plugin.datasets.prepare import FORMATS, Options, Prepared, find_sources, prepare
 from knet_plugin.datasets.prepare.sample import Source
 
@@ -105,7 +106,6 @@ def run_check(path: str) -> int:
     """Print the report on a prepared folder or a config, and return the exit status."""
     from mmengine.config import Config
 
-    from knet_plugin.cli import resolve_config
     from knet_plugin.datasets.check import check_config, check_data
     from knet_plugin.datasets.description import DATA_FILE
 
@@ -123,7 +123,7 @@ def main() -> int:
         if args.command == 'check':
             return run_check(args.data)
         run_prepare(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ResourceError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -86,6 +86,12 @@ def test_new_split_of_divided_data(knet, data):
     assert 'warning: --val' in output and '4 images in train, 1 images in val' in output
 
 
+def test_check_of_nothing(knet):
+    for path in ('images', 'nothing'):
+        status, _, errors = knet('check', path)
+        assert status == 1 and errors.startswith('error: ') and path in errors
+
+
 @pytest.mark.parametrize(('path', 'function'), [('ped', 'check_data'), ('ped/data.yml', 'check_data'),
                                                 ('run.py', 'check_config')])
 @pytest.mark.parametrize('errors', [[], ['fault']])

@@ -1,4 +1,7 @@
-"""YOLO segmentation: a text file for each image, with a class number and a polygon in each line."""
+"""YOLO segmentation: a text file for each image, with a class number and a polygon in each line.
+
+The package supervision reads this format, too, but decodes the masks of all images at once.
+"""
 
 from __future__ import annotations
 
