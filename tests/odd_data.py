@@ -62,6 +62,21 @@ def odd_data(root: Path, number: int = 4, image_name: str = 'images/{}.jpg', png
     return root
 
 
+def each_object(change: Callable[[dict], Any]) -> Callable[[dict], None]:
+    """An ``edit`` that changes every segment and object."""
+    def edit(content: dict) -> None:
+        for annotation in content['annotations']:
+            for each in annotation.get('segments_info', [annotation]):
+                change(each)
+    return edit
+
+
+def without_isthing(content: dict) -> None:
+    """An ``edit``."""
+    for category in content['categories']:
+        category.pop('isthing')
+
+
 def _measured(mask: np.ndarray) -> dict:
     rows, columns = np.nonzero(mask)
     x, y = columns.min(), rows.min()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.evaluation import CocoMetric, CocoPanopticMetric
-from odd_data import CATEGORIES, NAMES, SIZE, odd_data, segment_map
+from odd_data import CATEGORIES, NAMES, SIZE, each_object, odd_data, segment_map, without_isthing
 
 from knet_plugin.datasets.coco_file import read_coco
 from knet_plugin.datasets.loading import read_segment_ids
@@ -49,23 +49,10 @@ def panoptic_quality(root: Path, shift: int = 0, **options: Any) -> dict[str, fl
     return {key.split('/')[1]: value for key, value in evaluate(metric, samples(root, shift)).items()}
 
 
-def edit_objects(change):
-    def edit(content):
-        for annotation in content['annotations']:
-            for each in annotation.get('segments_info', [annotation]):
-                change(each)
-    return edit
-
-
-def without_isthing(content: dict) -> None:
-    for category in content['categories']:
-        category.pop('isthing')
-
-
 @pytest.mark.parametrize('options', [
     {}, dict(image_name='images/{}.jpeg'), dict(image_name='{}.png', png_name='sub/{}_pan.png'),
-    dict(edit=edit_objects(lambda each: each.pop('iscrowd'))), dict(edit=edit_objects(lambda each: each.pop('area'))),
-    dict(edit=edit_objects(lambda each: each.update(area=7))), dict(edit=without_isthing),
+    dict(edit=each_object(lambda each: each.pop('iscrowd'))), dict(edit=each_object(lambda each: each.pop('area'))),
+    dict(edit=each_object(lambda each: each.update(area=7))), dict(edit=without_isthing),
 ])
 def test_perfect_prediction(tmp_path, options):
     figures = panoptic_quality(odd_data(tmp_path, **options))
@@ -189,7 +176,7 @@ def instance_samples(root: Path) -> list[dict]:
 
 @pytest.mark.parametrize('meta', [META, dict(classes=NAMES[:2])])
 @pytest.mark.parametrize('options', [
-    {}, dict(edit=edit_objects(lambda each: each.pop('iscrowd'))),
+    {}, dict(edit=each_object(lambda each: each.pop('iscrowd'))),
     dict(edit=lambda content: content['categories'].reverse()),
     dict(edit=lambda content: content['annotations'].append(
         dict(id=999, image_id=10, category_id=1, segmentation=[[]], area=9, bbox=[1, 1, 3, 3], iscrowd=0))),

@@ -1,21 +1,16 @@
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.datasets.api_wrappers import COCOPanoptic
-from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import Runner
-from odd_data import CATEGORIES, NAMES, SIZE, odd_data, segment_map
+from odd_data import CATEGORIES, NAMES, SIZE, each_object, odd_data, segment_map, without_isthing
 
 from knet_plugin.datasets.panoptic import PanopticDataset, panoptic_metainfo
 from knet_plugin.datasets.shapes import CLASSES, STUFF_CLASSES, THING_CLASSES
 
-CONFIG = Path(__file__).parents[2] / 'configs/panoptic/knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128.py'
 PIPELINE = [dict(type='knet_plugin.LoadImageFromFile'), dict(type='knet_plugin.LoadPanopticAnnotations'),
             dict(type='PackDetInputs')]
 LABELS = {3: 2, 1: 0, 9: 3, 4: 1}  # of the category ids
@@ -86,12 +81,12 @@ def test_categories_in_any_order(tmp_path, metainfo):
 
 @pytest.mark.parametrize('metainfo', METAINFO[3:])
 def test_categories_without_isthing(tmp_path, metainfo):
-    root = odd_data(tmp_path, edit=lambda content: [each.pop('isthing') for each in content['categories']])
+    root = odd_data(tmp_path, edit=without_isthing)
     check_content(load(root, metainfo=metainfo))
 
 
 def test_things_are_unknown(tmp_path):
-    root = odd_data(tmp_path, edit=lambda content: [each.pop('isthing') for each in content['categories']])
+    root = odd_data(tmp_path, edit=without_isthing)
     with pytest.raises(ValueError, match=r"panoptic\.json.*'sky'.*isthing.*thing_classes"):
         load(root)
 
@@ -131,17 +126,9 @@ def test_names_of_files(tmp_path, image_name, png_name):
     check_content(load(odd_data(tmp_path, image_name=image_name, png_name=png_name)))
 
 
-def each_segment(change: Callable[[dict], Any]) -> Callable[[dict], None]:
-    def edit(content):
-        for annotation in content['annotations']:
-            for segment in annotation.get('segments_info', ()):
-                change(segment)
-    return edit
-
-
 @pytest.mark.parametrize('key', ['iscrowd', 'bbox', 'area'])
 def test_missing_values(tmp_path, key):
-    check_content(load(odd_data(tmp_path, edit=each_segment(lambda segment: segment.pop(key)))))
+    check_content(load(odd_data(tmp_path, edit=each_object(lambda segment: segment.pop(key)))))
 
 
 def test_annotation_without_file_name(tmp_path):
@@ -165,7 +152,7 @@ def test_crowds_are_no_objects(tmp_path):
     def crowd(segment):
         segment['iscrowd'] = int(segment['id'] == 4)
 
-    sample = load(odd_data(tmp_path, edit=each_segment(crowd)))[0]['data_samples']
+    sample = load(odd_data(tmp_path, edit=each_object(crowd)))[0]['data_samples']
     assert sample.gt_instances.labels.tolist() == [0, 0]
     assert (sample.gt_sem_seg.sem_seg[0][segment_map(0)[0] == 4] == 1).all()
 
@@ -223,48 +210,3 @@ def test_work_grows_linearly_with_the_images(tmp_path, monkeypatch):
         calls.clear()
         assert len(load(root)) == number
         assert sum(calls) == len(annotation['segments_info']) * number
-
-
-def test_training_and_validation(tmp_path):
-    """Stuff before things, no isthing, no iscrowd, images and PNGs in folders, and an object that cannot be drawn."""
-    def edit(content):
-        for annotation in content['annotations']:
-            for each in annotation.get('segments_info', [annotation]):
-                del each['iscrowd']
-        for category in content['categories']:
-            del category['isthing']
-        if 'segments_info' not in content['annotations'][0]:
-            content['annotations'][0]['segmentation'] = []
-
-    root = odd_data(tmp_path / 'data', image_name='images/a/{}.jpeg', png_name='b/{}_pan.png', edit=edit)
-    metainfo = dict(classes=['sky', 'cat', 'grass', 'dog'], thing_classes=['cat', 'dog'])
-    runner = Runner.from_cfg(small_config(root, tmp_path / 'run', metainfo))
-    runner.train()
-    losses, _ = runner.message_hub.get_scalar('train/loss').data
-    assert len(losses) == 2 and np.isfinite(losses).all()
-    figures = runner.message_hub.log_scalars
-    for name in ('coco_panoptic/PQ', 'coco/segm_mAP', 'mIoU'):
-        assert np.isfinite(figures[f'val/{name}'].current())
-    assert runner.val_loop.dataloader.dataset.metainfo['classes'] == NAMES
-
-
-def small_config(root: Path, work_dir: Path, metainfo: dict) -> Config:
-    """Two iterations and a validation of a small panoptic K-Net, on the data of ``odd_data``."""
-    cfg = Config.fromfile(CONFIG)
-    cfg.model.backbone.base_channels = 8
-    cfg.model.neck.in_channels = [8, 16, 32, 64]
-    cfg.model.panoptic_head.update(num_things_classes=2, num_stuff_classes=2)
-    dataset = dict(ann_file='panoptic.json', data_root=f'{root}/', data_prefix=dict(img='', seg='png/'))
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        cfg[name].update(batch_size=2, num_workers=0, persistent_workers=False)
-        cfg[name].dataset.update(dataset)
-        cfg[name].dataset.metainfo = metainfo
-    cfg.val_evaluator[0].update(ann_file=f'{root}/panoptic.json', seg_prefix=f'{root}/png/')
-    cfg.val_evaluator[1].update(ann_file=f'{root}/instances.json')
-    cfg.test_evaluator = cfg.val_evaluator
-    # It expects mmdet's labels, in the order of the file.
-    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if 'ClassCheckHook' not in hook['type']]
-    cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=False)
-    cfg.merge_from_dict(dict(work_dir=str(work_dir), log_level='ERROR', experiment_name=work_dir.parent.name))
-    return cfg
