@@ -8,6 +8,7 @@ from mmengine.config import Config
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
+from knet_plugin.engine.tool_run import run_console
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,7 +78,7 @@ def main() -> None:
         enable_tta(cfg)
     if args.out:
         save_predictions(cfg, args.out)
-    with safe_loading():
+    with run_console(args.bare), safe_loading():
         build_runner(cfg).test()
 
 

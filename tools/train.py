@@ -12,6 +12,7 @@ from knet_plugin.engine.resuming import find_checkpoint
 from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.seeding import seed_by_position
+from knet_plugin.engine.tool_run import run_console
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,7 +80,7 @@ def main() -> str | None:
         remarks = resume_from(cfg, args.resume) if args.resume else []
     except CheckpointError as caught:  # do not end yet: another process may have found a checkpoint, and would wait
         error = f'error: {caught}\nTo start anew, leave out --resume'
-    with safe_loading():
+    with run_console(args.bare), safe_loading():
         runner = build_runner(cfg)
         error = resume_conflict(error or (cfg.load_from if cfg.get('resume') else 'nothing')) or error
         if error is None:
