@@ -32,7 +32,7 @@ def draw_curves(path: Path, title: str, losses: Mapping[str, np.ndarray], last: 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(13, 4.8), layout='constrained')
     figure.suptitle(title)
@@ -58,6 +58,7 @@ def draw_curves(path: Path, title: str, losses: Mapping[str, np.ndarray], last: 
             right.set_title(f'validation, in percent: best {name} {value:.1f} at iteration {best[1]}')
     for axes in (left, right):
         axes.set(xlabel='iteration', xlim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
         _legend(axes)

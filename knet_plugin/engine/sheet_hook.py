@@ -92,7 +92,7 @@ def _row(photo: np.ndarray, sample: Any, meta: Mapping[str, Any], score_thr: flo
     drawn = [draw(photo, result, meta['classes'], what, meta.get('palette'), score_thr)
              if getattr(result, what) is not None else None for result in (truth, found)]
     if what == 'instances' and drawn[1] is not None:
-        add_note(drawn[1], score_line(found, score_thr))
+        drawn[1] = add_note(drawn[1], score_line(found, score_thr))
     return [_small(picture) for picture in (photo, *drawn)]
 
 
