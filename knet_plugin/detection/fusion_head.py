@@ -67,7 +67,8 @@ class KNetFusionHead(BasePanopticFusionHead):
             The selected outputs of each image: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W), which holds
             ``class + 1000 * segment``, or the number of classes where void; segments count from 1. ``ins_results``,
             ``InstanceData`` with ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and
-            ``masks`` (n, H, W) or n encodings, best first. ``sem_results``, ``PixelData`` with classes as ``sem_seg`` (1, H, W).
+            ``masks`` (n, H, W) or n encodings, best first. ``sem_results``, ``PixelData`` with classes as ``sem_seg``
+            (1, H, W).
         """
         results = []
         for class_logits, mask_logits, sample in zip(mask_cls_results, mask_pred_results, batch_data_samples,
