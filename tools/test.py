@@ -79,8 +79,6 @@ def save_predictions(cfg: Config, out: str) -> None:
 
 def find_files(args: argparse.Namespace) -> None:
     """Replace a work folder by its config and checkpoint; the report goes into its subfolder ``test``."""
-    if args.checkpoint and Path(args.config).is_file():
-        return
     folder = Path(args.config)
     if args.checkpoint and not folder.is_dir():
         return
