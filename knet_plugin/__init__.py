@@ -20,7 +20,7 @@ __all__ = ['Predictor', '__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference'),
+    '': ('core', 'engine', 'inference', 'visualization.visualizer', 'visualization.picture_hook'),
     'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
     'mmseg': ('semantic',),
 }

@@ -97,7 +97,10 @@ class StopHook(Hook):
             return
         if not self._asked:
             self._asked = signum
-            sys.stderr.write('\nstopping after this iteration; Ctrl-C again ends at once\n')
+            if 'RANK' not in os.environ:
+                sys.stderr.write('\nstopping after this iteration; Ctrl-C again ends at once\n')
+            elif os.environ['RANK'] == '0':
+                sys.stderr.write(f'\nstopping after an iteration that is a multiple of {self.interval}\n')
         elif 'RANK' not in os.environ:
             self._restore()
             os.kill(os.getpid(), signum)

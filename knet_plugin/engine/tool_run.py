@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -25,7 +26,8 @@ def run_console(bare: bool = False) -> Iterator[None]:
         with contextlib.nullcontext() if bare else quiet_console():
             yield
     except RunStopped as stop:
-        print(f'{stop}\ncontinue with:\n  {resume_command(sys.argv)}', file=sys.stderr)
+        if os.environ.get('RANK', '0') == '0':
+            print(f'{stop}\ncontinue with:\n  {resume_command(sys.argv)}', file=sys.stderr)
         leave_group()
         raise SystemExit(128 + stop.signum) from None
     except KeyboardInterrupt:
@@ -43,4 +45,6 @@ def resume_command(argv: Sequence[str]) -> str:
         skip = word == '--resume'
         if not skip and not word.startswith('--resume='):
             words.append(word)
-    return f'knet train {shlex.join(words)} --resume'.replace(' --launcher none', '')
+    command = f'knet train {shlex.join(words)} --resume'.replace(' --launcher none', '')
+    processes = os.environ.get('LOCAL_WORLD_SIZE')  # of torchrun
+    return command.replace(' --launcher pytorch', f' --launcher pytorch --gpus {processes}') if processes else command

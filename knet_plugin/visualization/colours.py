@@ -14,8 +14,9 @@ __all__ = ['NEAR', 'class_colours', 'difference', 'palette', 'shades', 'text_col
 Colour = tuple[int, int, int]
 
 NEAR = 18.0  # colours that differ less in CIE Lab are hard to tell apart as tints of a photo
-_SHADES = 12  # more than neighbours on a map can need
-_SHADE_RADIUS = 48.0  # in CIE Lab
+_SHADES = 8  # a map of regions that touch needs at most six
+_HUES = 12
+_SHADE_RADIUS = 42.0  # in CIE Lab
 # Vivid, and as different as possible from each other; all further colours are computed.
 _FIRST: tuple[Colour, ...] = (
     (255, 72, 72), (38, 132, 255), (46, 204, 113), (255, 178, 30), (160, 90, 255), (0, 206, 209), (255, 105, 190),
@@ -35,10 +36,12 @@ def shades(colour: Sequence[int], wide: bool = False) -> list[Colour]:
 
     Args:
         colour: RGB of the class.
-        wide: Take all hues, not only those that resemble ``colour``.
+        wide: Of all hues, not only those that resemble ``colour``.
     """
     base = _as_colour(colour)
-    return list(_spread((base, *_FIRST[:_SHADES]), _SHADES, None) if wide else _spread((base,), _SHADES, _SHADE_RADIUS))
+    if wide:
+        return list(_spread((base, *(first for first in _FIRST if first != base)), _HUES, None))
+    return list(_spread((base,), _SHADES, _SHADE_RADIUS))
 
 
 def class_colours(given: Any, number: int) -> list[Colour]:

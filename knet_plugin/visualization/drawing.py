@@ -15,7 +15,9 @@ from knet_plugin.visualization.regions import Region, class_name, region_map
 from knet_plugin.visualization.result import Result
 from knet_plugin.visualization.text import can_show, text_size, write
 
-__all__ = ['add_note', 'draw', 'score_line']
+__all__ = ['PARTS', 'add_note', 'draw', 'draw_or_note', 'first_part', 'score_line']
+
+PARTS = ('panoptic', 'instances', 'semantic')  # of a result, in order of preference
 
 # Opacity of the colour: inside a region, and on its outline.
 _THING, _STUFF, _CLASS = (0.45, 1.0), (0.3, 0.45), (0.42, 0.9)
@@ -59,6 +61,27 @@ def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str = 
     return picture
 
 
+def draw_or_note(image: np.ndarray, result: Result, classes: Sequence[str], what: str = 'panoptic', palette: Any = None,
+                 score_thr: float = 0.3, with_labels: bool = True) -> tuple[np.ndarray, str]:
+    """Draw a result; where there is nothing to draw, write why on the photo.
+
+    Returns:
+        The picture as :func:`draw` gives it, and what was written on it, such as '0 of 20 above 0.30; best 0.27', or
+        ''.
+    """
+    photo = as_rgb(image)
+    picture = draw(photo, result, classes, what, palette, score_thr, with_labels)
+    if not np.array_equal(picture, photo):
+        return picture, ''
+    line = score_line(result, score_thr)
+    return add_note(photo, line), line
+
+
+def first_part(result: Result, wanted: str | None = None) -> str | None:
+    """Return the wanted part of a result, or else the first of ``PARTS`` that it has; None if it has none."""
+    return next((part for part in (wanted, *PARTS) if part and getattr(result, part) is not None), None)
+
+
 def _paint(picture: np.ndarray, index: np.ndarray, regions: Sequence[Region], what: str) -> None:
     """Blend regions and their outlines, which lie inside them, into a picture, in place."""
     number = len(regions) + 1
@@ -67,7 +90,7 @@ def _paint(picture: np.ndarray, index: np.ndarray, regions: Sequence[Region], wh
     for i, region in enumerate(regions, start=1):
         opacity[[i, number + i], 0] = _CLASS if what == 'semantic' else _THING if region.is_thing else _STUFF
         colour[[i, number + i]] = region.colour
-    kept, added = 1 - opacity, opacity * colour
+    kept, added = np.repeat(1 - opacity, 3, axis=1), opacity * colour + 0.5  # 0.5: rounds to the nearest
     width = line_width(*index.shape)
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     for rows in strips(*index.shape):
@@ -76,7 +99,10 @@ def _paint(picture: np.ndarray, index: np.ndarray, regions: Sequence[Region], wh
         inner = slice(rows.start - start, rows.stop - start)
         outline = (cv2.dilate(around, square) != cv2.erode(around, square))[inner]
         part = around[inner].astype(np.int32) + number * outline
-        picture[rows] = picture[rows] * kept[part] + added[part] + 0.5
+        blended = np.take(kept, part, axis=0, mode='clip')
+        blended *= picture[rows]
+        blended += np.take(added, part, axis=0, mode='clip')
+        picture[rows] = blended
 
 
 def _wanted(regions: Sequence[Region], classes: Sequence[str], size: int, what: str) -> list[Wanted]:

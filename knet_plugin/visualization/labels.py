@@ -14,7 +14,8 @@ __all__ = ['Label', 'Wanted', 'place_labels']
 
 _MOST = 150  # labels in a picture
 _GRID = 512  # longest side of the map on which places are searched
-_OVERHANG = 0.45  # least share of its size for which a label must fit into its object
+_HIDDEN = 0.4  # share of an object that its label may hide
+_LONGEST = 1.5  # length of a label that is not inside its object, in proportion to the object's longer side
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,18 @@ class _Grid:
         if columns == 0:
             return None
         mask = mask[y0:y0 + rows, x0:x0 + columns]
-        for least in (1.0, _OVERHANG) if want.may_overhang else (1.0,):
+        for place in (self._deepest, self._overhanging) if want.may_overhang else (self._deepest,):
             for text in want.texts:
                 size = text_size(text, want.size)
-                centre = self._deepest(mask, (x0, y0), size, least)
+                centre = place(mask, (x0, y0), size)
                 if centre is not None:
                     box = (round(centre[0] - size[0] / 2), round(centre[1] - size[1] / 2), *size)
                     self.taken.append(box)
                     return Label(want.number, text, want.size, box)
         return None
 
-    def _deepest(self, mask: np.ndarray, offset: tuple[int, int], size: tuple[int, int],
-                 least: float) -> tuple[float, float] | None:
-        """Return the centre, in pixels of the image, of the largest box of the text's shape inside a mask.
+    def _deepest(self, mask: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> tuple[float, float] | None:
+        """Return the centre of the largest box of the text's shape inside a mask, if the text fits there.
 
         Squeezing the mask horizontally by the shape of the text turns that box into a square, and the distance to the
         nearest pixel outside, in chessboard metric, into half its side.
@@ -104,25 +104,59 @@ class _Grid:
             mask: (h, w) mask of a region, cut out of the map.
             offset: Column and row of the cut.
             size: Width and height of the text in pixels.
-            least: Size of the box in proportion to the text's.
+
+        Returns:
+            x, y in pixels of the image.
         """
-        width, height = size
         rows, columns = mask.shape
-        squeezed = max(1, round(columns * height / width))
+        squeezed = max(1, round(columns * size[1] / size[0]))
         square = cv2.resize(mask * np.uint8(255), (squeezed, rows), interpolation=cv2.INTER_AREA) > 160
-        depth = cv2.distanceTransform(np.pad(square, 1).astype(np.uint8), cv2.DIST_C, 3)[1:-1, 1:-1]
-        x = (offset[0] + (np.arange(squeezed) + 0.5) * columns / squeezed) * self.step
-        y = (offset[1] + np.arange(rows) + 0.5) * self.step
-        allowed = np.outer((y >= height / 2) & (y <= self.height - height / 2),
-                           (x >= width / 2) & (x <= self.width - width / 2))
-        for left, top, other_width, other_height in self.taken:
-            gap = height / 8
-            crossing = np.abs(x - left - other_width / 2) < (width + other_width) / 2 + gap
-            allowed[np.ix_(np.abs(y - top - other_height / 2) < (height + other_height) / 2 + gap, crossing)] = False
-        # Among equally deep places, the one nearest to the middle.
-        from_middle = np.add.outer(np.abs(np.linspace(-1, 1, rows)), np.abs(np.linspace(-1, 1, squeezed)))
-        score = np.where(allowed, np.minimum(depth, 3 * height / self.step) - 0.5 * from_middle, -np.inf)
-        row, column = divmod(int(score.argmax()), squeezed)
-        if not allowed[row, column] or (2 * depth[row, column] - 1) * self.step < least * height:
+        depth, x, y = self._best(square.astype(np.uint8), mask.shape, offset, size)
+        return (x, y) if (2 * depth - 1) * self.step >= size[1] else None
+
+    def _overhanging(self, mask: np.ndarray, offset: tuple[int, int],
+                     size: tuple[int, int]) -> tuple[float, float] | None:
+        """Return the deepest place inside a mask, for a text that is larger, if it leaves most of the mask visible."""
+        if size[0] > _LONGEST * max(mask.shape) * self.step:
             return None
-        return float(x[column]), float(y[row])
+        depth, x, y = self._best(mask, mask.shape, offset, size)
+        if depth <= 0:
+            return None
+        left, top = (x - size[0] / 2) / self.step - offset[0], (y - size[1] / 2) / self.step - offset[1]
+        hidden = mask[max(0, round(top)):max(0, round(top + size[1] / self.step)),
+                      max(0, round(left)):max(0, round(left + size[0] / self.step))]
+        return (x, y) if np.count_nonzero(hidden) <= _HIDDEN * np.count_nonzero(mask) else None
+
+    def _best(self, mask: np.ndarray, shape: tuple[int, int], offset: tuple[int, int],
+              size: tuple[int, int]) -> tuple[float, float, float]:
+        """Return depth in cells, x and y of the deepest place of a mask where a text is allowed; depth 0: none.
+
+        Args:
+            mask: Mask of a region, which may be squeezed horizontally.
+            shape: Rows and columns of the mask before.
+            offset: Column and row of the mask on the map.
+            size: Width and height of the text in pixels.
+        """
+        rows, columns = mask.shape
+        width, height = size
+        depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)[1:-1, 1:-1]
+        x = (offset[0] + (np.arange(columns) + 0.5) * shape[1] / columns) * self.step
+        y = (offset[1] + np.arange(rows) + 0.5) * self.step
+        allowed = np.zeros(mask.shape, bool)
+        inside = _between(y, height / 2, self.height - height / 2), _between(x, width / 2, self.width - width / 2)
+        allowed[inside] = True
+        gap = height / 8
+        for left, top, other_width, other_height in self.taken:
+            allowed[_between(y, top - height / 2 - gap, top + other_height + height / 2 + gap),
+                    _between(x, left - width / 2 - gap, left + other_width + width / 2 + gap)] = False
+        # Deeper than three lines of text is no better; among equals, the place nearest to the middle.
+        from_middle = np.add.outer(np.abs(np.linspace(-1, 1, rows)), np.abs(np.linspace(-1, 1, columns)))
+        score = np.where(allowed, np.minimum(depth, 3 * height / self.step) - 0.5 * from_middle, -np.inf)
+        row, column = divmod(int(score.argmax()), columns)
+        return (float(depth[row, column]) if allowed[row, column] else 0.0), float(x[column]), float(y[row])
+
+
+def _between(values: np.ndarray, low: float, high: float) -> slice:
+    """Return the slice of increasing values that lie between two limits."""
+    start, stop = np.searchsorted(values, (low, high))
+    return slice(int(start), max(int(start), int(stop)))

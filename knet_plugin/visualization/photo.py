@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ['as_rgb', 'font_size', 'line_width', 'strips']
 
-_STRIP_PIXELS = 1 << 20
+_STRIP_PIXELS = 1 << 17
 _SAMPLE_PIXELS = 1 << 18
 
 
@@ -55,8 +55,8 @@ def _value_range(channels: np.ndarray) -> tuple[float, float]:
 
 
 def strips(height: int, width: int) -> Iterator[slice]:
-    """Yield slices of rows with about a million pixels each, to bound the memory of what is computed from a map."""
-    rows = max(1, _STRIP_PIXELS // max(1, width))
+    """Yield slices of rows with about 130,000 pixels each, to bound the memory of what is computed from a map."""
+    rows = max(64, _STRIP_PIXELS // width)
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
 

@@ -15,6 +15,7 @@ from knet_plugin.visualization.result import VOID, Instance, Result
 __all__ = ['Region', 'class_name', 'region_map']
 
 _MOST = 65535  # regions on one map
+_NO_CLASS = (128, 128, 128)
 _NEAR_STEPS = (1, 3, 6)  # objects this many 500ths of the image apart are neighbours
 
 
@@ -133,15 +134,16 @@ def _coloured(index: np.ndarray, regions: list[Region], colours: Sequence[Colour
 
     Objects take shades of their class's colour, or all hues if all objects are of one class.
     """
-    wide = len({region.label for region in regions if region.is_thing}) == 1
-    neighbours = _neighbours(index, [number for number, region in enumerate(regions) if region.is_thing])
-    chosen: list[Region] = []
-    for number, region in enumerate(regions):
-        colour = colours[region.label] if 0 <= region.label < len(colours) else (128, 128, 128)
-        if region.is_thing:
-            taken = [chosen[other].colour for other in neighbours.get(number, ()) if other < number]
-            colour = _most_different(shades(colour, wide), taken)
-        chosen.append(replace(region, colour=colour))
+    things = [number for number, region in enumerate(regions) if region.is_thing]
+    wide = len({regions[number].label for number in things}) == 1
+    neighbours = _neighbours(index, things)
+    chosen = [replace(region, colour=colours[region.label] if 0 <= region.label < len(colours) else _NO_CLASS)
+              for region in regions]
+    for place, number in enumerate(things):
+        options = shades(chosen[number].colour, wide)
+        start = place % len(options) if wide else 0  # else objects apart would all have the class's colour
+        taken = [chosen[other].colour for other in neighbours.get(number, ()) if other < number]
+        chosen[number] = replace(chosen[number], colour=_most_different(options[start:] + options[:start], taken))
     return chosen
 
 

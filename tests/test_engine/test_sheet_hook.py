@@ -57,7 +57,8 @@ def test_no_object_above_the_threshold_is_said(tmp_path):
     pictures = []
     for score_thr in (0.95, 0.99):
         hook = SheetHook(images=1, score_thr=score_thr)
-        hook.after_val_iter(run, 0, dict(inputs=[torch.full((3, 40, 60), 100, dtype=torch.uint8)]), [sample('instances')])
+        photo = torch.full((3, 40, 60), 100, dtype=torch.uint8)
+        hook.after_val_iter(run, 0, dict(inputs=[photo]), [sample('instances')])
         pictures.append(hook._rows[0][2])
     assert (pictures[0] != 100).any() and (pictures[0] != pictures[1]).any()
 

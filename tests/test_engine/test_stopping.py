@@ -152,3 +152,9 @@ def test_exit_status_and_line_to_resume(error, capsys, monkeypatch):
     ('a.py --resume=x.pth --launcher none', 'a.py'), ('--resume --amp a.py', '--amp a.py')])
 def test_resume_command(words, expected):
     assert resume_command(['train.py', *words.split()]) == f'knet train {expected} --resume'
+
+
+def test_resume_command_of_several_processes(monkeypatch):
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    assert resume_command(['train.py', 'a.py', '--launcher', 'pytorch']) == \
+        'knet train a.py --launcher pytorch --gpus 4 --resume'
