@@ -20,9 +20,9 @@ __all__ = ['Predictor', '__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference', 'visualization.visualizer', 'visualization.picture_hook'),
-    'mmdet': ('detection', 'datasets.loading', 'engine.class_check'),
-    'mmseg': ('semantic',),
+    '': ('core', 'engine', 'inference', 'datasets.check', 'visualization.visualizer', 'visualization.picture_hook'),
+    'mmdet': ('detection', 'datasets.loading', 'datasets.instances', 'datasets.panoptic', 'datasets.metrics'),
+    'mmseg': ('semantic', 'datasets.label_maps'),
 }
 # Public functions, and the module of each, imported on first use.
 _LAZY = {

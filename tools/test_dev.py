@@ -27,7 +27,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.engine.class_check import read_categories
+from knet_plugin.datasets.check import read_categories
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 
@@ -112,7 +112,7 @@ def configure(cfg: Config, info: Path, img_dir: Path, prefix: Path, panoptic: bo
     if kinds:
         cfg.test_evaluator.append(dict(type='mmdet.CocoMetric', metric=kinds, **common))
     # Wrong classes would only show in the scores of the server.
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), ConfigDict(type='knet_plugin.ClassCheckHook')]
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), ConfigDict(type='knet_plugin.DataCheckHook')]
 
 
 def pack_detections(prefix: Path, kind: str, target: Path) -> Path:

@@ -1,4 +1,7 @@
-"""Train a model on mmseg (semantic configs) or mmdet (instance and panoptic configs)."""
+"""Train a model on mmseg (semantic configs) or mmdet (instance and panoptic configs), or on own data.
+
+    python tools/train.py --data data/ped --minutes 8
+"""
 
 import argparse
 import sys
@@ -7,7 +10,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from knet_plugin.checkpoint import CheckpointError
+from knet_plugin.checkpoint.pretrained import fit_line
 from knet_plugin.cli import add_run_arguments, load_run_config
+from knet_plugin.datasets.check import DataError
+from knet_plugin.engine.own_command import Start, add_own_data_arguments, check_choice, start_own_run
 from knet_plugin.engine.resuming import find_checkpoint
 from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
 from knet_plugin.engine.safe_loading import safe_loading
@@ -17,14 +23,33 @@ from knet_plugin.engine.tool_run import run_console
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path or name of a config')
+    parser = argparse.ArgumentParser(description='Train the model of a config, or one on your own data')
+    parser.add_argument('config', nargs='?', help='path or name of a config')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; by default from the latest intact one in the work folder')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     add_run_arguments(parser)
-    return parser.parse_args()
+    add_own_data_arguments(parser)
+    args = parser.parse_args()
+    check_choice(parser, args)
+    return args
+
+
+def own_data_config(args: argparse.Namespace) -> Start:
+    """Write the config of a run on own data and make it the config to train."""
+    if args.launcher != 'none' and not args.config_only:
+        raise SystemExit(f'error: --data writes a config in one process: add --config-only, then train that config by '
+                         f'--launcher {args.launcher}')
+    try:
+        start = start_own_run(args)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f'error: {error}') from None
+    print(*start.remarks, sep='\n', file=sys.stderr)
+    if args.config_only:
+        raise SystemExit(0)
+    args.config = str(start.config)
+    return start
 
 
 def enable_amp(cfg: Config) -> None:
@@ -68,6 +93,7 @@ def resume_from(cfg: Config, checkpoint: str) -> list[str]:
 def main() -> str | None:
     """Train; return an error on which all processes agree, if there is one."""
     args = parse_arguments()
+    start = own_data_config(args) if args.data else None
     cfg = load_run_config(args)
     if args.amp:
         enable_amp(cfg)
@@ -86,7 +112,12 @@ def main() -> str | None:
         if error is None:
             for remark in remarks:
                 runner.logger.warning(remark)
-            runner.train()
+            if start and start.weights:
+                runner.logger.info(fit_line(start.weights, runner.model))
+            try:
+                runner.train()
+            except DataError as caught:  # of all processes
+                error = f'error: {caught}'
     return error
 
 

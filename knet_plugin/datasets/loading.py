@@ -12,7 +12,7 @@ from mmengine.fileio import get
 
 from knet_plugin.registry import TRANSFORMS
 
-__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations']
+__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'read_segment_ids']
 
 _MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
 
@@ -67,13 +67,7 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
         path = results.get('seg_map_path')
         if path is None:  # no ground truth
             return
-        content = get(path, backend_args=self.backend_args)
-        try:
-            image = mmcv.imfrombytes(content, flag='color', channel_order='rgb')
-        except Exception as error:
-            raise ValueError(f'seg_map_path {path}: the file is empty or cannot be decoded') from error
-        _check_size('seg_map_path', path, image.shape[:2], results['ori_shape'], 'image')
-        ids = self.rgb2id(image)
+        ids = read_segment_ids(path, results['ori_shape'], self.backend_args)
         segments = results['segments_info']
         if missing := np.setdiff1d([segment['id'] for segment in segments], ids).tolist():
             raise ValueError(f'seg_map_path {path}: segments_info lists ids {missing}, which no pixel has')
@@ -85,16 +79,43 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
             labels[mask] = segment['category']
             if segment['is_thing']:
                 things.append(mask.astype(np.uint8))
+        masks = BitmapMasks(things, *results['ori_shape'])
         if self.with_mask:
-            results['gt_masks'] = BitmapMasks(things, *results['ori_shape'])
+            results['gt_masks'] = masks
+        if self.with_bbox and results.get('boxes_from_masks'):  # PanopticDataset found no boxes
+            results['gt_bboxes'] = masks.get_bboxes(self.box_type)
         if self.with_seg:
             results['gt_seg_map'] = labels
+
+
+def read_segment_ids(path: str, size: tuple[int, int], backend_args: dict | None = None) -> np.ndarray:
+    """Read a panoptic PNG.
+
+    Args:
+        path: The file.
+        size: Height and width of the image.
+        backend_args: mmengine's file backend.
+
+    Returns:
+        Segment id of each pixel, 0 where unlabelled, (H, W).
+
+    Raises:
+        ValueError: The file cannot be decoded, or has another size.
+    """
+    content = get(path, backend_args=backend_args)
+    try:
+        image = mmcv.imfrombytes(content, flag='color', channel_order='rgb')
+    except Exception as error:
+        raise ValueError(f'seg_map_path {path}: the file is empty or cannot be decoded') from error
+    _check_size('seg_map_path', path, image.shape[:2], size, 'image')
+    red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
+    return red + 256 * green + 256**2 * blue
 
 
 def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
     """What is wrong with the ``segmentation`` of an object in an image of (height, width) ``size``."""
     if not mask:
-        return 'missing'
+        return 'missing; knet_plugin.InstanceDataset leaves such objects out'
     if isinstance(mask, list):
         try:
             valid = all(np.abs(np.array(polygon, np.float64)).max(initial=0) <= _MAX_COORDINATE for polygon in mask)

@@ -6,6 +6,7 @@ from knet_plugin.compat import require
 require('mmdet')
 
 from knet_plugin.detection.criterion import KNetCriterion
+from knet_plugin.detection.efficientnet_lite import EfficientNetLite0
 from knet_plugin.detection.fusion_head import KNetFusionHead
 from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_iter_head import KernelIterHead
@@ -13,5 +14,5 @@ from knet_plugin.detection.knet import KNet
 from knet_plugin.detection.localization_fpn import LocalizationFPN
 from knet_plugin.detection.matcher import DiceCost, MaskCost, MaskHungarianAssigner
 
-__all__ = ['DiceCost', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelHead', 'KernelIterHead', 'KernelProposals',
-           'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner']
+__all__ = ['DiceCost', 'EfficientNetLite0', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelHead', 'KernelIterHead',
+           'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner']

@@ -118,7 +118,7 @@ class HostStream:
     def show_warning(self, message: Warning | str, category: type[Warning], filename: str, lineno: int,
                      file: Any = None, line: str | None = None) -> None:
         """Stand in for ``warnings.showwarning``."""
-        if 'site-packages' in filename and 'knet_plugin' not in filename:
+        if _of_host(filename):
             self.note(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
         else:
             self._screen.line(f'warning: {message}')
@@ -132,10 +132,12 @@ class HostStream:
         self._screen.stream.flush()
 
     def _logged(self, record: logging.LogRecord) -> None:
-        """Show errors and warnings; mmengine writes the record to the log file too."""
+        """Show errors, warnings and what our own tools log; mmengine writes the record to the log file too."""
         text = record.getMessage()
         if record.levelno >= logging.WARNING and not any(words in text for words in _USUAL):
             self._screen.line(f'{record.levelname.lower()}: {text}')
+        elif record.levelno < logging.WARNING and not _of_host(record.pathname):
+            self._screen.line(text)
 
     def _printed(self, text: str, by_host: bool) -> None:
         *lines, self._parts[by_host] = (self._parts[by_host] + text).split('\n')
@@ -148,3 +150,8 @@ class HostStream:
 
 def _package(frame: FrameType) -> str:
     return str(frame.f_globals.get('__name__', '')).partition('.')[0]
+
+
+def _of_host(path: str) -> bool:
+    """Return whether a source file is of an installed package other than ours."""
+    return 'site-packages' in path and 'knet_plugin' not in path

@@ -64,6 +64,13 @@ def test_log_records_below_warnings_are_hidden(logged, capsys):
     assert all(name in logged() for name in ('note', 'warned', 'failed', 'deprecated'))
 
 
+def test_what_our_own_tools_log_is_shown(logged, capsys):
+    with quiet_console():
+        logged()
+        MMLogger.get_current_instance().info('weights fit')
+    assert capsys.readouterr().out == 'weights fit\n' and 'weights fit' in logged()
+
+
 def test_warnings_of_hosts_go_to_the_log_file(logged, capsys):
     before = warnings.showwarning
     code = 'import warnings; warnings.warn("old", FutureWarning)'

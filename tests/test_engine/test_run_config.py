@@ -9,8 +9,8 @@ from mmengine.registry import HOOKS
 from knet_plugin.engine import CheckpointHook
 from knet_plugin.engine.run_config import add_run_parts
 
-ADDED = [dict(type=f'knet_plugin.{name}') for name in ('FiniteInputHook', 'SafeLoadingHook', 'ProgressHook',
-                                                       'ReportHook', 'SheetHook', 'StopHook')]
+ADDED = [dict(type=f'knet_plugin.{name}') for name in ('DataCheckHook', 'FiniteInputHook', 'SafeLoadingHook',
+                                                       'ProgressHook', 'ValidationReportHook', 'SheetHook', 'StopHook')]
 PANOPTIC = dict(type='CocoPanopticMetric')
 INSTANCES = dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])
 SEMANTIC = dict(type='IoUMetric', iou_metrics=['mIoU'])

@@ -15,4 +15,4 @@ model = dict(
         kernel_head=dict(num_kernels=100)),
     train_cfg=dict(assigner=dict(type='knet_plugin.MaskHungarianAssigner')),
     test_cfg=dict(panoptic_on=False, instance_on=True, max_per_img=100))
-custom_hooks = [dict(type='knet_plugin.ClassCheckHook')]
+custom_hooks = [dict(type='knet_plugin.DataCheckHook')]

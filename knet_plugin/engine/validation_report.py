@@ -21,14 +21,14 @@ from knet_plugin.engine.progress import losses_by_kind
 from knet_plugin.engine.scores import best_score_key, percent_scores, score_table
 from knet_plugin.registry import HOOKS
 
-__all__ = ['ReportHook', 'read_validations']
+__all__ = ['ValidationReportHook', 'read_validations']
 
 _FILE = 'validations.jsonl'
 _SHOWN = 5  # validations in a table
 
 
 @HOOKS.register_module()
-class ReportHook(Hook):
+class ValidationReportHook(Hook):
     """After each validation, shows a table and draws ``curves.png``; after a test, shows its scores.
 
     ``validations.jsonl`` in the work folder keeps a line for each validation: ``iter`` and the numbers that the metrics

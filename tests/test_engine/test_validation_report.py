@@ -11,10 +11,10 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 from tiny_runs import tiny_config
 
-from knet_plugin.engine import report
+from knet_plugin.engine import validation_report
 from knet_plugin.engine.console import quiet_console
 from knet_plugin.engine.curves import draw_curves
-from knet_plugin.engine.report import read_validations
+from knet_plugin.engine.validation_report import read_validations
 
 
 @METRICS.register_module()
@@ -32,7 +32,7 @@ class Scores(BaseMetric):
 
 
 def config(work_dir: Path, epochs: int, resume: Path | None = None, **checkpoint) -> Config:
-    cfg = tiny_config(work_dir, epochs, resume, custom_hooks=[dict(type='knet_plugin.ReportHook')],
+    cfg = tiny_config(work_dir, epochs, resume, custom_hooks=[dict(type='knet_plugin.ValidationReportHook')],
                       checkpoint=dict(save_best='mIoU', rule='greater', **checkpoint))
     cfg.update(val_dataloader=cfg.test_dataloader, val_cfg=dict(), val_evaluator=dict(type='Scores'),
                test_evaluator=dict(type='Scores'))
@@ -43,7 +43,7 @@ def config(work_dir: Path, epochs: int, resume: Path | None = None, **checkpoint
 def drawn(monkeypatch) -> list:
     """Arguments of the curves that would be drawn."""
     calls: list = []
-    monkeypatch.setattr(report, 'draw_curves', lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(validation_report, 'draw_curves', lambda *arguments: calls.append(arguments))
     return calls
 
 
@@ -96,7 +96,7 @@ def test_no_curves_are_no_reason_to_stop(tmp_path, monkeypatch, capsys):
     def fail(*arguments) -> None:
         raise ModuleNotFoundError('no matplotlib')
 
-    monkeypatch.setattr(report, 'draw_curves', fail)
+    monkeypatch.setattr(validation_report, 'draw_curves', fail)
     monkeypatch.setattr(Scores, 'values', [10.])
     cfg = config(tmp_path / 'run', 1)
     cfg.log_level = 'INFO'

@@ -1,0 +1,8 @@
+# The published K-Net on own data.
+_base_ = ['../_base_/models/knet_r50_fpn.py', '../_base_/schedules/own_data.py', 'mmdet::_base_/default_runtime.py']
+
+model = dict(panoptic_head=dict(num_things_classes=1))
+optim_wrapper = dict(optimizer=dict(lr=0.0001))
+default_hooks = dict(
+    logger=dict(interval=10, log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=200))
+log_processor = dict(by_epoch=False)

@@ -1,0 +1,187 @@
+"""Rules on COCO files of instances and panoptic segmentation, and their census."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from statistics import median_low
+from typing import Any
+
+from knet_plugin.datasets.check.class_rules import check_categories, check_model_classes
+from knet_plugin.datasets.check.files import Annotations, Files, first_few
+from knet_plugin.datasets.check.image_rules import check_images
+from knet_plugin.datasets.check.report import Census, Report
+from knet_plugin.datasets.check.sources import Source
+from knet_plugin.datasets.segmentations import usable
+
+__all__ = ['check_coco', 'kernels_of', 'segmentation_problems']
+
+# Entries without which mmdet ends in a KeyError; our data sets complete the last two themselves.
+_FIELDS = dict(images=('id', 'file_name', 'height', 'width'), objects=('category_id', 'bbox', 'area'))
+_DEFAULT_KERNELS = 100
+
+
+def check_coco(source: Source, model: Mapping, files: Files, report: Report, limit: int) -> None:
+    """Check a data set with a COCO file and add its census."""
+    path, backend_args = source.dataset.ann_file, getattr(source.dataset, 'backend_args', None)
+    check_model_classes(model, source, path, report)
+    file = files.annotations(path, backend_args, source.classes if source.ours else None)
+    if isinstance(file, str):
+        report.error(file, path)
+        return
+    check_categories(source, file, report)
+    if not file.images:
+        report.error('"images" is empty', path)
+    elif _complete(source, file, report):
+        images = {number: os.path.join(source.dataset.data_prefix.get('img') or '', image['file_name'])
+                  for number, image in file.images.items()}
+        if not backend_args:
+            sizes = {images[number]: (image['width'], image['height']) for number, image in file.images.items()}
+            check_images(source, list(images.values()), sizes, model, files, report, limit)
+            if source.kind == 'panoptic':
+                _check_pngs(source, file, images, files, report)
+        if source.kind == 'instances' and source.transform('LoadAnnotations') is not None:
+            _check_segmentations(source, file, report)
+        for line in file.notes:
+            report.warn(line, path)
+        for reason, number in file.skipped.items():
+            report.warn(f'{number} objects are skipped: {reason}', path, number)
+        report.census.append(_census(source, file, model, report))
+
+
+def kernels_of(model: Mapping) -> int | None:
+    """Number of objects that the model can detect in an image, if it has a fixed number of kernels or queries."""
+    head = model.get('panoptic_head')
+    if not isinstance(head, Mapping):
+        return None
+    if str(head.get('type')).endswith('KernelIterHead'):
+        return (head.get('kernel_head') or {}).get('num_kernels', _DEFAULT_KERNELS)
+    return head.get('num_queries')
+
+
+def segmentation_problems(objects: Iterable[Mapping], sizes: Mapping[Any, tuple[int, int]]) -> Counter[str]:
+    """Number of objects whose segmentation cannot be drawn, by reason; ``sizes`` are (height, width) by image id."""
+    problems: Counter[str] = Counter()
+    for each in objects:
+        if each.get('image_id') in sizes:
+            problems.update(filter(None, [usable(each.get('segmentation'), sizes[each['image_id']])[1]]))
+    return problems
+
+
+def sizes_of(file: Annotations) -> dict[Any, tuple[int, int]]:
+    """Height and width of each image that has them, by its id."""
+    return {number: (image['height'], image['width']) for number, image in file.images.items()
+            if 'height' in image and 'width' in image}
+
+
+def _complete(source: Source, file: Annotations, report: Report) -> bool:
+    """Whether no entry lacks a field; reports those that do."""
+    lacking: Counter[str] = Counter()
+    for image in file.images.values():
+        lacking.update(f'"images" have no {key!r}' for key in _FIELDS['images'] if image.get(key) is None)
+    if not source.ours:
+        for objects in file.objects.values():
+            for each in objects:
+                lacking.update(f'objects have no {key!r}' for key in _FIELDS['objects'] if each.get(key) is None)
+    for what, number in lacking.items():
+        report.error(f'{number} entries of {what}', file.path, number)
+    if repeated := file.num_images - len(file.images):
+        report.error(f'{repeated} entries of "images" repeat the id of another', file.path, repeated)
+    orphans = sum(len(objects) for number, objects in file.objects.items() if number not in file.images)
+    if orphans:
+        report.warn(f'{orphans} objects belong to no entry of "images" and are ignored', file.path, orphans)
+    if file.panoptic != (source.kind == 'panoptic') and any(file.objects.values()):
+        have, other = ('panoptic', 'Instance') if source.kind == 'panoptic' else ('instance', 'Panoptic')
+        report.error(f'the data set expects {have} annotations, and the file has others; use another file, or '
+                     f'type=\'knet_plugin.{other}Dataset\'', file.path)
+        return False
+    return not lacking
+
+
+def _check_segmentations(source: Source, file: Annotations, report: Report) -> None:
+    if source.ours:  # skipped and counted when the file was read
+        return
+    sizes = sizes_of(file)
+    used = [each for objects in file.objects.values() for each in objects if each.get('area', 1) > 0]
+    for problem, number in segmentation_problems(used, sizes).items():
+        advice = 'correct the file, or use knet_plugin.InstanceDataset, which skips them'
+        report.error(f'{number} objects have {problem}; {advice}', file.path, number)
+
+
+def _check_pngs(source: Source, file: Annotations, images: Mapping[Any, str], files: Files, report: Report) -> None:
+    """Look for the PNG of every image where the data set will."""
+    folder = source.dataset.data_prefix.get('seg')
+    if not folder:
+        report.error('data_prefix.seg, the folder of the panoptic PNGs, is not set', file.path)
+        return
+    if without := [image['file_name'] for number, image in file.images.items() if number not in file.png]:
+        report.warn(f'{len(without)} images have no annotation: {first_few(without)}', file.path, len(without))
+    if source.ours:
+        names = list(file.png.values())
+    else:  # mmdet's rule, whatever the annotation says
+        names = [image['file_name'].replace('.jpg', '.png') for image in file.images.values()]
+        other = [name for name, png in zip((file.images[number]['file_name'] for number in file.png if
+                                            number in file.images), file.png.values(), strict=False)
+                 if name.replace('.jpg', '.png') != png]
+        if other:
+            report.error(f'{len(other)} images have a PNG that is not called as the image with .jpg replaced by .png '
+                         f'({first_few(other)}); use knet_plugin.PanopticDataset, which takes the name from the file',
+                         file.path, len(other))
+            return
+    if missing := files.missing([os.path.join(folder, name) for name in names]):
+        report.error(f'{len(missing)} of {len(names)} panoptic PNGs are missing: {first_few(missing)}', folder,
+                     len(missing))
+
+
+def _census(source: Source, file: Annotations, model: Mapping, report: Report) -> Census:
+    """Count objects, and images that the data set drops."""
+    names = {category['id']: category['name'] for category in file.categories if category['name'] in source.classes}
+    things = set(source.things)
+    census = Census(source.section, objects=dict.fromkeys(source.classes, 0))
+    dropped: Counter[str] = Counter()
+    numbers = []
+    for image_id, image in file.images.items():
+        objects = [each for each in file.objects.get(image_id, ()) if each.get('category_id') in names]
+        for each in objects:
+            census.objects[names[each['category_id']]] += 1
+        numbers.append(sum(not each.get('iscrowd') and names[each['category_id']] in things for each in objects))
+        if reason := _drop_reason(source, image, objects, {key for key, name in names.items() if name in things}):
+            dropped[reason] += 1
+    census.images, census.dropped = len(file.images) - dropped.total(), dict(dropped)
+    census.objects_per_image = (median_low(numbers), max(numbers))
+    _judge(source, census, numbers, kernels_of(model), file.path, report)
+    return census
+
+
+def _drop_reason(source: Source, image: Mapping, objects: list[dict], thing_ids: set) -> str:
+    """Why the host drops an image, or ''."""
+    rules = source.dataset.filter_cfg or {}
+    if source.dataset.test_mode:
+        return ''
+    if rules.get('filter_empty_gt'):
+        if not objects:
+            return 'no object'
+        things = [each for each in objects if each['category_id'] in thing_ids and not each.get('iscrowd')]
+        if source.kind == 'panoptic' and not source.ours and not things:
+            return 'stuff only'
+    side = rules.get('min_size', 0)
+    return f'smaller than {side} pixels' if min(image['width'], image['height']) < side else ''
+
+
+def _judge(source: Source, census: Census, numbers: list[int], kernels: int | None, path: str,
+           report: Report) -> None:
+    if census.images == 0:
+        report.error(f'no image is left; dropped: {census.dropped}', path)
+    if number := census.dropped.get('stuff only'):
+        report.warn(f'{number} of {len(numbers)} images have only stuff, and mmdet drops them from the {source.section} '
+                    'data; use knet_plugin.PanopticDataset, or filter_cfg=None', path, number)
+    if source.section == 'train':
+        never = [name for name, number in census.objects.items() if number == 0]
+        if never and len(never) < len(source.classes):
+            report.warn(f'{len(never)} classes have no object in the training data: {first_few(never, 8)}', path,
+                        len(never))
+        elif never:
+            report.error('no object of any class in the training data', path)
+    if kernels and (crowded := [number for number in numbers if number > kernels]):
+        report.warn(f'{len(crowded)} images have more objects than the model has kernels: up to {max(crowded)} objects, '
+                    f'{kernels} kernels; the others are never detected. Raise '
+                    'model.panoptic_head.kernel_head.num_kernels and test_cfg.max_per_img', path, len(crowded))

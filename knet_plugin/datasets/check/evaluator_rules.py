@@ -1,0 +1,105 @@
+"""Rules on metrics with annotation files: their faults would show only after the training that they judge."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from knet_plugin.datasets.check.class_rules import check_order
+from knet_plugin.datasets.check.coco_rules import segmentation_problems, sizes_of
+from knet_plugin.datasets.check.files import Annotations, Files, first_few
+from knet_plugin.datasets.check.report import Report
+from knet_plugin.datasets.check.sources import Metric, Source
+
+__all__ = ['check_metric']
+
+
+def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report) -> None:
+    """Check a metric's own files, and that they belong to the data sets of its section."""
+    options, path = metric.options, metric.ann_file
+    classes = next((source.classes for source in sources), [])
+    if metric.kind == 'panoptic' and not options.get('format_only'):
+        _check_folder(metric, report)
+    if not path:
+        return
+    file = files.annotations(path, options.get('backend_args'), classes if metric.ours else None)
+    if isinstance(file, str):
+        report.error(f'{metric.section}_evaluator.ann_file: {file}', path)
+        return
+    if not options.get('format_only'):
+        _check_objects(metric, file, report)
+    if metric.kind == 'panoptic' and not options.get('format_only') and metric.options.get('seg_prefix'):
+        _check_pngs(metric, file, files, report)
+    if not metric.ours and classes:
+        known = {category['name'] for category in file.categories}
+        # An instance metric knows only the things of a panoptic model, which come first.
+        expected = [name for name in classes if name in known] if metric.kind == 'instances' else classes
+        if not expected:
+            report.error(f'{metric.section}_evaluator: the file has none of the classes of the data set '
+                         f'({first_few(classes)}), but {first_few(sorted(known), 8)}', path)
+        else:
+            check_order(expected, file.categories, path, report)
+    _compare_images(metric, file, sources, files, report)
+
+
+def _check_folder(metric: Metric, report: Report) -> None:
+    folder = metric.options.get('seg_prefix')
+    if not folder:
+        report.error(f'{metric.section}_evaluator: seg_prefix, the folder of the panoptic PNGs, is not set',
+                     metric.ann_file or '')
+    elif not os.path.isdir(folder) and not metric.options.get('backend_args'):
+        report.error(f'{metric.section}_evaluator: the folder seg_prefix does not exist', folder)
+
+
+def _check_pngs(metric: Metric, file: Annotations, files: Files, report: Report) -> None:
+    folder = metric.options['seg_prefix']
+    if not os.path.isdir(folder) or metric.options.get('backend_args'):
+        return
+    names = list(file.png.values()) if metric.ours else [
+        os.path.basename(image['file_name']).replace('.jpg', '.png') for image in file.images.values()]
+    if missing := files.missing([os.path.join(folder, name) for name in names]):
+        report.error(f'{metric.section}_evaluator: {len(missing)} of {len(names)} panoptic PNGs are missing in seg_prefix: '
+                     f'{first_few(missing)}', folder, len(missing))
+
+
+def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
+    """Entries without which mmdet's metrics fail, after the first training epoch."""
+    where = f'{metric.section}_evaluator'
+    if file.panoptic != (metric.kind == 'panoptic') and any(file.objects.values()):
+        report.error(f'{where}: {metric.options["type"]} expects {metric.kind} annotations, and the file has others',
+                     file.path)
+        return
+    if not file.has_annotations:
+        report.error(f'{where}: the file has no "annotations"', file.path)
+    objects = [each for found in file.objects.values() for each in found]
+    if metric.ours:
+        return
+    fields = ('id', 'iscrowd', 'area', 'category_id') if metric.kind == 'instances' else ('id', 'iscrowd', 'category_id')
+    for name in fields:
+        if number := sum(name not in each for each in objects):
+            ours = 'InstanceMetric' if metric.kind == 'instances' else 'PanopticMetric'
+            report.error(f'{where}: {number} of {len(objects)} objects have no {name!r}, which {metric.options["type"]} '
+                         f'needs; add it, or use knet_plugin.{ours}', file.path, number)
+    kinds = metric.options.get('metric', 'bbox')
+    if metric.kind == 'instances' and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
+        for problem, number in segmentation_problems(objects, sizes_of(file)).items():
+            report.error(f'{where}: {number} objects have {problem}; correct the file, or use knet_plugin.InstanceMetric, '
+                         'which skips them', file.path, number)
+
+
+def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report) -> None:
+    """The metric must know the images of the data set: others would count as images without a correct prediction."""
+    known: dict[object, Mapping] = {}
+    for source in sources:
+        dataset = source.dataset
+        if source.kind == 'semantic' or getattr(dataset, '_indices', None) is not None:
+            return
+        data = files.annotations(dataset.ann_file, getattr(dataset, 'backend_args', None),
+                                 source.classes if source.ours else None)
+        if isinstance(data, str):
+            return
+        known |= data.images
+    lacking = [number for number in known if number not in file.images]
+    more = [number for number in file.images if number not in known]
+    if sources and (lacking or more):
+        report.error(f'{metric.section}_evaluator: ann_file and the {metric.section} data have different images: '
+                     f'{len(lacking)} ids only in the data ({first_few(lacking)}), {len(more)} only in ann_file '
+                     f'({first_few(more)}); use files of the same images', file.path, len(lacking) + len(more))

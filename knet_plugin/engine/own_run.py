@@ -1,0 +1,186 @@
+"""A run on own data: its model, weights and schedule, written as a short config that inherits from one of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from knet_plugin.checkpoint.pretrained import Weights
+from knet_plugin.datasets.config_parts import BEST_METRICS, crop_side
+from knet_plugin.datasets.description import DataDescription
+
+__all__ = ['MODELS', 'OwnRun', 'class_settings']
+
+# By the name of a model, its config and the weights that a training starts from.
+MODELS = {
+    'small': dict(panoptic=('knet-s3_effnet-lite0_panoptic', 'efficientnet-lite0'),
+                  instance=('knet-s3_effnet-lite0_instance', 'efficientnet-lite0'),
+                  semantic=('knet-s3_effnet-lite0_semantic', 'efficientnet-lite0')),
+    'r50': dict(panoptic=('knet-s3_r50_panoptic', 'knet-s3_r50_fpn_ms-3x_coco-panoptic'),
+                instance=('knet-s3_r50_instance', 'knet-s3_r50_fpn_ms-3x_coco'),
+                semantic=('knet-s3_r50_semantic', 'knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512')),
+}
+VALIDATIONS = 5
+_CHECK = 'knet_plugin.DataCheckHook'
+WARMUP = 0.05  # share of the iterations
+_SCHEDULE = """\
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=warmup),
+    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=warmup, end=max_iters),
+]
+train_cfg = dict(DELETEtype='IterBasedTrainLoop', max_iters=max_iters, val_interval=interval)
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+"""
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """Settings of a training on own data.
+
+    Attributes:
+        description: The data.
+        task: 'panoptic', 'instance' or 'semantic'.
+        base: Config of the model.
+        weights: File that the training starts from. None: random weights. 'config': as the config says.
+        short_side: Size of the images in pixels.
+        iterations: Length of the training; with ``minutes`` a guess.
+        minutes: Length of the training, with validation, by the clock.
+        batch_size: Images per iteration.
+        num_workers: Processes that load images.
+    """
+
+    description: DataDescription
+    task: str
+    base: Path
+    weights: Weights | str | None
+    short_side: int
+    iterations: int
+    minutes: float | None
+    batch_size: int
+    num_workers: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run: that of the data and the task."""
+        return f'{self.description.root.name}-{self.task}'
+
+    def summary(self) -> str:
+        """The settings in one line."""
+        length = f'{self.minutes:g} minutes' if self.minutes else f'{self.iterations} iterations'
+        weights = self.weights.path.name if isinstance(self.weights, Weights) else self.weights or 'random weights'
+        return (f'{self.base.stem} from {weights}, {length} of {self.batch_size} images, short side '
+                f'{self.short_side} pixels')
+
+    def text(self) -> str:
+        """Source of the config."""
+        base = Config.fromfile(self.base)
+        model = class_settings(base.model, self.description, self.task)
+        _merge(model, _start_settings(base.model, self.weights))
+        if self.task == 'semantic':
+            model.setdefault('data_preprocessor', {})['size'] = (crop_side(self.short_side),) * 2
+        lines = [line for line in self._lines(base, model) if line is not None]
+        return '\n'.join(lines) + '\n'
+
+    def _lines(self, base: Config, model: dict[str, Any]) -> Iterator[str | None]:
+        guess = '  # a guess, until TimeLimitHook has measured an iteration' if self.minutes else ''
+        yield f'# {self.task.capitalize()} segmentation of {self.description.root.name}, by `knet train --data`.'
+        yield '# Edit it, and run `knet train FILE` or `mim train knet_plugin FILE`.'
+        yield f'_base_ = {str(self.base)!r}\n'
+        yield 'from knet_plugin.datasets.config_parts import data_config\n'
+        yield f'data_root = {os.path.abspath(self.description.root)!r}'
+        yield f'short_side = {self.short_side}  # of the images, in pixels'
+        yield f'batch_size = {self.batch_size}'
+        yield f'max_iters = {self.iterations}{guess}'
+        yield f'warmup = {max(1, round(WARMUP * self.iterations))}'
+        yield f'interval = max(1, max_iters // {VALIDATIONS})  # between validations'
+        yield f'load_from = {str(self.weights.path)!r}' if _is_whole(self.weights) else None
+        yield '\ntrain_dataloader, val_dataloader, test_dataloader, val_evaluator, test_evaluator = data_config('
+        yield f'    data_root, {self.task!r}, short_side, batch_size, num_workers={self.num_workers}).values()'
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            yield f'{name}[\'_delete_\'] = True' if name in base else None  # replaces that of the base
+        yield '\nmodel = dict('
+        yield from (f'    {name}={_call(part)},' for name, part in model.items())
+        yield ')\n'
+        yield from _SCHEDULE.replace('DELETE', '_delete_=True, ' if 'train_cfg' in base else '').splitlines()
+        yield '    checkpoint=dict(type=\'CheckpointHook\', by_epoch=False, interval=interval, max_keep_ckpts=1,'
+        yield f'                    save_best={BEST_METRICS[self.task]!r}, rule=\'greater\'))'
+        yield 'log_processor = dict(by_epoch=False)'
+        hooks = [] if any(hook['type'] == _CHECK for hook in base.get('custom_hooks', [])) else [dict(type=_CHECK)]
+        if self.minutes:
+            hooks.append(dict(type='knet_plugin.TimeLimitHook', minutes=self.minutes, validations=VALIDATIONS))
+        if hooks:
+            yield f'custom_hooks = [*_base_.get(\'custom_hooks\', []), {_call(hooks)[1:]}'
+
+
+def class_settings(model: Mapping[str, Any], description: DataDescription, task: str) -> dict[str, Any]:
+    """What the classes of the data change in the config of a model.
+
+    Raises:
+        ValueError: The model is not one of the task.
+    """
+    if task == 'semantic':
+        heads = {name: _with_classes(model[name], len(description.classes))
+                 for name in ('decode_head', 'auxiliary_head') if model.get(name)}
+        if not heads.get('decode_head'):
+            raise ValueError('model.decode_head is missing or has no num_classes: semantic segmentation needs a config '
+                             'of mmseg')
+        return heads
+    if 'panoptic_head' not in model:
+        raise ValueError(f'model.panoptic_head is missing: {task} segmentation needs a config of KNet')
+    stuff = len(description.stuff) if task == 'panoptic' else 0
+    return dict(panoptic_head=dict(num_things_classes=len(description.things), num_stuff_classes=stuff))
+
+
+def _with_classes(head: Any, number: int) -> Any:
+    """The parts of a head, or of a list of heads, that set the number of classes."""
+    if isinstance(head, list | tuple):
+        return [_merge(Config(dict(head=each)).to_dict()['head'], _with_classes(each, number)) for each in head]
+    settings = {key: part for key, value in head.items()
+                if isinstance(value, Mapping) and (part := _with_classes(value, number))}
+    return settings | (dict(num_classes=number) if 'num_classes' in head else {})
+
+
+def _start_settings(model: Mapping[str, Any], weights: Weights | str | None) -> dict[str, Any]:
+    """What the weights at the start change in the config of a model."""
+    if weights == 'config':
+        return {}
+    assert not isinstance(weights, str)
+    settings: dict[str, Any] = {} if weights and not weights.whole_model else dict(backbone=dict(init_cfg=None))
+    if weights and not weights.whole_model:
+        settings['backbone'] = dict(init_cfg=dict(type='Pretrained', checkpoint=str(weights.path)))
+    if weights is None:  # random layers and statistics must not stay as they are
+        of_efficientnet = 'EfficientNet' in str(model['backbone']['type'])
+        scratch = dict(frozen_stages=0 if of_efficientnet else -1, norm_eval=False)
+        settings['backbone'].update({key: value for key, value in scratch.items() if key in model['backbone']})
+    if model.get('pretrained'):  # mmseg's other place for the backbone's weights
+        settings['pretrained'] = None
+    return settings
+
+
+def _is_whole(weights: Weights | str | None) -> bool:
+    return isinstance(weights, Weights) and weights.whole_model
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested settings into ``target``, and return it."""
+    for key, value in source.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
+    return target
+
+
+def _call(value: Any) -> str:
+    """A value as source, with mappings as calls of ``dict``."""
+    if isinstance(value, Mapping):
+        return f'dict({", ".join(f"{key}={_call(item)}" for key, item in value.items())})'
+    if isinstance(value, list | tuple):
+        return f'[{", ".join(map(_call, value))}]'
+    return repr(value)

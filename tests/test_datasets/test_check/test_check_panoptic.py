@@ -1,0 +1,147 @@
+"""Faults of panoptic data."""
+
+import json
+import shutil
+
+import pytest
+from check_data_files import CLASSES, STUFF, THINGS, panoptic_config, write_json, write_panoptic
+
+from knet_plugin.datasets.check import check_config
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_panoptic(tmp_path)
+    return tmp_path
+
+
+def messages(findings):
+    return '\n'.join(map(str, findings))
+
+
+def edit(root, function, sections=('train', 'val')):
+    for section in sections:
+        data = json.loads((root / f'{section}.json').read_text())
+        function(data)
+        write_json(root / f'{section}.json', data)
+
+
+def metainfo(**changes):
+    def apply(root, cfg):
+        for name in ('train_dataloader', 'val_dataloader'):
+            cfg[name].dataset.metainfo.update(changes)
+    return apply
+
+
+def file(function, *sections):
+    return lambda root, cfg: edit(root, function, sections or ('train', 'val'))
+
+
+def drop_isthing(data):
+    for category in data['categories']:
+        category.pop('isthing')
+
+
+def change_isthing(data):
+    data['categories'][0]['isthing'] = 0
+
+
+def other_names(data):
+    for annotation in data['annotations']:
+        annotation['file_name'] = f'seg_{annotation["file_name"]}'
+
+
+def subfolders(data):
+    for annotation in data['annotations']:
+        annotation['file_name'] = f'sub/{annotation["file_name"]}'
+
+
+def jpeg(data):
+    for image in data['images']:
+        image['file_name'] = image['file_name'].replace('.jpg', '.jpeg')
+
+
+def drop_iscrowd(data):
+    for annotation in data['annotations']:
+        for segment in annotation['segments_info']:
+            segment.pop('iscrowd')
+
+
+def unknown_category(data):
+    data['annotations'][1]['segments_info'][0]['category_id'] = 77
+
+
+def instances_instead(data):
+    data['annotations'] = [dict(id=1, image_id=0, category_id=1, bbox=[1, 1, 5, 5], area=25, segmentation=[])]
+
+
+def without_prefix(root, cfg):
+    cfg.train_dataloader.dataset.data_prefix = dict(img='images/')
+
+
+def missing_pngs(root, cfg):
+    (root / 'panoptic/0.png').unlink()
+    (root / 'panoptic/2.png').unlink()
+
+
+def seg_prefix(value):
+    def apply(root, cfg):
+        cfg.val_evaluator.seg_prefix = value
+    return apply
+
+
+def test_good_data(root):
+    report = check_config(panoptic_config(root))
+    assert (report.errors, report.warnings) == ([], [])
+    assert report.census[0].objects == dict.fromkeys(CLASSES, 3)
+    assert report.census[0].objects_per_image == (2, 2)  # things
+
+
+ERRORS = {
+    'stuff first': (metainfo(classes=STUFF + THINGS), ["'sky'", 'thing_classes first', 'metainfo.classes']),
+    'too many things': (metainfo(thing_classes=CLASSES), ['thing_classes', '4 names']),
+    'no isthing': (file(drop_isthing), ['4 categories', '"isthing"', 'cat']),
+    'another isthing': (file(change_isthing), ["'cat' has isthing=0"]),
+    'other png names': (file(other_names), ['3 images', 'knet_plugin.PanopticDataset']),
+    'pngs in subfolders': (file(subfolders), ['3 images', 'knet_plugin.PanopticDataset']),
+    'jpeg': (file(jpeg), ['3 of 3 images are missing', '0.jpeg']),
+    'no iscrowd in val': (file(drop_iscrowd, 'val'), ["12 of 12 objects", "'iscrowd'", 'PanopticMetric']),
+    'unknown category': (file(unknown_category), ['1 objects', 'category_id']),
+    'an instance file': (file(instances_instead), ['panoptic annotations', 'knet_plugin.InstanceDataset']),
+    'no seg prefix': (without_prefix, ['data_prefix.seg']),
+    'missing pngs': (missing_pngs, ['2 of 3 panoptic PNGs', '0.png']),
+    'no seg_prefix': (seg_prefix(None), ['val_evaluator', 'seg_prefix']),
+    'wrong seg_prefix': (seg_prefix('/none/png'), ['val_evaluator', '/none/png']),
+}
+
+
+@pytest.mark.parametrize('name', ERRORS)
+def test_errors(root, name):
+    cfg = panoptic_config(root)
+    apply, words = ERRORS[name]
+    apply(root, cfg)
+    found = messages(check_config(cfg).errors)
+    for word in words:
+        assert word in found
+
+
+def test_stuff_only_images(root):
+    def stuff_only(data):
+        for annotation in data['annotations'][:2]:
+            annotation['segments_info'] = annotation['segments_info'][2:]
+
+    edit(root, stuff_only)
+    cfg = panoptic_config(root)
+    assert check_config(cfg).warnings == []  # kept without a filter
+    cfg.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True)
+    report = check_config(cfg)
+    assert '2 of 3 images have only stuff' in messages(report.warnings)
+    assert (report.census[0].images, report.census[0].dropped) == (1, {'stuff only': 2})
+
+
+def test_pngs_of_the_metric_in_another_folder(root):
+    shutil.copytree(root / 'panoptic', root / 'other')
+    (root / 'other/1.png').unlink()
+    cfg = panoptic_config(root)
+    cfg.val_evaluator.seg_prefix = f'{root}/other'
+    assert '1 of 3 panoptic PNGs' in messages(check_config(cfg).errors)
