@@ -102,7 +102,7 @@ class HostStream:
         """Take what a logger, ``print`` or another caller writes."""
         caller = sys._getframe(1)
         if caller.f_code is logging.StreamHandler.emit.__code__:
-            self._logged(caller.f_locals['record'])
+            self._logged(caller.f_locals['record'], caller)
         else:
             self._printed(text, _package(caller) in _HOSTS)
         return len(text)
@@ -118,7 +118,7 @@ class HostStream:
     def show_warning(self, message: Warning | str, category: type[Warning], filename: str, lineno: int,
                      file: Any = None, line: str | None = None) -> None:
         """Stand in for ``warnings.showwarning``."""
-        if _of_host(filename):
+        if 'site-packages' in filename and 'knet_plugin' not in filename:
             self.note(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
         else:
             self._screen.line(f'warning: {message}')
@@ -131,13 +131,16 @@ class HostStream:
             self._parts[False] = ''
         self._screen.stream.flush()
 
-    def _logged(self, record: logging.LogRecord) -> None:
-        """Show errors, warnings and what our own tools log; mmengine writes the record to the log file too."""
+    def _logged(self, record: logging.LogRecord, frame: FrameType | None) -> None:
+        """Show errors, warnings and what others than hosts log; mmengine writes the record to the log file too."""
         text = record.getMessage()
         if record.levelno >= logging.WARNING and not any(words in text for words in _USUAL):
             self._screen.line(f'{record.levelname.lower()}: {text}')
-        elif record.levelno < logging.WARNING and not _of_host(record.pathname):
-            self._screen.line(text)
+        elif record.levelno < logging.WARNING:
+            while frame and _module(frame).startswith(('logging', 'mmengine.logging')):
+                frame = frame.f_back
+            if frame and _module(frame) != __name__ and _package(frame) not in _HOSTS:
+                self._screen.line(text)
 
     def _printed(self, text: str, by_host: bool) -> None:
         *lines, self._parts[by_host] = (self._parts[by_host] + text).split('\n')
@@ -148,10 +151,9 @@ class HostStream:
                 self._screen.line(line)
 
 
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get('__name__', ''))
+
+
 def _package(frame: FrameType) -> str:
-    return str(frame.f_globals.get('__name__', '')).partition('.')[0]
-
-
-def _of_host(path: str) -> bool:
-    """Return whether a source file is of an installed package other than ours."""
-    return 'site-packages' in path and 'knet_plugin' not in path
+    return _module(frame).partition('.')[0]

@@ -16,9 +16,9 @@ def add_run_parts(cfg: Config) -> None:
     """Add, in place, the hooks that make a run safe to interrupt, to start from other people's files, and to follow.
 
     ``DataCheckHook``, ``FiniteInputHook``, ``SafeLoadingHook``, ``ProgressHook``, ``ValidationReportHook``,
-    ``SheetHook`` and ``StopHook`` join ``custom_hooks`` unless they are there. mmengine's ``CheckpointHook`` becomes ours
-    and keeps the best checkpoint, if the run validates; another hook, or ``None``, in its place stays. Calling it again
-    changes nothing.
+    ``SheetHook`` and ``StopHook`` join ``custom_hooks`` unless they are there. mmengine's ``CheckpointHook`` becomes
+    ours and keeps the best checkpoint, if the run validates; another hook, or ``None``, in its place stays. Calling it
+    again changes nothing.
     """
     custom = list(cfg.get('custom_hooks') or [])
     present = {hook['type'] for hook in custom if isinstance(hook, dict)}

@@ -59,7 +59,7 @@ def test_log_records_below_warnings_are_hidden(logged, capsys):
     with quiet_console():
         logged()
         for level, name in ((20, 'note'), (30, 'warned'), (40, 'failed'), (30, 'old will be deprecated')):
-            print_log(name, 'current', level)
+            run_as('mmdet.models', f'from mmengine.logging import print_log; print_log({name!r}, "current", {level})')
     assert capsys.readouterr().out == 'warning: warned\nerror: failed\n'
     assert all(name in logged() for name in ('note', 'warned', 'failed', 'deprecated'))
 
@@ -68,7 +68,8 @@ def test_what_our_own_tools_log_is_shown(logged, capsys):
     with quiet_console():
         logged()
         MMLogger.get_current_instance().info('weights fit')
-    assert capsys.readouterr().out == 'weights fit\n' and 'weights fit' in logged()
+        print_log('4 pictures', 'current')
+    assert capsys.readouterr().out == 'weights fit\n4 pictures\n' and '4 pictures' in logged()
 
 
 def test_warnings_of_hosts_go_to_the_log_file(logged, capsys):
