@@ -84,13 +84,13 @@ class ProgressHook(Hook):
         losses = {name.removeprefix('train/'): scalars[name].mean(self.window) for name in scalars
                   if name.startswith('train/') and 'loss' in name}
         if 'loss' in losses:
-            yield f'loss {losses.pop("loss"):.3f}'
-        for kind, value in losses_by_kind(losses).items():
-            yield f'{kind} {value:.3f}'
+            yield f'loss {losses.pop("loss"):.3g}'
         if 'train/lr' in scalars:
             yield f'lr {scalars["train/lr"].current():.1e}'
         if memory := _memory():
-            yield f'memory {memory / 2**30:.1f} GiB'
+            yield f'{memory / 2**30:.1f} GiB'
+        for kind, value in losses_by_kind(losses).items():  # last: a narrow terminal cuts them off
+            yield f'{kind} {value:.3g}'
 
 
 def kind_of_loss(name: str) -> str:
