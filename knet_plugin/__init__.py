@@ -6,7 +6,8 @@ that it changes outside its own registries.
 
 import contextlib
 import importlib
-import sys
+import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,5 +51,7 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
-with contextlib.redirect_stdout(sys.stderr):  # the hosts print which optional packages they cannot import
+# The hosts print and warn which optional packages they cannot import; our tools write that to the log file.
+with contextlib.redirect_stdout(io.StringIO()) as _printed, warnings.catch_warnings(record=True) as _warned:
     _register()
+import_notices = [*_printed.getvalue().splitlines(), *(str(warning.message) for warning in _warned)]

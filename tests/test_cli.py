@@ -171,7 +171,7 @@ for words in (
     done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True,
                           env=dict(os.environ, PYTHONPATH=f'{ROOT / "tests"}{os.pathsep}{ROOT}'))
     assert done.returncode == 0, done.stderr
-    assert 'resumed epoch: 1' in done.stdout + done.stderr
+    assert 'run/epoch_1.pth' in done.stdout + done.stderr
     assert (tmp_path / 'there').is_dir()
     assert len(pickle.loads((tmp_path / 'predictions.pkl').read_bytes())) == 4
 

@@ -1,21 +1,32 @@
-"""Evaluate a checkpoint on mmseg (semantic configs) or mmdet (instance and panoptic configs)."""
+"""Evaluate a checkpoint on mmseg (semantic configs) or mmdet (instance and panoptic configs).
+
+A work folder alone stands for its config and its best checkpoint: figures, pictures beside the ground truth, and which
+classes are confused are then written to its subfolder test/.
+"""
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.datasets.check import check_first
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
+from knet_plugin.engine.tool_run import run_console
+from knet_plugin.inference.run_folder import RunError, find_run
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path or name of a config')
-    parser.add_argument('checkpoint', help='checkpoint to evaluate')
+    parser.add_argument('config', help='work folder of a training, or path or name of a config')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint to evaluate (default: the best of the work folder)')
+    parser.add_argument('--score', type=float, metavar='S',
+                        help='lowest score of an object in panoptic maps, pictures and confusions (default: 0.3)')
+    parser.add_argument('--pictures', type=int, metavar='N',
+                        help='images on the sheets of a report (default: 24; without work folder: no report)')
     parser.add_argument('--out', metavar='PATH',
                         help='save the predictions in a .pkl file, or (semantic) as label images in a folder')
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
@@ -67,9 +78,40 @@ def save_predictions(cfg: Config, out: str) -> None:
     cfg.test_evaluator = metrics
 
 
+def find_files(args: argparse.Namespace) -> None:
+    """Replace a work folder by its config and checkpoint; the report goes into its subfolder ``test``."""
+    folder = Path(args.config)
+    if args.checkpoint and not folder.is_dir():
+        return
+    try:
+        config, checkpoint = find_run(args.config, args.checkpoint)
+    except RunError as error:
+        raise SystemExit(f'error: {error}') from error
+    args.config, args.checkpoint = str(config), str(checkpoint)
+    args.work_dir = args.work_dir or str((folder if folder.is_dir() else checkpoint.parent) / 'test')
+    args.pictures = 24 if args.pictures is None else args.pictures
+
+
+def add_report(cfg: Config, args: argparse.Namespace) -> None:
+    """Let the test write a report into the work folder, if one is wanted."""
+    options = {} if args.score is None else dict(score_thr=args.score)
+    if args.score is not None and 'panoptic_head' in cfg.model and 'KNet' in str(cfg.model.type):
+        cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, instance_score_thr=args.score)
+    if args.pictures is not None:
+        hook = dict(type='knet_plugin.ReportHook', folder=cfg.work_dir, pictures=args.pictures, **options)
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+
+
+def show_figures(figures: dict[str, float]) -> None:
+    """Print a table of the figures."""
+    width = max(map(len, figures), default=0)
+    print('\n'.join(f'{name:{width}}  {value:8.4f}' for name, value in figures.items()))
+
+
 def main() -> None:
     """Evaluate the checkpoint."""
     args = parse_arguments()
+    find_files(args)
     cfg = load_run_config(args)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
@@ -78,9 +120,12 @@ def main() -> None:
         enable_tta(cfg)
     if args.out:
         save_predictions(cfg, args.out)
-    check_first(cfg, 'test')
-    with safe_loading():
-        build_runner(cfg).test()
+    add_report(cfg, args)
+    with run_console(args.bare), safe_loading():
+        figures = build_runner(cfg).test()
+    if args.pictures is not None and is_main_process():
+        show_figures({name: value for name, value in figures.items() if np.isscalar(value)})
+        print(f'report: {cfg.work_dir}')
 
 
 if __name__ == '__main__':

@@ -10,13 +10,15 @@ from pathlib import Path
 from mmengine.config import Config
 
 from knet_plugin.checkpoint import CheckpointError
+from knet_plugin.checkpoint.pretrained import fit_line
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.datasets.check import check_config, check_first
-from knet_plugin.engine.own_command import Start, add_own_data_arguments, start_own_run
+from knet_plugin.datasets.check import DataError
+from knet_plugin.engine.own_command import Start, add_own_data_arguments, check_choice, start_own_run
 from knet_plugin.engine.resuming import find_checkpoint
 from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.seeding import seed_by_position
+from knet_plugin.engine.tool_run import run_console
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,10 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     add_run_arguments(parser)
     add_own_data_arguments(parser)
     args = parser.parse_args()
-    if (args.config is None) == (args.data is None):
-        parser.error('give either CONFIG or --data FOLDER')
-    if args.data is None and (wrong := [name for name in OWN_DATA_OPTIONS if getattr(args, name)]):
-        parser.error(f'these options need --data: {", ".join(wrong)}')
+    check_choice(parser, args)
     return args
 
 
@@ -51,14 +50,6 @@ def own_data_config(args: argparse.Namespace) -> Start:
         raise SystemExit(0)
     args.config = str(start.config)
     return start
-
-
-def check_data(cfg: Config) -> None:
-    """Look for faults in the data before anything expensive; warnings are printed."""
-    report = check_config(cfg)
-    report.raise_errors()
-    for warning in report.warnings:
-        print(f'warning: {warning.message}', file=sys.stderr)
 
 
 def enable_amp(cfg: Config) -> None:
@@ -110,19 +101,23 @@ def main() -> str | None:
         enable_lr_scaling(cfg)
     if not args.bare:
         seed_by_position(cfg)
-    check_first(cfg, 'train')
     remarks, error = [], None
     try:
         remarks = resume_from(cfg, args.resume) if args.resume else []
     except CheckpointError as caught:  # do not end yet: another process may have found a checkpoint, and would wait
         error = f'error: {caught}\nTo start anew, leave out --resume'
-    with safe_loading():
+    with run_console(args.bare), safe_loading():
         runner = build_runner(cfg)
         error = resume_conflict(error or (cfg.load_from if cfg.get('resume') else 'nothing')) or error
         if error is None:
             for remark in remarks:
                 runner.logger.warning(remark)
-            runner.train()
+            if start and start.weights:
+                runner.logger.info(fit_line(start.weights, runner.model))
+            try:
+                runner.train()
+            except DataError as caught:  # of all processes
+                error = f'error: {caught}'
     return error
 
 

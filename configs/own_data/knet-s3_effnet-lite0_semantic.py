@@ -28,7 +28,7 @@ model = dict(
             num_classes=2,
             norm_cfg=dict(type='GN', num_groups=8, requires_grad=True),
             align_corners=False,
-            loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0))),
+            loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True))),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 default_hooks = dict(

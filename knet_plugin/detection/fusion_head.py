@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pycocotools.mask as mask_utils
 import torch
 from mmdet.evaluation.functional import INSTANCE_OFFSET
 from mmdet.models.seg_heads.panoptic_fusion_heads import BasePanopticFusionHead
@@ -9,14 +10,14 @@ from mmdet.structures import SampleList
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from knet_plugin.detection.resized_masks import Sizes, assign_pixels, binarize
+from knet_plugin.detection.resized_masks import Sizes, assign_pixels, binarize, encode
 from knet_plugin.registry import MODELS
 
 __all__ = ['KNetFusionHead']
 
 # Outputs and thresholds of the published models.
 TEST_CFG: dict[str, Any] = dict(panoptic_on=True, instance_on=True, semantic_on=False, max_per_img=100, mask_thr=0.5,
-                                instance_score_thr=0.3, overlap_thr=0.6)
+                                instance_score_thr=0.3, overlap_thr=0.6, max_mask_pixels=2 ** 29)
 
 
 @MODELS.register_module()
@@ -30,6 +31,8 @@ class KNetFusionHead(BasePanopticFusionHead):
     - The instances are the ``max_per_img`` highest-scoring pairs of a thing kernel and a thing class, without a
       threshold on the score. The same mask may appear with several classes.
     - NaN scores and NaN probabilities count as 0.
+    - To bound the memory of large results, the masks of an image are run-length encodings if they would have more than
+      ``max_mask_pixels`` pixels together. mmdet's COCO metrics and all of our own parts take both forms.
 
     Args:
         num_things_classes: Number T of thing classes, 0 .. T - 1.
@@ -64,15 +67,16 @@ class KNetFusionHead(BasePanopticFusionHead):
             The selected outputs of each image: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W), which holds
             ``class + 1000 * segment``, or the number of classes where void; segments count from 1. ``ins_results``,
             ``InstanceData`` with ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and
-            ``masks`` (n, H, W), best first. ``sem_results``, ``PixelData`` with classes as ``sem_seg`` (1, H, W).
+            ``masks`` (n, H, W) or n encodings, best first. ``sem_results``, ``PixelData`` with classes as ``sem_seg``
+            (1, H, W).
         """
         results = []
         for class_logits, mask_logits, sample in zip(mask_cls_results, mask_pred_results, batch_data_samples,
                                                      strict=True):
             # Thresholds need float32: disable the autocast that runs the model.
             with torch.autocast(mask_logits.device.type, enabled=False):
-                scores = class_logits.float().sigmoid().nan_to_num(nan=0)
-                masks = mask_logits.float().sigmoid().nan_to_num(nan=0)
+                scores = class_logits.float().sigmoid().nan_to_num_(nan=0)
+                masks = mask_logits.float().sigmoid().nan_to_num_(nan=0)
                 image = sample.img_shape[:2]
                 sizes = Sizes(sample.batch_input_shape, image, sample.ori_shape[:2] if rescale else image)
                 results.append(self._post_process(scores, masks, sizes))
@@ -84,10 +88,10 @@ class KNetFusionHead(BasePanopticFusionHead):
         if self.test_cfg['panoptic_on'] or self.test_cfg['semantic_on']:
             kernel_scores, labels = self._candidates(scores)
             owner, areas = assign_pixels(masks, kernel_scores, sizes)
-            if self.test_cfg['panoptic_on']:
-                results['pan_results'] = self._panoptic(kernel_scores, labels, owner, areas)
             if self.test_cfg['semantic_on']:
                 results['sem_results'] = PixelData(sem_seg=labels[owner][None])
+            if self.test_cfg['panoptic_on']:
+                results['pan_results'] = self._panoptic(kernel_scores, labels, owner, areas)
         if self.test_cfg['instance_on']:
             results['ins_results'] = self._instances(scores, masks, sizes)
         return results
@@ -101,7 +105,10 @@ class KNetFusionHead(BasePanopticFusionHead):
         return torch.cat([thing_scores, stuff_scores]), torch.cat([thing_labels, stuff_labels])
 
     def _panoptic(self, scores: Tensor, labels: Tensor, owner: Tensor, areas: Tensor) -> PixelData:
-        """Keep the segments that win most of their mask, and number them from 1 in the order of their scores."""
+        """Keep the segments that win most of their mask, and number them from 1 in the order of their scores.
+
+        Overwrites ``owner``.
+        """
         owned = torch.bincount(owner.flatten(), minlength=len(scores))
         kept = (labels >= self.num_things_classes) | (scores >= self.test_cfg['instance_score_thr'])
         kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
@@ -109,16 +116,24 @@ class KNetFusionHead(BasePanopticFusionHead):
         number = torch.empty_like(order)
         number[order] = kept[order].cumsum(dim=0)
         ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)
-        return PixelData(sem_seg=ids[owner][None])
+        for rows in owner.split(256):  # a second map of a large image would double the memory
+            rows.copy_(ids[rows])
+        return PixelData(sem_seg=owner[None])
 
     def _instances(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> InstanceData:
         """The best pairs of a thing kernel and a thing class."""
         things = scores[:len(scores) - self.num_stuff_classes, :self.num_things_classes]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
         kernels, index = torch.unique(pairs // self.num_things_classes, return_inverse=True)
-        binary = binarize(masks[kernels], self.test_cfg['mask_thr'], sizes)
-        return InstanceData(bboxes=_boxes(binary)[index], labels=pairs % self.num_things_classes, scores=best,
-                            masks=binary[index])
+        labels, threshold = pairs % self.num_things_classes, self.test_cfg['mask_thr']
+        if len(pairs) * sizes.result[0] * sizes.result[1] > self.test_cfg['max_mask_pixels']:
+            encodings = encode(masks[kernels], threshold, sizes)
+            corners = torch.as_tensor(mask_utils.toBbox(encodings), dtype=torch.float32, device=scores.device)
+            corners[:, 2:] += corners[:, :2]
+            return InstanceData(bboxes=corners[index], labels=labels, scores=best,
+                                masks=[encodings[i] for i in index.tolist()])
+        binary = binarize(masks[kernels], threshold, sizes)
+        return InstanceData(bboxes=_boxes(binary)[index], labels=labels, scores=best, masks=binary[index])
 
 
 def _boxes(masks: Tensor) -> Tensor:

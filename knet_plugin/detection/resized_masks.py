@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
+import pycocotools.mask as mask_utils
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['Sizes', 'assign_pixels', 'binarize', 'resized_strips']
+__all__ = ['Sizes', 'assign_pixels', 'binarize', 'encode', 'resized_strips']
 
 BAND = 32  # rows of a strip, and columns that one matrix product computes
 GROUP = 16  # masks that are resized at once
+GROUP_VALUES = 2 ** 26  # values of a group after its horizontal resize, or pixels of its binary masks
 
 
 class Sizes(NamedTuple):
@@ -57,12 +61,18 @@ def resized_strips(masks: Tensor, sizes: Sizes) -> Iterator[tuple[slice, slice, 
     """
     vertical, horizontal = (_bands(*lengths, masks.device)
                             for lengths in zip(masks.shape[1:], *sizes, strict=True))
-    for start in range(0, len(masks), GROUP):
-        group = slice(start, min(start + GROUP, len(masks)))
+    for group in _groups(len(masks), masks.shape[1] * sizes.result[1]):
         low = masks[group].transpose(0, 1).contiguous()  # h, n, w
         wide = torch.cat([low[..., band.source] @ band.weights.T for band in horizontal], dim=-1)  # h, n, W
         for band in vertical:
             yield group, band.target, torch.tensordot(band.weights, wide[band.source], dims=1)
+
+
+def _groups(number: int, values: int) -> Iterator[slice]:
+    """Indices of the masks that are resized at once, if each of them takes so many values."""
+    size = min(GROUP, max(GROUP_VALUES // values, 1))
+    for start in range(0, number, size):
+        yield slice(start, min(start + size, number))
 
 
 def assign_pixels(masks: Tensor, scores: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
@@ -99,3 +109,12 @@ def binarize(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
     for group, rows, strip in resized_strips(masks, sizes):
         result[group, rows] = (strip > threshold).transpose(0, 1)
     return result
+
+
+def encode(masks: Tensor, threshold: float, sizes: Sizes) -> list[dict[str, Any]]:
+    """The masks of :func:`binarize` as run-length encodings of pycocotools, of which few are in memory at once."""
+    encodings: list[dict[str, Any]] = []
+    for group in _groups(len(masks), sizes.result[0] * sizes.result[1]):
+        binary = binarize(masks[group], threshold, sizes).cpu().numpy().view(np.uint8)
+        encodings += [mask_utils.encode(cv2.transpose(mask).T) for mask in binary]  # faster than asfortranarray
+    return encodings

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import hooks
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 
 from knet_plugin.checkpoint.whole_file import whole_file
@@ -43,11 +44,35 @@ class CheckpointHook(hooks.CheckpointHook):
 
     file_backend: Any
 
+    def save_now(self, runner: Any, meta: dict) -> str:
+        """Save a checkpoint outside the schedule, unless the hook has just saved it, and return its path.
+
+        Args:
+            runner: The runner.
+            meta: What it stands for: at least ``epoch`` and ``iter``, the finished epochs and iterations.
+        """
+        name = f'iter_{meta["iter"]}.pth' if self.by_epoch else self.filename_tmpl.format(meta['iter'])
+        path = self.file_backend.join_path(self.out_dir, name)
+        if self.last_ckpt == path:
+            return path
+        if not self.by_epoch:
+            self._save_checkpoint_with_step(runner, meta['iter'], meta)
+            return path
+        with _whole_local_files():
+            runner.save_checkpoint(self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
+                                   save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=False,
+                                   backend_args=self.backend_args)
+        if is_main_process():
+            Path(runner.work_dir, 'last_checkpoint').write_text(path)
+        return path
+
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         with _whole_local_files(), self._removals_at_the_end():
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        if self.save_best:  # without any prediction, mmdet's metrics report nothing
+            metrics = {**dict.fromkeys(set(self.key_indicators) - {'auto'}), **metrics}
         with _whole_local_files(), self._removals_at_the_end():
             super()._save_best_checkpoint(runner, metrics)
 

@@ -9,18 +9,11 @@ from typing import NamedTuple
 from knet_plugin.checkpoint.pretrained import PACKAGED, Weights, find_weights
 from knet_plugin.cli import ResourceError, resolve_config, resource_root
 from knet_plugin.datasets.description import TASKS, DataDescription
-from knet_plugin.engine.own_run import (
-    MODELS,
-    OwnRun,
-    default_iterations,
-    default_loading,
-    default_short_side,
-    find_run,
-    image_files,
-    write_run,
-)
+from knet_plugin.engine.own_defaults import default_iterations, default_loading, default_short_side, image_files
+from knet_plugin.engine.own_files import find_run, write_run
+from knet_plugin.engine.own_run import MODELS, OwnRun
 
-__all__ = ['Start', 'add_own_data_arguments', 'start_own_run']
+__all__ = ['Start', 'add_own_data_arguments', 'check_choice', 'start_own_run']
 
 FOLDER = Path('work_dirs')
 _SETTINGS = ('model', 'weights', 'short_side', 'iters', 'minutes', 'batch_size')
@@ -54,6 +47,15 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--config-only', action='store_true', help='write the config, but do not train')
 
 
+def check_choice(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a usage error unless there is either a config or ``--data``, with the options of its own."""
+    if (args.config is None) == (args.data is None):
+        parser.error('give either CONFIG or --data FOLDER')
+    options = ('task', *_SETTINGS, 'force', 'config_only')
+    if args.data is None and (given := [_option(name) for name in options if getattr(args, name)]):
+        parser.error(f'only with --data: {", ".join(given)}')
+
+
 def start_own_run(args: argparse.Namespace) -> Start:
     """Write the config of the run that the options describe, or find the run that ``args.resume`` continues.
 
@@ -69,23 +71,27 @@ def start_own_run(args: argparse.Namespace) -> Start:
     if task not in description.tasks:
         raise ValueError(f'--task {task}: the data in {description.root} can train {", ".join(description.tasks)}')
     if args.resume:
-        return _resumed(args, f'{description.root.name}-{task}')
+        return _resumed(args, description, task)
     run, weights = _new_run(args, description, task)
     config = write_run(run.text(), FOLDER, run.name, args.force)
     remarks = [f'{config}: {run.summary()}']
     if config.stem != run.name:
-        remarks.append(f'{FOLDER / run.name} exists already and stays; continue it by --resume, or replace it by --force')
+        remarks.append(f'{FOLDER / run.name} exists already and stays; --resume continues the latest run, --force '
+                       f'replaces {run.name}')
     return Start(config, weights, remarks)
 
 
-def _resumed(args: argparse.Namespace, name: str) -> Start:
-    if given := [_option(option) for option in _SETTINGS if getattr(args, option) is not None]:
-        raise ValueError(f'--resume continues with the settings in {FOLDER}/{name}.py: leave out {", ".join(given)}, '
-                         'or edit that file')
+def _resumed(args: argparse.Namespace, description: DataDescription, task: str) -> Start:
+    """The latest run of the data and task, whose settings must be those of the options that are given."""
+    name = f'{description.root.name}-{task}'
     config = find_run(FOLDER, name)
     if config is None:
         raise ValueError(f'--resume: there is no run {FOLDER / name}; leave out --resume to start one')
-    return Start(config, None, [])
+    given = [_option(option) for option in _SETTINGS if getattr(args, option) is not None]
+    if given and _new_run(args, description, task)[0].text() != config.read_text():
+        raise ValueError(f'--resume continues with the settings in {config}, which has others: leave out '
+                         f'{", ".join(given)}, or edit that file')
+    return Start(config, None, [f'resuming {config}'])
 
 
 def _new_run(args: argparse.Namespace, description: DataDescription, task: str) -> tuple[OwnRun, Weights | None]:

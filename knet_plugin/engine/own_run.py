@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pprint import pformat
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from knet_plugin.checkpoint.pretrained import Weights
 from knet_plugin.datasets.config_parts import BEST_METRICS, crop_side
-from knet_plugin.datasets.description import SPLITS, DataDescription
+from knet_plugin.datasets.description import DataDescription
 
-__all__ = ['MODELS', 'OwnRun', 'class_settings', 'default_iterations', 'default_loading', 'default_short_side',
-           'find_run', 'image_files', 'write_run']
+__all__ = ['MODELS', 'OwnRun', 'class_settings']
 
 # By the name of a model, its config and the weights that a training starts from.
 MODELS = {
@@ -31,7 +26,17 @@ MODELS = {
                 semantic=('knet-s3_r50_semantic', 'knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512')),
 }
 VALIDATIONS = 5
+_CHECK = 'knet_plugin.DataCheckHook'
 WARMUP = 0.05  # share of the iterations
+_SCHEDULE = """\
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=warmup),
+    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=warmup, end=max_iters),
+]
+train_cfg = dict(DELETEtype='IterBasedTrainLoop', max_iters=max_iters, val_interval=interval)
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+"""
 
 
 @dataclass(frozen=True)
@@ -79,43 +84,38 @@ class OwnRun:
         _merge(model, _start_settings(base.model, self.weights))
         if self.task == 'semantic':
             model.setdefault('data_preprocessor', {})['size'] = (crop_side(self.short_side),) * 2
-        loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-        deletions = [f"{name}['_delete_'] = True" for name in loaders if name in base]
-        limit = f"""
-custom_hooks = [*_base_.get('custom_hooks', []), dict(type='knet_plugin.TimeLimitHook', minutes={self.minutes:g})]
-""" if self.minutes else ''
+        lines = [line for line in self._lines(base, model) if line is not None]
+        return '\n'.join(lines) + '\n'
+
+    def _lines(self, base: Config, model: dict[str, Any]) -> Iterator[str | None]:
         guess = '  # a guess, until TimeLimitHook has measured an iteration' if self.minutes else ''
-        start = f'\nload_from = {str(self.weights.path)!r}\n' if _is_whole(self.weights) else ''
-        delete = '_delete_=True, ' if 'train_cfg' in base else ''
-        return f"""\
-# {self.task.capitalize()} segmentation of {self.description.root.name}. `knet train --data` wrote this file; edit it and
-# run `knet train FILE` or `mim train knet_plugin FILE`.
-_base_ = {str(self.base)!r}
-
-from knet_plugin.datasets.config_parts import data_config
-
-data_root = {str(self.description.root)!r}
-short_side = {self.short_side}  # of the images, in pixels
-batch_size = {self.batch_size}
-max_iters = {self.iterations}{guess}
-warmup = {max(1, round(WARMUP * self.iterations))}
-{start}
-train_dataloader, val_dataloader, test_dataloader, val_evaluator, test_evaluator = data_config(
-    data_root, {self.task!r}, short_side, batch_size, num_workers={self.num_workers}).values()
-{"".join(line + chr(10) for line in deletions)}
-model = {_literal(model)}
-
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=warmup),
-    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=warmup, end=max_iters),
-]
-train_cfg = dict({delete}type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max(1, max_iters // {VALIDATIONS}))
-default_hooks = dict(
-    logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max(1, max_iters // {VALIDATIONS}), max_keep_ckpts=1,
-                    save_best={BEST_METRICS[self.task]!r}, rule='greater'))
-log_processor = dict(by_epoch=False)
-{limit}"""
+        yield f'# {self.task.capitalize()} segmentation of {self.description.root.name}, by `knet train --data`.'
+        yield '# Edit it, and run `knet train FILE` or `mim train knet_plugin FILE`.'
+        yield f'_base_ = {str(self.base)!r}\n'
+        yield 'from knet_plugin.datasets.config_parts import data_config\n'
+        yield f'data_root = {os.path.abspath(self.description.root)!r}'
+        yield f'short_side = {self.short_side}  # of the images, in pixels'
+        yield f'batch_size = {self.batch_size}'
+        yield f'max_iters = {self.iterations}{guess}'
+        yield f'warmup = {max(1, round(WARMUP * self.iterations))}'
+        yield f'interval = max(1, max_iters // {VALIDATIONS})  # between validations'
+        yield f'load_from = {str(self.weights.path)!r}' if _is_whole(self.weights) else None
+        yield '\ntrain_dataloader, val_dataloader, test_dataloader, val_evaluator, test_evaluator = data_config('
+        yield f'    data_root, {self.task!r}, short_side, batch_size, num_workers={self.num_workers}).values()'
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            yield f'{name}[\'_delete_\'] = True' if name in base else None  # replaces that of the base
+        yield '\nmodel = dict('
+        yield from (f'    {name}={_call(part)},' for name, part in model.items())
+        yield ')\n'
+        yield from _SCHEDULE.replace('DELETE', '_delete_=True, ' if 'train_cfg' in base else '').splitlines()
+        yield '    checkpoint=dict(type=\'CheckpointHook\', by_epoch=False, interval=interval, max_keep_ckpts=1,'
+        yield f'                    save_best={BEST_METRICS[self.task]!r}, rule=\'greater\'))'
+        yield 'log_processor = dict(by_epoch=False)'
+        hooks = [] if any(hook['type'] == _CHECK for hook in base.get('custom_hooks', [])) else [dict(type=_CHECK)]
+        if self.minutes:
+            hooks.append(dict(type='knet_plugin.TimeLimitHook', minutes=self.minutes, validations=VALIDATIONS))
+        if hooks:
+            yield f'custom_hooks = [*_base_.get(\'custom_hooks\', []), {_call(hooks)[1:]}'
 
 
 def class_settings(model: Mapping[str, Any], description: DataDescription, task: str) -> dict[str, Any]:
@@ -167,74 +167,6 @@ def _is_whole(weights: Weights | str | None) -> bool:
     return isinstance(weights, Weights) and weights.whole_model
 
 
-def default_iterations(images: int, batch_size: int) -> int:
-    """Iterations that show each image about 50 times: at least 600, at most 5,000, in hundreds."""
-    return min(5000, max(600, round(50 * images / batch_size, -2)))
-
-
-def default_short_side(description: DataDescription) -> int:
-    """Short side of the training images: the median of some of them, in steps of 32, from 128 to 256 pixels."""
-    import cv2
-
-    files = image_files(description)
-    sizes = [image.shape[:2] for file in files[::max(1, len(files) // 16)]
-             if (image := cv2.imread(str(file), cv2.IMREAD_REDUCED_GRAYSCALE_8)) is not None]
-    short = sorted(8 * min(size) for size in sizes)
-    middle = short[len(short) // 2] if short else 256
-    return min(256, max(128, round(middle / 32) * 32))
-
-
-def image_files(description: DataDescription) -> list[Path]:
-    """Training images of the data."""
-    folder = description.root / 'images' / SPLITS[0]
-    files = sorted(path for path in folder.rglob('*') if path.is_file())
-    if not files:
-        raise ValueError(f'{folder} holds no images: prepare the data again by knet data prepare')
-    return files
-
-
-def default_loading(images: int, model: str) -> tuple[int, int]:
-    """Batch size and number of processes that load images, for the machine at hand."""
-    large = model != 'small' and not torch.cuda.is_available()
-    return min(images, 2 if large else 8), min(4, (os.cpu_count() or 1) // 2)
-
-
-def find_run(folder: Path, name: str) -> Path | None:
-    """Config of the latest run of this name in ``folder``: ``NAME.py``, ``NAME-2.py`` and so on."""
-    found = None
-    for candidate in _names(name):
-        if not (folder / f'{candidate}.py').is_file():
-            return found
-        found = folder / f'{candidate}.py'
-    return None
-
-
-def write_run(text: str, folder: Path, name: str, force: bool = False) -> Path:
-    """Write the config of a new run as ``NAME.py``, or under the next free name: ``NAME-2.py`` and so on.
-
-    A name is free if neither the file nor the folder ``NAME`` exists, or if the file has the same text and the folder
-    no checkpoint yet. ``force`` replaces the file ``NAME.py`` and removes the folder ``NAME``.
-
-    Returns:
-        The file.
-    """
-    for candidate in _names(name):
-        config, run = folder / f'{candidate}.py', folder / candidate
-        if force:
-            shutil.rmtree(run, ignore_errors=True)
-        unused = not config.exists() and not run.exists()
-        unstarted = config.is_file() and config.read_text() == text and not any(run.glob('*.pth'))
-        if force or unused or unstarted:
-            break
-    folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(text)
-    return config
-
-
-def _names(name: str) -> itertools.chain[str]:
-    return itertools.chain([name], (f'{name}-{number}' for number in itertools.count(2)))
-
-
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested settings into ``target``, and return it."""
     for key, value in source.items():
@@ -245,5 +177,10 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
     return target
 
 
-def _literal(value: dict[str, Any]) -> str:
-    return pformat(value, width=110, sort_dicts=False)
+def _call(value: Any) -> str:
+    """A value as source, with mappings as calls of ``dict``."""
+    if isinstance(value, Mapping):
+        return f'dict({", ".join(f"{key}={_call(item)}" for key, item in value.items())})'
+    if isinstance(value, list | tuple):
+        return f'[{", ".join(map(_call, value))}]'
+    return repr(value)

@@ -2,7 +2,7 @@
 
 import gc
 import socket
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
@@ -27,7 +27,23 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
         if not is_distributed():
             torch.distributed.init_process_group('gloo')
         _wrap_for_cpu(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    quick = RunConfig(cfg._cfg_dict, filename=cfg.filename)
+    return RUNNERS.build(quick) if 'runner_type' in cfg else Runner.from_cfg(quick)
+
+
+class RunConfig(Config):
+    """A config that formats its text once, not for each of the log, three files and every checkpoint (1 s each)."""
+
+    _texts: ClassVar[dict[str, str]] = {}
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as Python code."""
+        content = repr(self._cfg_dict)
+        if content not in self._texts:
+            self._texts.clear()  # one is enough: a run changes its config only before it begins
+            self._texts[content] = super().pretty_text
+        return self._texts[content]
 
 
 def _wrap_for_cpu(cfg: Config) -> None:

@@ -1,6 +1,7 @@
-"""Faster inference with a trained model."""
+"""Prediction with a trained model: results, files, reports, and faster models."""
 
 from knet_plugin.inference.deviation import largest_deviation
 from knet_plugin.inference.optimize import OptimizeForInferenceHook, optimize_for_inference
+from knet_plugin.inference.report import ReportHook
 
-__all__ = ['OptimizeForInferenceHook', 'largest_deviation', 'optimize_for_inference']
+__all__ = ['OptimizeForInferenceHook', 'ReportHook', 'largest_deviation', 'optimize_for_inference']

@@ -22,7 +22,7 @@ from knet_plugin.inference.run_folder import find_weights
 from knet_plugin.inference.sample_result import result_of_sample
 from knet_plugin.visualization import Result, draw
 
-__all__ = ['Predictor']
+__all__ = ['Predictor', 'result_kinds', 'split_pipeline']
 
 
 class Predictor:
@@ -63,7 +63,7 @@ class Predictor:
         self._scope = self.cfg.get('default_scope')
         with DefaultScope.overwrite_default_scope(self._scope):
             self.model = revert_sync_batchnorm(MODELS.build(_without_downloads(self.cfg.model)))
-            self.reader, self._pipeline = _pipeline(self.cfg)
+            self.reader, self._pipeline = split_pipeline(self.cfg)
         with safe_loading():
             stored = load_checkpoint(self.model, weights, map_location='cpu')
         self.model.to(device or get_device()).eval()
@@ -146,7 +146,7 @@ def _without_downloads(model: Mapping[str, Any]) -> dict[str, Any]:
     return dict(cfg, pretrained=None) if cfg.get('pretrained') else cfg
 
 
-def _pipeline(cfg: Config) -> tuple[ImageReader, Compose]:
+def split_pipeline(cfg: Config) -> tuple[ImageReader, Compose]:
     """Split the test pipeline into what reads a file and what follows, without what reads annotations."""
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:  # a wrapper such as RepeatDataset

@@ -1,6 +1,7 @@
 """Post-processing against the official procedure, and its laws."""
 
 import plain_knet
+import pycocotools.mask as mask_utils
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from detection_cases import check_predictions, detector
 from golden import Golden
 from mmdet.structures import DetDataSample
 
-from knet_plugin.detection import KNetFusionHead
+from knet_plugin.detection import KNetFusionHead, resized_masks
 
 THINGS, STUFF, KERNELS = 3, 2, 6
 
@@ -186,6 +187,23 @@ def test_stuff_alone():
     results, = head(overlap_thr=0.).predict(class_logits, mask_logits.clamp(min=0), [image()])
     assert set((results['pan_results'].sem_seg % 1000).unique().tolist()) <= {THINGS, THINGS + 1}
     assert not results['ins_results'].scores.any()
+
+
+@pytest.mark.parametrize('group', [1, 1000, 10 ** 6])
+def test_masks_of_large_results_are_encoded(group, monkeypatch):
+    monkeypatch.setattr(resized_masks, 'GROUP_VALUES', group)
+    class_logits, mask_logits = logits()
+    mask_logits[:, 1] = -9  # an empty mask
+    sample = image((30, 40), (61, 83))
+    dense, = head().predict(class_logits, mask_logits, [sample])
+    encoded, = head(max_mask_pixels=10).predict(class_logits, mask_logits, [sample])
+    masks = encoded['ins_results'].masks
+    assert isinstance(masks, list) and len(masks) == 10
+    assert torch.equal(torch.from_numpy(mask_utils.decode(masks)).permute(2, 0, 1).bool(), dense['ins_results'].masks)
+    for name in ('bboxes', 'labels', 'scores'):
+        assert torch.equal(encoded['ins_results'][name], dense['ins_results'][name])
+    assert torch.equal(encoded['pan_results'].sem_seg, dense['pan_results'].sem_seg)
+    assert len(encoded['ins_results'][:3]) == 3
 
 
 @pytest.mark.parametrize('case', ['knet_panoptic_trained', 'knet_instance_trained'])

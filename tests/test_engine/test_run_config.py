@@ -9,7 +9,11 @@ from mmengine.registry import HOOKS
 from knet_plugin.engine import CheckpointHook
 from knet_plugin.engine.run_config import add_run_parts
 
-ADDED = [dict(type=f'knet_plugin.{name}') for name in ('DataCheckHook', 'FiniteInputHook', 'SafeLoadingHook')]
+ADDED = [dict(type=f'knet_plugin.{name}') for name in ('DataCheckHook', 'FiniteInputHook', 'SafeLoadingHook',
+                                                       'ProgressHook', 'ValidationReportHook', 'SheetHook', 'StopHook')]
+PANOPTIC = dict(type='CocoPanopticMetric')
+INSTANCES = dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])
+SEMANTIC = dict(type='IoUMetric', iou_metrics=['mIoU'])
 
 
 def changed(**content) -> dict:
@@ -47,3 +51,28 @@ def test_other_choices_stay():
     assert changed(default_hooks=dict(checkpoint=None))['default_hooks'] == dict(checkpoint=None)
     own = dict(checkpoint=dict(type='EMAHook'))
     assert changed(default_hooks=own)['default_hooks'] == own
+
+
+@pytest.mark.parametrize(('evaluator', 'key'), [
+    (SEMANTIC, 'mIoU'), (dict(type='IoUMetric'), 'mIoU'), (dict(SEMANTIC, prefix='road'), 'road/mIoU'),
+    (INSTANCES, 'coco/segm_mAP'), (dict(type='CocoMetric'), 'coco/bbox_mAP'),
+    (dict(type='knet_plugin.InstanceMetric', metric='segm'), 'coco/segm_mAP'),
+    ([INSTANCES, PANOPTIC], 'coco_panoptic/PQ'), ([dict(PANOPTIC, format_only=True), SEMANTIC], 'mIoU')])
+def test_the_best_checkpoint_is_kept_by_the_metric_of_the_task(evaluator, key):
+    hook = changed(val_evaluator=evaluator, val_cfg=dict())['default_hooks']['checkpoint']
+    assert (hook['save_best'], hook['rule']) == (key, 'greater')
+
+
+@pytest.mark.parametrize('content', [
+    dict(val_evaluator=SEMANTIC), dict(val_evaluator=None, val_cfg=None),
+    dict(val_evaluator=dict(type='Count'), val_cfg=dict()),
+    dict(val_evaluator=dict(SEMANTIC, iou_metrics=['mDice']), val_cfg=dict())])
+def test_no_best_checkpoint_without_validation_or_known_metric(content):
+    assert 'save_best' not in changed(**content)['default_hooks']['checkpoint']
+
+
+@pytest.mark.parametrize('choice', [None, 'aAcc'])
+def test_the_configs_own_choice_of_the_best_checkpoint_stays(choice):
+    own = dict(checkpoint=dict(type='CheckpointHook', save_best=choice))
+    hook = changed(val_evaluator=SEMANTIC, val_cfg=dict(), default_hooks=own)['default_hooks']['checkpoint']
+    assert hook['save_best'] == choice and 'rule' not in hook

@@ -1,0 +1,123 @@
+"""Reports the validations: a table on the screen, scores in a file, and learning curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import master_only
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from knet_plugin.checkpoint.whole_file import whole_file
+from knet_plugin.engine.console import current_screen
+from knet_plugin.engine.curves import draw_curves
+from knet_plugin.engine.progress import losses_by_kind
+from knet_plugin.engine.scores import best_score_key, percent_scores, score_table
+from knet_plugin.registry import HOOKS
+
+__all__ = ['ValidationReportHook', 'read_validations']
+
+_FILE = 'validations.jsonl'
+_SHOWN = 5  # validations in a table
+
+
+@HOOKS.register_module()
+class ValidationReportHook(Hook):
+    """After each validation, shows a table and draws ``curves.png``; after a test, shows its scores.
+
+    ``validations.jsonl`` in the work folder keeps a line for each validation: ``iter`` and the numbers that the metrics
+    report. A resumed training drops the lines after its checkpoint, and mmengine keeps the losses in the checkpoint. So
+    the curves of a resumed training are complete.
+    """
+
+    priority = 'LOWEST'  # after the best checkpoint is saved
+
+    def __init__(self) -> None:
+        self._validations: list[dict] = []
+        self._best_key: str | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Read the validations before the checkpoint."""
+        path = Path(runner.work_dir, _FILE)
+        earlier = read_validations(path) if runner.iter else []
+        self._validations = [each for each in earlier if each['iter'] <= runner.iter]
+        hooks = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.save_best)
+        keys = next((hook.key_indicators for hook in hooks), [best_score_key(runner.cfg.get('val_evaluator'))])
+        self._best_key = keys[0]
+        self._write(path)
+
+    @master_only
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Report a validation."""
+        numbers = {key: float(value) for key, value in (metrics or {}).items() if isinstance(value, Real)}
+        self._validations.append(dict(iter=runner.iter, **numbers))
+        self._write(Path(runner.work_dir, _FILE))
+        if screen := current_screen():
+            screen.line(self._table())
+        self._draw(runner)
+
+    @master_only
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Show the scores of a test."""
+        if (screen := current_screen()) and (scores := percent_scores(metrics or {})):
+            screen.line(score_table({'test': scores}))
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Draw the curves to their end, and say where everything is."""
+        self._draw(runner)
+        if screen := current_screen():
+            best = runner.message_hub.runtime_info.get('best_ckpt')
+            screen.line(f'finished; curves in {Path(runner.work_dir, "curves.png")}'
+                        + (f', best checkpoint {best}' if best else ''))
+
+    def _best(self) -> dict | None:
+        """The validation with the best score; of equal ones the first, whose checkpoint mmengine keeps."""
+        scored = [each for each in self._validations if self._best_key in each]
+        return max(scored, key=lambda each: each[self._best_key], default=None)
+
+    def _table(self) -> str:
+        best = self._best()
+        shown = self._validations[-_SHOWN:]
+        if best is not None and best not in shown:
+            shown = [best, *shown]
+        rows = {f'iter {each["iter"]}': percent_scores(_scores(each)) for each in shown}
+        return score_table(rows, f'iter {best["iter"]}' if best else None)
+
+    def _draw(self, runner: Runner) -> None:
+        histories = {name.removeprefix('train/'): history.data[0] for name, history
+                     in runner.message_hub.log_scalars.items() if name.startswith('train/') and 'loss' in name}
+        length = min((len(values) for values in histories.values()), default=0)
+        losses = losses_by_kind({name: values[-length:] for name, values in histories.items()}) if length else {}
+        scores: dict[str, list[tuple[int, float]]] = {}
+        for each in self._validations:
+            for title, value in percent_scores(_scores(each)).items():
+                scores.setdefault(title, []).append((each['iter'], value))
+        mark = None
+        if self._best_key and (best := self._best()):
+            mark = next(iter(percent_scores({self._best_key: best[self._best_key]})), ''), best['iter']
+        try:
+            draw_curves(Path(runner.work_dir, 'curves.png'), Path(runner.work_dir).name, losses, runner.iter, scores,
+                        mark)
+        except Exception as error:  # never end a training for a picture
+            print_log(f'cannot draw the learning curves: {error}', 'current', logging.WARNING)
+
+    @master_only
+    def _write(self, path: Path) -> None:
+        with whole_file(path) as draft:
+            draft.write_text(''.join(json.dumps(each) + '\n' for each in self._validations))
+
+
+def read_validations(path: Path) -> list[dict]:
+    """Read ``validations.jsonl``; a missing file has none."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _scores(validation: Mapping[str, float]) -> dict[str, float]:
+    return {key: value for key, value in validation.items() if key != 'iter'}

@@ -1,0 +1,160 @@
+"""Files that a command writes for results: pictures and videos, COCO files and label maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from scipy.ndimage import find_objects
+
+from knet_plugin.inference.inputs import Frame
+from knet_plugin.visualization import VOID, Result
+
+__all__ = ['PictureWriter', 'ResultWriter', 'write_image']
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a picture (H, W, 3) uint8 RGB, or a map (H, W), in the format of the extension; make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == '.jpg' else []
+    done, content = cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image, options)
+    if not done:
+        raise OSError(f'cannot encode {path}')
+    path.write_bytes(content.tobytes())  # OpenCV's own writer fails silently, and on some names
+
+
+class PictureWriter:
+    """Writes ``FOLDER/NAME.jpg``, and for videos ``FOLDER/NAME.mp4``.
+
+    Attributes:
+        written: The files, in the order of writing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._videos: dict[Path, cv2.VideoWriter] = {}
+        self.written: list[Path] = []
+
+    def add(self, frame: Frame, pictures: dict[str, np.ndarray]) -> None:
+        """Write the pictures of a frame: RGB images by what follows the name, ``{'': ..., '_instances': ...}``."""
+        targets = {self._folder / f'{frame.source.name}{ending}{".mp4" if frame.source.is_video else ".jpg"}': picture
+                   for ending, picture in pictures.items()}
+        if not targets.keys() >= self._videos.keys():  # another video begins
+            self.close()
+        for path, picture in targets.items():
+            if frame.source.is_video:
+                self._video(path, frame.rate, picture).write(np.ascontiguousarray(picture[..., ::-1]))
+            else:
+                write_image(path, picture)
+                self.written.append(path)
+
+    def close(self) -> None:
+        """Finish the videos."""
+        for video in self._videos.values():
+            video.release()
+        self._videos.clear()
+
+    def _video(self, path: Path, rate: float, picture: np.ndarray) -> cv2.VideoWriter:
+        if path not in self._videos:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            height, width = picture.shape[:2]
+            video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
+            if not video.isOpened():
+                raise OSError(f'cannot write {path}: this OpenCV has no MPEG-4 encoder')
+            self._videos[path] = video
+            self.written.append(path)
+        return self._videos[path]
+
+
+class ResultWriter:
+    """Writes results in the formats of COCO, of images that a ``with`` block adds.
+
+    ::
+
+        FOLDER/instances.json            COCO, with a score for each object; masks in run-length encoding
+        FOLDER/panoptic.json, panoptic/  COCO panoptic
+        FOLDER/labels/                   label maps: the class of each pixel, 255 where it has none
+        FOLDER/classes.txt               one name a line, in the order of the labels; category ids are label + 1
+
+    Args:
+        folder: Where.
+        classes: Names.
+        num_things: The first classes are things, the rest is stuff.
+        score_thr: Objects with a lower score are left out.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str], num_things: int, score_thr: float = 0.) -> None:
+        self._folder = folder
+        self._classes = classes
+        self._score_thr = score_thr
+        self._categories = [dict(id=i + 1, name=name, isthing=int(i < num_things)) for i, name in enumerate(classes)]
+        self._images: list[dict[str, Any]] = []
+        self._annotations: dict[str, list[dict[str, Any]]] = {}
+
+    def __enter__(self) -> ResultWriter:
+        """Return itself."""
+        return self
+
+    def add(self, frame: Frame, result: Result) -> None:
+        """Add an image; write its maps."""
+        name, file_name = frame.source.name, frame.source.file_name
+        if frame.number is not None:
+            name, file_name = f'{name}/{frame.number:06d}', f'{file_name}/{frame.number:06d}.jpg'
+        height, width = result.size
+        image_id = len(self._images) + 1
+        self._images.append(dict(id=image_id, file_name=file_name, height=height, width=width))
+        if result.instances is not None:
+            self._annotations.setdefault('instances', []).extend(self._objects(result, image_id))
+        if result.panoptic is not None:
+            ids = result.panoptic
+            colours = np.stack([ids >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+            write_image(self._folder / f'panoptic/{name}.png', colours)
+            segments = self._annotations.setdefault('panoptic', [])
+            segments.append(dict(image_id=image_id, file_name=f'{name}.png', segments_info=_segments(result)))
+        if result.semantic is not None:
+            labels = result.semantic.astype(np.uint8 if result.semantic.max(initial=0) <= VOID else np.uint16)
+            write_image(self._folder / f'labels/{name}.png', labels)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Write the JSON files, also of what there is before an error."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / 'classes.txt').write_text(''.join(f'{name}\n' for name in self._classes), encoding='utf-8')
+        for task, entries in self._annotations.items():
+            things = [category for category in self._categories if category['isthing'] or task == 'panoptic']
+            content = dict(images=self._images, annotations=entries, categories=things)
+            (self._folder / f'{task}.json').write_text(json.dumps(content), encoding='utf-8')
+
+    def _objects(self, result: Result, image_id: int) -> list[dict[str, Any]]:
+        import pycocotools.mask as mask_utils
+
+        objects = []
+        first = len(self._annotations.get('instances', [])) + 1
+        kept = [each for each in result.instances or [] if each.score is None or each.score >= self._score_thr]
+        for number, each in enumerate(kept, start=first):
+            x1, y1, x2, y2 = each.box
+            counts = each.mask['counts']
+            mask = dict(size=list(each.mask['size']), counts=counts.decode() if isinstance(counts, bytes) else counts)
+            objects.append(dict(id=number, image_id=image_id, category_id=each.label + 1, iscrowd=0, score=each.score,
+                                bbox=[x1, y1, x2 - x1, y2 - y1], area=int(mask_utils.area(each.mask)),
+                                segmentation=mask))
+        return objects
+
+
+def _segments(result: Result) -> list[dict[str, Any]]:
+    """The ``segments_info`` of COCO's panoptic format; segments without pixels are left out."""
+    assert result.panoptic is not None
+    areas = np.bincount(result.panoptic.ravel())
+    places = find_objects(result.panoptic)
+    segments = []
+    for each in result.segments:
+        if each.id < len(areas) and areas[each.id]:
+            rows, columns = places[each.id - 1]
+            box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+            segments.append(dict(id=each.id, category_id=each.label + 1, iscrowd=0, area=int(areas[each.id]), bbox=box,
+                                 **({} if each.score is None else {'score': each.score})))
+    return segments

@@ -1,0 +1,97 @@
+"""Writes what a test shows: figures, pictures beside the ground truth, and which classes are confused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from knet_plugin.inference.confusion import Confusion
+from knet_plugin.inference.outputs import write_image
+from knet_plugin.inference.predictor import result_kinds, split_pipeline
+from knet_plugin.inference.sample_result import result_of_sample, truth_of_sample
+from knet_plugin.registry import HOOKS
+from knet_plugin.visualization import draw, sheet
+
+__all__ = ['ReportHook']
+
+ROWS = 6  # images on a sheet
+
+
+@HOOKS.register_module()
+class ReportHook(Hook):
+    """Writes ``metrics.json``, ``metrics.csv``, ``confusion.png``, ``confusion.csv`` and ``sheet_1.jpg`` ... of a test.
+
+    Args:
+        folder: Where.
+        score_thr: Lowest score of an object in pictures and among the confusions.
+        pictures: Number of images on the sheets, the first of the data set.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, folder: str, score_thr: float = 0.3, pictures: int = 24) -> None:
+        self.folder = Path(folder)
+        self.score_thr = score_thr
+        self.pictures = pictures
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Start anew."""
+        self._meta = runner.test_loop.dataloader.dataset.metainfo
+        self._reader, _ = split_pipeline(runner.cfg)
+        self._confusion = Confusion(self._meta['classes'], self.score_thr)
+        self._rows: list[dict[str, np.ndarray]] = []
+        self._drawn = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                        outputs: Sequence[BaseDataElement] | None = None) -> None:
+        """Count and draw the images of a batch."""
+        for sample in outputs or ():
+            result, truth = result_of_sample(sample, self._meta), truth_of_sample(sample, self._meta)
+            self._confusion.add(result, truth)
+            if is_main_process() and self._drawn < self.pictures:
+                self._drawn += 1
+                kinds = result_kinds(result)
+                image = self._reader.picture(sample.metainfo['img_path'])
+                row = {'image': image}
+                if kinds[0] in result_kinds(truth):
+                    row['truth'] = self._draw(image, truth, kinds[0])
+                self._rows.append(row | {kind: self._draw(image, result, kind) for kind in kinds})
+                if len(self._rows) == ROWS:
+                    self._write_sheet()
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write the files."""
+        counts = torch.from_numpy(self._confusion.counts)
+        all_reduce(counts)
+        self._confusion.counts = counts.numpy()
+        if not is_main_process():
+            return
+        if self._rows:
+            self._write_sheet()
+        figures = {name: float(value) for name, value in (metrics or {}).items()}
+        (self.folder / 'metrics.json').write_text(json.dumps(figures, indent=2) + '\n')
+        with (self.folder / 'metrics.csv').open('w', newline='') as file:
+            csv.writer(file).writerows([('metric', 'value'), *figures.items()])
+        if self._confusion.counts.any():
+            self._confusion.write_table(self.folder / 'confusion.csv')
+            self._confusion.write_picture(self.folder / 'confusion.png')
+
+    def _draw(self, image: np.ndarray, result: Any, kind: str) -> np.ndarray:
+        return draw(image, result, self._meta['classes'], kind, self._meta.get('palette'), self.score_thr)
+
+    def _write_sheet(self) -> None:
+        number = (self._drawn - 1) // ROWS + 1
+        titles = list(self._rows[0])
+        write_image(self.folder / f'sheet_{number}.jpg', sheet([list(row.values()) for row in self._rows], titles))
+        self._rows.clear()

@@ -1,0 +1,49 @@
+"""The report on a work folder."""
+
+import csv
+import json
+import sys
+
+import cv2
+import pytest
+from small_predictors import small_run, tool
+from small_runs import small_data
+
+EXPECTED = dict(semantic='mIoU', instance='coco/segm_mAP', panoptic='coco_panoptic/PQ')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return small_data(tmp_path_factory.mktemp('data') / 'shapes', 2, 4)
+
+
+@pytest.mark.parametrize('task', EXPECTED)
+def test_report_of_each_task(task, data, tmp_path, monkeypatch, capsys):
+    folder = small_run(task, tmp_path / 'run', data)
+    monkeypatch.setattr(sys, 'argv', ['test', str(folder), '--pictures', '3', '--score', '0.01'])
+    tool('test').main()
+    report = folder / 'test'
+    assert EXPECTED[task] in capsys.readouterr().out
+    figures = json.loads((report / 'metrics.json').read_text())
+    with (report / 'metrics.csv').open() as file:
+        assert {name: float(value) for name, value in list(csv.reader(file))[1:]} == pytest.approx(figures)
+    assert EXPECTED[task] in figures
+    assert [path.name for path in report.glob('sheet_*')] == ['sheet_1.jpg']
+    assert cv2.imread(str(report / 'sheet_1.jpg')).shape[1] == 1600
+    with (report / 'confusion.csv').open() as file:
+        rows = list(csv.reader(file))
+    classes = rows[0][1:]
+    assert len(rows) == len(classes) + 1 and classes[-1] == 'none'
+    if task != 'instance':
+        counted = sum(int(value) for row in rows[1:] for value in row[1:])
+        assert 0.9 < counted / (4 * 128 * 128) < 1  # edges are void
+    assert (report / 'confusion.png').is_file()
+    assert sorted(path.name for path in folder.glob('*.py')) == ['config.py']
+
+
+@pytest.mark.parametrize('arguments, named', [(['gone'], 'gone'), (['.'], 'config')])
+def test_missing_files_are_named(arguments, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['test', *arguments])
+    with pytest.raises(SystemExit, match=f'error: .*{named}'):
+        tool('test').main()
