@@ -73,14 +73,17 @@ def _plane(data: Any) -> Tensor:
 
 
 def _segments(values: Tensor, meta: Mapping[str, Any], scores: Any) -> tuple[np.ndarray, list[Segment]]:
-    """Number the segments of mmdet's panoptic map from 1 in the order of its values; void is 0."""
+    """Number the segments of mmdet's panoptic map from 1 in the order of its values; void is 0.
+
+    ``scores`` has those of K-Net's segments. Stuff gets none, because thresholds are for things.
+    """
     things = len(meta.get('thing_classes') or meta['classes'])
     flat = values.cpu().numpy().ravel()  # bincount: unique would sort all pixels
     found = [int(value) for value in np.flatnonzero(np.bincount(flat)) if value % OFFSET < len(meta['classes'])]
     numbers = np.zeros(flat.max(initial=0) + 1, np.int32)
     numbers[found] = range(1, len(found) + 1)
     segments = [Segment(id, value % OFFSET, value % OFFSET < things,
-                        None if scores is None else float(scores[value // OFFSET - 1]))
+                        None if scores is None or value % OFFSET >= things else scores[value // OFFSET - 1])
                 for id, value in enumerate(found, start=1)]
     return numbers[flat].reshape(values.shape), segments
 
