@@ -65,10 +65,10 @@ class KNetFusionHead(BasePanopticFusionHead):
 
         Returns:
             The selected outputs of each image: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W), which holds
-            ``class + 1000 * segment``, or the number of classes where void; segments count from 1. ``ins_results``,
-            ``InstanceData`` with ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and
-            ``masks`` (n, H, W) or n encodings, best first. ``sem_results``, ``PixelData`` with classes as ``sem_seg``
-            (1, H, W).
+            ``class + 1000 * segment``, or the number of classes where void; segments count from 1, and the list
+            ``segment_scores`` has their scores. ``ins_results``, ``InstanceData`` with ``bboxes`` (n, 4) in pixels
+            (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and ``masks`` (n, H, W) or n encodings, best first.
+            ``sem_results``, ``PixelData`` with classes as ``sem_seg`` (1, H, W).
         """
         results = []
         for class_logits, mask_logits, sample in zip(mask_cls_results, mask_pred_results, batch_data_samples,
@@ -118,7 +118,7 @@ class KNetFusionHead(BasePanopticFusionHead):
         ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)
         for rows in owner.split(256):  # a second map of a large image would double the memory
             rows.copy_(ids[rows])
-        return PixelData(sem_seg=owner[None])
+        return PixelData(sem_seg=owner[None], metainfo=dict(segment_scores=scores[order][kept[order]].tolist()))
 
     def _instances(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> InstanceData:
         """The best pairs of a thing kernel and a thing class."""

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from knet_plugin.inference.inputs import Frame
-from knet_plugin.visualization import VOID, Result
+from knet_plugin.visualization import VOID, Result, Segment
 
 __all__ = ['PictureWriter', 'ResultWriter', 'write_image']
 
@@ -111,11 +111,11 @@ class ResultWriter:
         if result.instances is not None:
             self._annotations.setdefault('instances', []).extend(self._objects(result, image_id))
         if result.panoptic is not None:
-            ids = result.panoptic
-            colours = np.stack([ids >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+            ids = np.ascontiguousarray(result.panoptic, '<i4')
+            colours = ids.view(np.uint8).reshape(height, width, 4)[..., :3]  # id = R + 256 G + 65536 B
             write_image(self._folder / f'panoptic/{name}.png', colours)
-            segments = self._annotations.setdefault('panoptic', [])
-            segments.append(dict(image_id=image_id, file_name=f'{name}.png', segments_info=_segments(result)))
+            entry = dict(image_id=image_id, file_name=f'{name}.png', segments_info=_segments(ids, result.segments))
+            self._annotations.setdefault('panoptic', []).append(entry)
         if result.semantic is not None:
             labels = result.semantic.astype(np.uint8 if result.semantic.max(initial=0) <= VOID else np.uint16)
             write_image(self._folder / f'labels/{name}.png', labels)
@@ -145,16 +145,15 @@ class ResultWriter:
         return objects
 
 
-def _segments(result: Result) -> list[dict[str, Any]]:
+def _segments(ids: np.ndarray, segments: Sequence[Segment]) -> list[dict[str, Any]]:
     """The ``segments_info`` of COCO's panoptic format; segments without pixels are left out."""
-    assert result.panoptic is not None
-    areas = np.bincount(result.panoptic.ravel())
-    places = find_objects(result.panoptic)
-    segments = []
-    for each in result.segments:
+    areas = np.bincount(ids.ravel())
+    places = find_objects(ids)
+    entries = []
+    for each in segments:
         if each.id < len(areas) and areas[each.id]:
             rows, columns = places[each.id - 1]
             box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-            segments.append(dict(id=each.id, category_id=each.label + 1, iscrowd=0, area=int(areas[each.id]), bbox=box,
-                                 **({} if each.score is None else {'score': each.score})))
-    return segments
+            entries.append(dict(id=each.id, category_id=each.label + 1, iscrowd=0, area=int(areas[each.id]), bbox=box,
+                                **({} if each.score is None else {'score': each.score})))
+    return entries

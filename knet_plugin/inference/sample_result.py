@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
-import pycocotools.mask as mask_utils
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
@@ -73,14 +73,17 @@ def _plane(data: Any) -> Tensor:
 
 
 def _segments(values: Tensor, meta: Mapping[str, Any], scores: Any) -> tuple[np.ndarray, list[Segment]]:
-    """Number the segments of mmdet's panoptic map from 1 in the order of its values; void is 0."""
+    """Number the segments of mmdet's panoptic map from 1 in the order of its values; void is 0.
+
+    ``scores`` has those of K-Net's segments. Stuff gets none, because thresholds are for things.
+    """
     things = len(meta.get('thing_classes') or meta['classes'])
     flat = values.cpu().numpy().ravel()  # bincount: unique would sort all pixels
     found = [int(value) for value in np.flatnonzero(np.bincount(flat)) if value % OFFSET < len(meta['classes'])]
     numbers = np.zeros(flat.max(initial=0) + 1, np.int32)
     numbers[found] = range(1, len(found) + 1)
     segments = [Segment(id, value % OFFSET, value % OFFSET < things,
-                        None if scores is None else float(scores[value // OFFSET - 1]))
+                        None if scores is None or value % OFFSET >= things else scores[value // OFFSET - 1])
                 for id, value in enumerate(found, start=1)]
     return numbers[flat].reshape(values.shape), segments
 
@@ -92,17 +95,20 @@ def _semantic(labels: Tensor, num_classes: int) -> np.ndarray:
 def _instances(data: InstanceData) -> list[Instance]:
     order = data.scores.argsort(descending=True, stable=True).tolist()
     labels, scores, boxes = data.labels.tolist(), data.scores.tolist(), data.bboxes.tolist()
-    masks = data.masks if 'masks' in data else [None] * len(labels)
-    return [Instance(labels[i], scores[i], tuple(boxes[i]), _encode(masks[i])) for i in order]
+    if 'masks' not in data:
+        raise ValueError('pred_instances has no masks: the model finds boxes only')
+    return [Instance(labels[i], scores[i], tuple(boxes[i]), _encode(data.masks[i])) for i in order]
 
 
 def _encode(mask: Any) -> dict[str, Any]:
     """Run-length encoding of a mask (H, W); encodings stay."""
+    import pycocotools.mask as mask_utils  # here, because semantic segmentation works without it
+
     if isinstance(mask, dict):
         return mask
     if isinstance(mask, Tensor):
         mask = mask.cpu().numpy()
-    encoding: dict[str, Any] = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+    encoding: dict[str, Any] = mask_utils.encode(cv2.transpose(np.ascontiguousarray(mask, dtype=np.uint8)).T)
     return encoding
 
 

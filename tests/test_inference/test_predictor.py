@@ -104,3 +104,21 @@ def test_errors_name_the_file(runs, predictors, tmp_path):
     (tmp_path / 'bad.pth').write_bytes(b'nothing')
     with pytest.raises(CheckpointError, match=r'bad\.pth'):
         Predictor(runs['semantic'], tmp_path / 'bad.pth')
+
+
+@pytest.mark.parametrize('channels, dtype', [(1, np.uint16), (5, np.uint8)])
+def test_other_images_than_8_bit_colour(channels, dtype, tmp_path):
+    tifffile = pytest.importorskip('tifffile')
+    loader = dict(type='LoadImageFromFile', color_type='unchanged', imdecode_backend='tifffile', to_float32=True)
+    folder = small_run('semantic', tmp_path / 'run', model__backbone__in_channels=channels,
+                       model__data_preprocessor__mean=[128.], model__data_preprocessor__std=[60.],
+                       model__data_preprocessor__bgr_to_rgb=False, test_dataloader__dataset__pipeline__0=loader)
+    predictor = Predictor(folder, device='cpu')
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, channels), np.uint8).squeeze().astype(dtype)
+    image = image * dtype(16) if dtype == np.uint16 else image
+    tifffile.imwrite(tmp_path / 'a.tif', image)
+    of_path, of_array = predictor([tmp_path / 'a.tif', image])
+    assert np.array_equal(of_path.semantic, of_array.semantic)
+    assert predictor.reader.read(tmp_path / 'a.tif').max() == image.max()
+    for picture in (predictor.draw(tmp_path / 'a.tif', of_path), predictor.draw(image, of_path)):
+        assert picture.shape == (64, 96, 3) and picture.std() > 20

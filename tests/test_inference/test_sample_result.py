@@ -33,6 +33,14 @@ def test_panoptic_map_is_numbered_from_1_and_void_is_0():
     assert result.instances is None and result.semantic is None
 
 
+def test_things_have_the_scores_of_their_segments():
+    sample = DetDataSample(metainfo=SIZE)
+    sample.pred_panoptic_seg = PixelData(sem_seg=torch.tensor([[[2000, 1001, 3002, 3]] * 2]),
+                                         metainfo=dict(segment_scores=[0.75, 0.5, 0.25]))
+    segments = result_of_sample(sample, META).segments
+    assert [(segment.label, segment.score) for segment in segments] == [(1, 0.75), (0, 0.5), (2, None)]
+
+
 def test_void_alone():
     sample = DetDataSample(metainfo=SIZE)
     sample.pred_panoptic_seg = PixelData(sem_seg=torch.full((1, 2, 4), 3))
