@@ -11,6 +11,8 @@ model = dict(
         kernel_head=dict(num_kernels=50, channels=64, norm_cfg=dict(type='GN', num_groups=8)),
         kernel_update_head=dict(interaction=dict(feedforward_channels=256))),
     test_cfg=dict(max_per_img=50))
+# From scratch, the update stages learn best more slowly than what they read.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'kernel_update_head': dict(lr_mult=0.2)}))
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=200))
 log_processor = dict(by_epoch=False)

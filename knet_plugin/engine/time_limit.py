@@ -74,14 +74,11 @@ class TimeLimitHook(Hook):
     def _estimate(self, runner: Runner, done: int, elapsed: float, seconds: float) -> None:
         """Set the last iteration and the next validation from the seconds of an iteration."""
         left = max(1, self.validations - self._done)
-        # Before the first validation, an image takes a third of its time in training.
-        loader = runner.val_dataloader if self._longest == 0 else None
-        guess = 0.0 if loader is None else len(runner.val_loop.dataloader.dataset) * seconds / 3 / max(
-            1, runner.train_dataloader.batch_size or 1)
-        training = self.budget - elapsed - left * max(self._longest, guess)
-        remaining = max(0, int(training / seconds))
-        last = done + max(1, remaining)
-        self._plan(runner, done + max(1, -(-(last - done) // left)), last)
+        validation = self._longest or _first_validation(runner, seconds)
+        last = done + max(0, int((self.budget - elapsed - left * validation) / seconds))
+        due = self.budget * (self._done + 1) / self.validations - validation  # when the next validation should begin
+        following = done + max(1, round((due - elapsed) / seconds)) if left > 1 else last
+        self._plan(runner, min(following, last), last)
 
     def _plan(self, runner: Runner, next_val: int, last: int | None = None) -> None:
         loop = runner.train_loop
@@ -89,9 +86,15 @@ class TimeLimitHook(Hook):
         loop.dynamic_milestones, loop.dynamic_intervals = [0], [next_val]
         if last is None:
             return
-        schedulers = runner.param_schedulers
-        for scheduler in schedulers if isinstance(schedulers, list) else sum(schedulers.values(), []):
+        for scheduler in runner.param_schedulers:
             if scheduler.end == loop._max_iters:
                 scheduler.end = last
                 scheduler.total_iters = max(last - scheduler.begin - 1, scheduler.last_step + 1)
         loop._max_iters = last
+
+
+def _first_validation(runner: Runner, seconds: float) -> float:
+    """Guess the seconds of a validation from those of an iteration: an image takes a third of its time in training."""
+    if runner.val_loop is None:
+        return 0.0
+    return len(runner.val_loop.dataloader.dataset) * seconds / 3 / (runner.train_dataloader.batch_size or 1)
