@@ -254,12 +254,16 @@ def test_predictions_are_saved_as_the_config_allows():
         save(detection, 'folder')
 
 
-@pytest.mark.parametrize(('hook', 'where'), [('SegVisualizationHook', 'visualizer'), ('DetVisualizationHook', 'hook')])
-def test_drawing_goes_where_the_host_wants_it(hook, where):
-    cfg = Config({'default_hooks': {'visualization': {'type': hook}}, 'visualizer': {}})
-    script('test').enable_drawing(cfg, argparse.Namespace(show=False, show_dir='drawn', wait_time=0))
-    assert cfg.default_hooks.visualization.draw is True
-    assert cfg.visualizer.get('save_dir') == ('drawn' if where == 'visualizer' else None)
-    assert cfg.default_hooks.visualization.get('test_out_dir') == ('drawn' if where == 'hook' else None)
+def test_pictures_of_a_test_have_one_folder_rule():
+    cfg = Config({'custom_hooks': [{'type': 'Other'}]})
+    script('test').enable_pictures(cfg, 'drawn', 0.5)
+    assert cfg.custom_hooks[1] == {'type': 'knet_plugin.PictureHook', 'out_dir': os.path.abspath('drawn'),
+                                   'score_thr': 0.5}
+
+
+def test_windows_need_the_hook_of_the_host():
+    cfg = Config({'default_hooks': {'visualization': {'type': 'SegVisualizationHook'}}})
+    script('test').enable_windows(cfg, 1)
+    assert cfg.default_hooks.visualization.draw is cfg.default_hooks.visualization.show is True
     with pytest.raises(SystemExit, match='default_hooks.visualization'):
-        script('test').enable_drawing(Config({}), argparse.Namespace(show=True, show_dir=None, wait_time=0))
+        script('test').enable_windows(Config({}), 1)

@@ -5,13 +5,14 @@ classes are confused are then written to its subfolder test/.
 """
 
 import argparse
+import os
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
+from knet_plugin.datasets.check import DataError
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.tool_run import run_console
@@ -30,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', metavar='PATH',
                         help='save the predictions in a .pkl file, or (semantic) as label images in a folder')
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
-    parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw each prediction to DIR/NAME.jpg')
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='how long a window stays open')
     parser.add_argument('--tta', action='store_true',
                         help='test-time augmentation with the config\'s tta_model and tta_pipeline')
@@ -38,16 +39,19 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
-    """Draw or show the predictions with the config's visualization hook."""
+def enable_windows(cfg: Config, wait_time: float) -> None:
+    """Show the predictions with the config's visualization hook."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
-        raise SystemExit('error: --show and --show-dir need default_hooks.visualization in the config')
-    hook.update(draw=True, interval=1, show=args.show, wait_time=args.wait_time)
-    if args.show_dir and 'Det' in hook.type:
-        hook.test_out_dir = args.show_dir
-    elif args.show_dir:
-        cfg.visualizer.save_dir = args.show_dir
+        raise SystemExit('error: --show needs default_hooks.visualization in the config')
+    hook.update(draw=True, interval=1, show=True, wait_time=wait_time)
+
+
+def enable_pictures(cfg: Config, folder: str, score: float | None) -> None:
+    """Draw the predictions into a folder."""
+    options = {} if score is None else dict(score_thr=score)
+    hook = dict(type='knet_plugin.PictureHook', out_dir=os.path.abspath(folder), **options)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def enable_tta(cfg: Config) -> None:
@@ -102,29 +106,27 @@ def add_report(cfg: Config, args: argparse.Namespace) -> None:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
-def show_figures(figures: dict[str, float]) -> None:
-    """Print a table of the figures."""
-    width = max(map(len, figures), default=0)
-    print('\n'.join(f'{name:{width}}  {value:8.4f}' for name, value in figures.items()))
-
-
 def main() -> None:
     """Evaluate the checkpoint."""
     args = parse_arguments()
     find_files(args)
     cfg = load_run_config(args)
     cfg.load_from = args.checkpoint
-    if args.show or args.show_dir:
-        enable_drawing(cfg, args)
+    if args.show:
+        enable_windows(cfg, args.wait_time)
+    if args.show_dir:
+        enable_pictures(cfg, args.show_dir, args.score)
     if args.tta:
         enable_tta(cfg)
     if args.out:
         save_predictions(cfg, args.out)
     add_report(cfg, args)
-    with run_console(args.bare), safe_loading():
-        figures = build_runner(cfg).test()
+    try:
+        with run_console(args.bare), safe_loading():
+            build_runner(cfg).test()
+    except DataError as error:
+        raise SystemExit(f'error: {error}') from None
     if args.pictures is not None and is_main_process():
-        show_figures({name: value for name, value in figures.items() if np.isscalar(value)})
         print(f'report: {cfg.work_dir}')
 
 

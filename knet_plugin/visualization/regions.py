@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from knet_plugin.visualization.colours import NEAR, Colour, difference, shades
 from knet_plugin.visualization.photo import strips
@@ -115,6 +114,8 @@ def _paint_instances(instances: Sequence[Instance], size: tuple[int, int],
                      score_thr: float) -> tuple[np.ndarray, list[Region]]:
     """Paint objects onto one map, decoding one mask at a time."""
     kept = [instance for instance in instances if _kept(instance.score, score_thr)]
+    from pycocotools import mask as coco_mask  # semantic segmentation works without it
+
     areas = {id(instance): int(coco_mask.area(instance.mask)) for instance in kept}
     kept.sort(key=lambda instance: (-areas[id(instance)], instance.label, -(instance.score or 0),
                                     instance.mask['counts']))

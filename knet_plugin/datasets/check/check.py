@@ -60,6 +60,8 @@ def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1
 def check_data(path: str | Path, limit: int = 1000) -> Report:
     """Check a folder that ``knet data prepare`` wrote, for the small model of each task that it can train.
 
+    The census is that of the default task of the folder: the data of the others is the same.
+
     Args:
         path: The folder, or its ``data.yml``.
         limit: See :func:`check_config`.
@@ -78,7 +80,10 @@ def check_data(path: str | Path, limit: int = 1000) -> Report:
         cfg = Config.fromfile(resolve_config(MODELS['small'][task][0]))
         cfg.merge_from_dict(dict(model=class_settings(cfg.model, description, task)))
         cfg = Config(dict(data_config(description, task), model=cfg.model, default_scope=cfg.default_scope))
-        report.merge(check_config(cfg, limit=limit))
+        found = check_config(cfg, limit=limit)
+        if task != description.task:
+            found.census = []
+        report.merge(found)
     return report
 
 

@@ -2,25 +2,22 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner, Runner
 
 from knet_plugin.datasets.check.check import check_config
-from knet_plugin.datasets.check.report import DataError, Report
+from knet_plugin.datasets.check.report import DataError
 from knet_plugin.registry import HOOKS
 
-__all__ = ['DataCheckHook', 'check_first']
+__all__ = ['DataCheckHook']
 
 # What a method of the runner needs.
 _SECTIONS = dict(train=('train', 'val'), val=('val',), test=('test',))
 _MARK = '_knet_data_check'
-_LIMIT = 200
-_found: dict[str, Report] = {}  # what check_first has found, for the hook of the same run
 
 
 @HOOKS.register_module()
@@ -38,7 +35,7 @@ class DataCheckHook(Hook):
         limit: At most so many images and label maps of a data set are opened.
     """
 
-    def __init__(self, limit: int = _LIMIT) -> None:
+    def __init__(self, limit: int = 200) -> None:
         if limit < 1:
             raise ValueError(f'limit must be positive, got {limit}')
         self.limit = limit
@@ -51,18 +48,17 @@ class DataCheckHook(Hook):
     def _checked(self, runner: Any, method: Callable, sections: tuple[str, ...]) -> Callable:
         """The method of the runner, after the check."""
         @functools.wraps(method)
-        def check_first(*args: Any, **kwargs: Any) -> Any:
+        def checked(*args: Any, **kwargs: Any) -> Any:
             self.check(runner, sections)
             return method(*args, **kwargs)
 
-        return check_first
+        return checked
 
     def check(self, runner: Any, sections: tuple[str, ...]) -> None:
         """Check the sections of the runner's config; raises a :class:`DataError` in all processes."""
         message: list[str | None] = [None]
         if is_main_process():
-            report = (_found.pop(_key(runner.cfg, sections), None)
-                      or check_config(runner.cfg, sections, self.limit, get_world_size()))
+            report = check_config(runner.cfg, sections, self.limit, get_world_size())
             for finding in report.warnings:
                 runner.logger.warning(str(finding))
             try:
@@ -72,34 +68,6 @@ class DataCheckHook(Hook):
         broadcast_object_list(message)
         if message[0] is not None:
             raise DataError(message[0])
-
-
-def check_first(cfg: Config, method: str) -> None:
-    """Do what the config's ``DataCheckHook`` will do, before a runner fills the screen with its log.
-
-    Only runs of a single process are checked here; those of several processes have to stop together, and wait for the
-    hook. Without the hook in ``custom_hooks``, nothing is checked.
-
-    Args:
-        cfg: The config of the run.
-        method: What the runner will do: 'train', 'val' or 'test'.
-
-    Raises:
-        SystemExit: The data cannot be used; the message lists every error.
-    """
-    hooks = [hook for hook in cfg.get('custom_hooks') or ()
-             if isinstance(hook, Mapping) and str(hook['type']).endswith('DataCheckHook')]
-    if hooks and cfg.get('launcher', 'none') == 'none':
-        report = check_config(cfg, _SECTIONS[method], hooks[0].get('limit', _LIMIT))
-        _found[_key(cfg, _SECTIONS[method])] = report  # the hook logs the warnings
-        try:
-            report.raise_errors()
-        except DataError as error:
-            raise SystemExit(f'error: {error}') from None
-
-
-def _key(cfg: Config, sections: tuple[str, ...]) -> str:
-    return repr([cfg.get(f'{section}_{part}') for section in sections for part in ('dataloader', 'evaluator')])
 
 
 def _runner_under_construction() -> Any:

@@ -82,11 +82,11 @@ class Report:
             findings.append(finding)
 
     def merge(self, other: 'Report') -> None:
-        """Add the findings of another check; a census that says the same is not repeated."""
+        """Add the findings and the census of another check."""
         for mine, others in ((self.errors, other.errors), (self.warnings, other.warnings)):
             for finding in others:
                 self._add(mine, finding)
-        self.census += [census for census in other.census if census not in self.census]
+        self.census += other.census
         self.kernels = self.kernels or other.kernels
 
     def raise_errors(self) -> None:

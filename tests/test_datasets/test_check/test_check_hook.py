@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
 
 from knet_plugin import registry
-from knet_plugin.datasets.check import DataCheckHook, DataError, check_config, check_first, hook
+from knet_plugin.datasets.check import DataCheckHook, DataError, hook
 
 
 @MODELS.register_module()
@@ -122,18 +122,3 @@ def test_outside_of_a_runner_it_does_nothing():
     assert isinstance(registry.HOOKS.build(dict(type='knet_plugin.DataCheckHook')), DataCheckHook)
     with pytest.raises(ValueError, match='limit must be positive, got 0'):
         DataCheckHook(limit=0)
-
-
-def test_tools_check_before_they_build_a_runner(cfg, monkeypatch):
-    calls = []
-    monkeypatch.setattr(hook, 'check_config', lambda *args: calls.append(args) or check_config(*args))
-    check_first(cfg, 'train')
-    with pytest.raises(InterruptedError):
-        Runner.from_cfg(cfg).train()
-    assert len(calls) == 1  # the hook has taken over the findings
-    break_classes(cfg, 'train', 'val')
-    with pytest.raises(SystemExit, match='error: 2 errors.*\n.*train.json.*dogs'):
-        check_first(cfg, 'train')
-    cfg.launcher = 'pytorch'
-    check_first(cfg, 'train')  # all processes stop in the hook
-    check_first(Config(dict(cfg.to_dict(), custom_hooks=[], launcher='none')), 'train')
