@@ -53,8 +53,8 @@ test-openmmlab: setup-openmmlab  ## Run the same tests with the original OpenMML
 	$(VENV2)/bin/python $(PYTEST)
 
 .PHONY: test-training
-test-training: setup  ## Train each task for some iterations through tools/train.py
-	$(VENV)/bin/python -m pytest tests/test_training.py -m slow $(PYTEST_ARGS)
+test-training: setup  ## Train each task for some iterations, and run the commands of docs/own_data.md
+	$(VENV)/bin/python -m pytest tests/test_training.py tests/test_own_data.py -m slow $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: setup  ## Run the slow tests: builds, trainings, interruptions, real images
