@@ -107,8 +107,8 @@ def fit_line(weights: Weights, model: nn.Module) -> str:
         CheckpointError: None of them fits.
     """
     found = dict(weights_of(read_checkpoint(weights.path))[0])
-    own = {name: value for name, value in (model if weights.whole_model else model.backbone).state_dict().items()
-           if not name.endswith('num_batches_tracked')}
+    loaded = model if weights.whole_model else model.get_submodule('backbone')
+    own = {name: value for name, value in loaded.state_dict().items() if not name.endswith('num_batches_tracked')}
     if weights.whole_model:
         rename_official_keys(found, model)
     fitting = {name for name, value in own.items() if name in found and found[name].shape == value.shape}

@@ -99,7 +99,8 @@ class OwnRun:
         yield f'max_iters = {self.iterations}{guess}'
         yield f'warmup = {max(1, round(WARMUP * self.iterations))}'
         yield f'interval = max(1, max_iters // {VALIDATIONS})  # between validations'
-        yield f'load_from = {str(self.weights.path)!r}' if _is_whole(self.weights) else None
+        if isinstance(self.weights, Weights) and self.weights.whole_model:
+            yield f'load_from = {str(self.weights.path)!r}'
         yield '\ntrain_dataloader, val_dataloader, test_dataloader, val_evaluator, test_evaluator = data_config('
         yield f'    data_root, {self.task!r}, short_side, batch_size, num_workers={self.num_workers}).values()'
         for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -111,7 +112,8 @@ class OwnRun:
         yield '    checkpoint=dict(type=\'CheckpointHook\', by_epoch=False, interval=interval, max_keep_ckpts=1,'
         yield f'                    save_best={BEST_METRICS[self.task]!r}, rule=\'greater\'))'
         yield 'log_processor = dict(by_epoch=False)'
-        hooks = [] if any(hook['type'] == _CHECK for hook in base.get('custom_hooks', [])) else [dict(type=_CHECK)]
+        checked = any(hook['type'] == _CHECK for hook in base.get('custom_hooks', []))
+        hooks: list[dict[str, Any]] = [] if checked else [dict(type=_CHECK)]
         if self.minutes:
             hooks.append(dict(type='knet_plugin.TimeLimitHook', minutes=self.minutes, validations=VALIDATIONS))
         if hooks:
@@ -161,10 +163,6 @@ def _start_settings(model: Mapping[str, Any], weights: Weights | str | None) -> 
     if model.get('pretrained'):  # mmseg's other place for the backbone's weights
         settings['pretrained'] = None
     return settings
-
-
-def _is_whole(weights: Weights | str | None) -> bool:
-    return isinstance(weights, Weights) and weights.whole_model
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
