@@ -3,11 +3,13 @@
 import importlib
 import pkgutil
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from mmengine.runner import CheckpointLoader
 
 import knet_plugin
 
@@ -28,6 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_fixture_setup() -> None:
     """Seed every fixture, whichever test asks for it first."""
     _seed()
+
+
+@pytest.fixture(autouse=True)
+def same_checkpoint_readers() -> Iterator[None]:
+    """Restore mmengine's readers, which an aborted run leaves replaced."""
+    before = CheckpointLoader._schemes
+    yield
+    CheckpointLoader._schemes = before
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -43,8 +43,9 @@ DETECTION = {
 def build_model(cfg):
     scope = cfg.get('default_scope', 'mmseg')
     init_default_scope(scope)
-    # Swin computes with tensors when it is built, which the meta device does not support.
-    device = nullcontext() if cfg.model.backbone.type == 'SwinTransformer' else torch.device('meta')
+    # These compute with tensors when they are built, which the meta device does not support.
+    computing = cfg.model.backbone.type in ('SwinTransformer', 'knet_plugin.EfficientNetLite0')
+    device = nullcontext() if computing else torch.device('meta')
     with DefaultScope.overwrite_default_scope(scope), device:
         return MODELS.build(cfg.model)
 

@@ -15,8 +15,8 @@ PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'own_data.md'
 def commands() -> list[list[str]]:
     """The commands of the first section, which builds on nothing but itself."""
     section = PAGE.read_text().split('\n## ')[1]
-    lines = [line for block in re.findall(r'```bash\n(.*?)```', section, flags=re.DOTALL) for line in block.splitlines()]
-    return [shlex.split(line) for line in lines]
+    blocks = re.findall(r'```bash\n(.*?)```', section, flags=re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
 @pytest.mark.slow
@@ -30,5 +30,6 @@ def test_every_command_runs_and_ends_in_pictures(tmp_path):
     run = tmp_path / 'work_dirs' / 'example-panoptic'
     drawn = sorted((tmp_path / 'out').glob('*.jpg'))
     assert [path.stem for path in drawn] == [path.stem for path in sorted((tmp_path / 'pictures/images').iterdir())]
-    for path in [*drawn, run / 'curves.png', run / 'test' / 'confusion.png', *(tmp_path / 'data/example/samples').iterdir()]:
+    samples = (tmp_path / 'data/example/samples').iterdir()
+    for path in (*drawn, *samples, run / 'curves.png', run / 'test/confusion.png'):
         assert cv2.imread(str(path)) is not None, path

@@ -103,7 +103,7 @@ class StopHook(Hook):
                 sys.stderr.write(f'\nstopping after an iteration that is a multiple of {self.interval}\n')
         elif 'RANK' not in os.environ:
             self._restore()
-            os.kill(os.getpid(), signum)
+            signal.raise_signal(signum)
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

@@ -107,9 +107,9 @@ def test_inferencer(cfg, checkpoint, tmp_path):
 
 
 def test_num_classes_other_than_the_data_set_s_is_refused(cfg):
-    """mmseg itself lets such a model train; the labels tell."""
+    """mmseg itself lets such a model train."""
     small = copy.deepcopy(cfg)
     small.model.decode_head.kernel_generate_head.num_classes = 4
     small.work_dir += '_small'
-    with pytest.raises(ValueError, match=r'labels must be 0 \.\. 3 \(num_classes=4\)'):
+    with pytest.raises(ValueError, match='num_classes=4'):
         Runner.from_cfg(small).train()

@@ -142,14 +142,6 @@ def test_panoptic_needs_categories_with_stuff(call):
         call('panoptic')
 
 
-def test_categories_in_another_order(workplace, tmp_path, call):
-    content = json.loads((workplace / 'categories.json').read_text())
-    content['categories'].reverse()
-    (tmp_path / 'reversed.json').write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="'warm_disk' in metainfo.classes, but 'cool_checks'"):
-        call('panoptic', categories=tmp_path / 'reversed.json')
-
-
 def test_metrics_that_the_server_does_not_know():
     assert test_dev.wanted_results(Config(dict(type='CocoMetric')).copy()) == (False, ['bbox'])
     with pytest.raises(SystemExit, match='test_evaluator'):

@@ -23,7 +23,7 @@ def test_report_of_each_task(task, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['test', str(folder), '--pictures', '3', '--score', '0.01'])
     tool('test').main()
     report = folder / 'test'
-    assert EXPECTED[task] in capsys.readouterr().out
+    assert f'report: {report}' in capsys.readouterr().out
     figures = json.loads((report / 'metrics.json').read_text())
     with (report / 'metrics.csv').open() as file:
         assert {name: float(value) for name, value in list(csv.reader(file))[1:]} == pytest.approx(figures)
