@@ -9,7 +9,13 @@ from typing import NamedTuple
 from knet_plugin.checkpoint.pretrained import PACKAGED, Weights, find_weights
 from knet_plugin.cli import ResourceError, resolve_config, resource_root
 from knet_plugin.datasets.description import TASKS, DataDescription
-from knet_plugin.engine.own_defaults import default_iterations, default_loading, default_short_side, image_files
+from knet_plugin.engine.own_defaults import (
+    default_iterations,
+    default_kernels,
+    default_loading,
+    default_short_side,
+    image_files,
+)
 from knet_plugin.engine.own_files import find_run, write_run
 from knet_plugin.engine.own_run import MODELS, OwnRun
 
@@ -17,7 +23,7 @@ __all__ = ['Start', 'add_own_data_arguments', 'check_choice', 'start_own_run']
 
 FOLDER = Path('work_dirs')
 _SETTINGS = ('model', 'weights', 'short_side', 'iters', 'minutes', 'batch_size')
-_GUESSED_SECONDS = 1.5  # of an iteration, until a run with --minutes has measured it
+_GUESSED_SECONDS = 0.8  # of an iteration, until a run with --minutes has measured it
 
 
 class Start(NamedTuple):
@@ -114,9 +120,11 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
     iterations = args.iters or default_iterations(images, batch_size)
     if args.minutes:
         iterations = max(1, round(60 * args.minutes / _GUESSED_SECONDS))
-    short_side = args.short_side or default_short_side(description)
+    short_side = args.short_side or default_short_side(description, task)
+    whole = isinstance(weights, Weights) and weights.whole_model  # with kernels of its own
+    kernels = default_kernels(description) if model == 'small' and task != 'semantic' and not whole else None
     run = OwnRun(description, task, base.resolve(), weights, short_side, iterations, args.minutes, batch_size,
-                 num_workers)
+                 num_workers, kernels)
     return run, weights if isinstance(weights, Weights) else None
 
 

@@ -53,6 +53,7 @@ class OwnRun:
         minutes: Length of the training, with validation, by the clock.
         batch_size: Images per iteration.
         num_workers: Processes that load images.
+        kernels: Instance kernels, and objects per image in a result. None: as the config says.
     """
 
     description: DataDescription
@@ -64,6 +65,7 @@ class OwnRun:
     minutes: float | None
     batch_size: int
     num_workers: int
+    kernels: int | None = None
 
     @property
     def name(self) -> str:
@@ -82,6 +84,10 @@ class OwnRun:
         base = Config.fromfile(self.base)
         model = class_settings(base.model, self.description, self.task)
         _merge(model, _start_settings(base.model, self.weights))
+        if self.kernels:
+            kernels = dict(panoptic_head=dict(kernel_head=dict(num_kernels=self.kernels)),
+                           test_cfg=dict(max_per_img=self.kernels))
+            _merge(model, kernels)
         if self.task == 'semantic':
             model.setdefault('data_preprocessor', {})['size'] = (crop_side(self.short_side),) * 2
         lines = [line for line in self._lines(base, model) if line is not None]

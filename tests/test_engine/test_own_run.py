@@ -1,5 +1,8 @@
+import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -103,4 +106,30 @@ def test_force_replaces_the_run_and_its_folder(tmp_path):
 def test_iterations_follow_the_number_of_images(monkeypatch):
     monkeypatch.setattr(own_defaults.torch.cuda, 'is_available', lambda: False)
     assert [own_defaults.default_iterations(images, 8) for images in (5, 136, 5000)] == [600, 800, 1000]
+    assert [own_defaults.default_loading(9, model)[0] for model in ('small', 'r50')] == [4, 2]
     assert own_defaults.default_loading(3, 'small')[0] == 3
+
+
+def test_size_and_kernels_follow_the_objects(description, monkeypatch):
+    monkeypatch.setattr(own_defaults.torch.cuda, 'is_available', lambda: False)
+    cv2.imwrite(str(description.root / 'images/train/a.jpg'), np.zeros((400, 500, 3), np.uint8))
+    (description.root / 'annotations').mkdir()
+
+    def defaults(task, number, side):
+        data = dict(images=[dict(id=1, height=400, width=500)],
+                    annotations=[dict(image_id=1, area=side**2)] * number)
+        (description.root / 'annotations/instances_train.json').write_text(json.dumps(data))
+        return own_defaults.default_short_side(description, task), own_defaults.default_kernels(description)
+
+    assert defaults('panoptic', 8, 120) == (192, 30)
+    assert defaults('instance', 60, 20) == (256, 80)
+    assert defaults('semantic', 400, 120) == (256, 150)
+
+
+def test_the_config_takes_the_kernels(description, tmp_path):
+    base = resolve_config('own_data/knet-s3_effnet-lite0_instance')
+    path = tmp_path / 'run.py'
+    path.write_text(OwnRun(description, 'instance', base, None, 64, 200, None, 4, 0, kernels=70).text())
+    model = Config.fromfile(path).model
+    assert model.panoptic_head.kernel_head.num_kernels == model.test_cfg.max_per_img == 70
+    assert model.panoptic_head.kernel_head.channels == 64
