@@ -91,6 +91,16 @@ def test_things_are_unknown(tmp_path):
         load(root)
 
 
+@pytest.mark.parametrize('write', [bool, str, float, lambda isthing: ['false', 'True'][isthing]])
+def test_isthing_of_other_types(tmp_path, write):
+    def edit(content):
+        for category in content['categories']:
+            category['isthing'] = write(category['isthing'])
+
+    dataset = load(odd_data(tmp_path, edit=edit))
+    assert dataset.metainfo['stuff_classes'] == ('sky', 'grass')
+
+
 def test_isthing_against_metainfo(tmp_path):
     with pytest.raises(ValueError, match=r"panoptic\.json.*'grass'.*isthing=0.*thing_classes"):
         load(odd_data(tmp_path), metainfo=dict(thing_classes=['cat', 'dog', 'grass']))
