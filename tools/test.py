@@ -21,7 +21,7 @@ from knet_plugin.inference.run_folder import RunError, find_run
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog='knet test', description=__doc__)
     parser.add_argument('config', help='work folder of a training, or path or name of a config')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint to evaluate (default: the best of the work folder)')
     parser.add_argument('--score', type=float, metavar='S',

@@ -23,7 +23,8 @@ from knet_plugin.engine.tool_run import run_console
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Train the model of a config, or one on your own data')
+    parser = argparse.ArgumentParser(prog='knet train',
+                                     description='Train the model of a config, or one on your own data')
     parser.add_argument('config', nargs='?', help='path or name of a config')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; by default from the latest intact one in the work folder')
