@@ -220,3 +220,8 @@ def test_work_grows_linearly_with_the_images(tmp_path, monkeypatch):
         calls.clear()
         assert len(load(root)) == number
         assert sum(calls) == len(annotation['segments_info']) * number
+
+
+def test_a_class_that_is_no_category(tmp_path):
+    with pytest.raises(ValueError, match=r"panoptic\.json.*'dgo'.*no category"):
+        load(odd_data(tmp_path), metainfo=dict(classes=['cat', 'dgo']))
