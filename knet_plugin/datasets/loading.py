@@ -10,11 +10,10 @@ from mmdet.datasets.transforms import LoadPanopticAnnotations as StockLoadPanopt
 from mmdet.structures.mask import BitmapMasks
 from mmengine.fileio import get
 
+from knet_plugin.datasets.segmentations import MAX_COORDINATE
 from knet_plugin.registry import TRANSFORMS
 
 __all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'read_segment_ids']
-
-_MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
 
 
 @TRANSFORMS.register_module()
@@ -118,7 +117,7 @@ def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
         return 'missing; knet_plugin.InstanceDataset leaves such objects out'
     if isinstance(mask, list):
         try:
-            valid = all(np.abs(np.array(polygon, np.float64)).max(initial=0) <= _MAX_COORDINATE for polygon in mask)
+            valid = all(np.abs(np.array(polygon, np.float64)).max(initial=0) <= MAX_COORDINATE for polygon in mask)
         except (TypeError, ValueError):
             valid = False
         return None if valid else f'polygons need finite coordinates, got {str(mask)[:80]}'
