@@ -18,7 +18,7 @@ from knet_plugin.engine.resuming import find_checkpoint
 from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.seeding import seed_by_position
-from knet_plugin.engine.tool_run import run_console
+from knet_plugin.engine.tool_run import make_work_folder, run_console
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -96,6 +96,7 @@ def main() -> str | None:
     args = parse_arguments()
     start = own_data_config(args) if args.data else None
     cfg = load_run_config(args)
+    make_work_folder(cfg.work_dir)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
