@@ -171,7 +171,7 @@ def _read_pngs(file: Annotations, paths: Mapping[Any, str], folder: str, report:
         except ValueError as error:
             broken.append(str(error).removeprefix('seg_map_path '))
             continue
-        found = set(ids[np.flatnonzero(np.diff(ids, prepend=-1))].tolist())  # neighbours with one id count once
+        found = {int(ids[-1]), *ids[:-1][ids[1:] != ids[:-1]].tolist()}  # the last of each run of equal ids
         empty += [f'{segment.get("id")} of {path}' for segment in file.objects.get(number, ())
                   if segment.get('id') not in found]
     if broken:
