@@ -38,6 +38,8 @@ def _register() -> None:
     compat.check_host_packages()
     compat.find_configs_of_forks()
     compat.allow_host_checkpoints()
+    if compat.installed('mmseg'):
+        compat.name_stock_knet()
     for host, modules in _REGISTERING.items():
         if not host or compat.installed(host):
             for module in modules:

@@ -109,6 +109,9 @@ def load_run_config(args: argparse.Namespace) -> Config:
         print(f'warning: --cfg-options {" ".join(unread)}: only a variable of the config, which has been used already; '
               'set the fields that were made from it', file=sys.stderr)
     cfg.merge_from_dict(options)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if (loader := cfg.get(name)) and loader.get('num_workers') == 0:
+            loader.persistent_workers = False  # torch refuses to keep processes that do not exist
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', path.stem))
     if not args.bare:
         add_run_parts(cfg)

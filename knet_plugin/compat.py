@@ -1,4 +1,4 @@
-"""The host packages: which versions work, what to install, and two changes that K-Net needs in mmengine and torch.
+"""The host packages: which versions work, what to install, and three changes that K-Net needs in them.
 
 Two distributions provide the same modules and cannot share an environment: the maintained forks (``onedl-*``) and the
 original OpenMMLab packages. A requirement can name only one of them, so the import checks the modules instead.
@@ -6,16 +6,18 @@ original OpenMMLab packages. A requirement can name only one of them, so the imp
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import pickle  # nosec B403
 import re
 from collections.abc import Callable, Iterable
 from importlib import metadata
+from logging import WARNING
 from typing import Any, NamedTuple
 
 __all__ = ['DISTRIBUTIONS', 'HOSTS', 'Host', 'HostPackageError', 'allow_host_checkpoints', 'check_host_packages',
-           'find_configs_of_forks', 'installed', 'installed_distribution', 'release', 'require']
+           'find_configs_of_forks', 'installed', 'installed_distribution', 'name_stock_knet', 'release', 'require']
 
 
 class HostPackageError(RuntimeError):
@@ -165,3 +167,20 @@ def _statistics_method(owner: Any, name: str) -> Callable:
     if owner is HistoryBuffer and name in HistoryBuffer()._statistics_methods:
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not one of the statistics of a HistoryBuffer')
+
+
+def name_stock_knet() -> None:
+    """Let mmseg's own K-Net head log a warning when it is built: its configs have the names of ours."""
+    from mmengine import logging
+    from mmseg.models.decode_heads import IterativeDecodeHead
+
+    build = IterativeDecodeHead.__init__
+
+    @functools.wraps(build)
+    def announced(self: Any, *args: Any, **kwargs: Any) -> None:
+        logging.print_log('this is the K-Net of mmseg, whose configs have the names of ours; for that of knet_plugin, '
+                          'give the file of the config: str(knet_plugin.cli.resolve_config(NAME))', 'current',
+                          level=WARNING)
+        build(self, *args, **kwargs)
+
+    IterativeDecodeHead.__init__ = announced

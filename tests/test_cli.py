@@ -194,6 +194,12 @@ def test_run_config_has_the_parts_of_a_run_unless_it_is_bare():
     assert bare.default_hooks == Config.fromfile(resolve_config(SHAPES)).default_hooks
 
 
+def test_loading_without_processes():
+    cfg = cli.load_run_config(run_arguments(SHAPES, '--cfg-options', 'train_dataloader.num_workers=0',
+                                            'train_dataloader.persistent_workers=True'))
+    assert not cfg.train_dataloader.persistent_workers
+
+
 def test_unknown_config_ends_a_script_with_suggestions(wheel_like):
     with pytest.raises(SystemExit, match='knet_tow.*knet_two'):
         cli.load_run_config(run_arguments('knet_tow'))

@@ -139,3 +139,13 @@ def reload(content: object) -> object:
     torch.save(content, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
+
+
+def test_the_k_net_of_mmseg_says_whose_it_is(monkeypatch):
+    from mmseg.models.decode_heads import IterativeDecodeHead
+
+    lines = []
+    monkeypatch.setattr('mmengine.logging.print_log', lambda line, *_, **__: lines.append(line))
+    with pytest.raises(TypeError):  # built without its arguments
+        IterativeDecodeHead()
+    assert len(lines) == 1 and 'resolve_config' in lines[0]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from dataclasses import replace
@@ -98,8 +99,9 @@ def summary(prepared: Prepared, out: str) -> str:
         lines.append(f'  {name:{width}}  {counts}')
     if len(classes) > MOST_LINES:
         lines.append(f'  and {len(classes) - MOST_LINES} more classes')
-    return '\n'.join([*lines, f'look at {out}/samples, then:', f'  knet data check {out}',
-                      f'  knet train --data {out} --task {prepared.description.task}'])
+    folder = shlex.quote(out)
+    return '\n'.join([*lines, f'look at {out}/samples, then:', f'  knet data check {folder}',
+                      f'  knet train --data {folder} --task {prepared.description.task}'])
 
 
 def run_check(path: str) -> int:
@@ -110,7 +112,10 @@ def run_check(path: str) -> int:
     from knet_plugin.datasets.description import DATA_FILE
 
     is_data = Path(path).is_dir() or Path(path).name == DATA_FILE
-    report = check_data(path) if is_data else check_config(Config.fromfile(resolve_config(path)))
+    try:
+        report = check_data(path) if is_data else check_config(Config.fromfile(resolve_config(path)))
+    except ResourceError as error:
+        raise ValueError(f'there is no folder or file {path}, and {error}') from None
     print(report.text())
     return 1 if report.errors else 0
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -44,6 +45,10 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.batch < 1:
         parser.error(f'argument --batch: must be at least 1, got {args.batch}')
+    if args.score is not None and not 0 <= args.score <= 1:
+        parser.error(f'argument --score: must be from 0 to 1, got {args.score}')
+    if str(args.device).startswith('cuda') and not torch.cuda.is_available():
+        parser.error(f'argument --device: {args.device}, but torch finds no GPU here')
     return args
 
 
@@ -107,7 +112,7 @@ def main() -> int | str:
     """Run the command; return the exit status, or the error."""
     try:
         return predict(parse_arguments())
-    except (CheckpointError, InputError, ResourceError, RunError) as error:
+    except (CheckpointError, InputError, OSError, ResourceError, RunError) as error:
         return f'error: {error}'
 
 

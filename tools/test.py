@@ -15,13 +15,13 @@ from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import DataError
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
-from knet_plugin.engine.tool_run import run_console
+from knet_plugin.engine.tool_run import make_work_folder, run_console
 from knet_plugin.inference.run_folder import RunError, find_run
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog='knet test', description=__doc__)
     parser.add_argument('config', help='work folder of a training, or path or name of a config')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint to evaluate (default: the best of the work folder)')
     parser.add_argument('--score', type=float, metavar='S',
@@ -111,6 +111,7 @@ def main() -> None:
     args = parse_arguments()
     find_files(args)
     cfg = load_run_config(args)
+    make_work_folder(cfg.work_dir)
     cfg.load_from = args.checkpoint
     if args.show:
         enable_windows(cfg, args.wait_time)

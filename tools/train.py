@@ -18,12 +18,13 @@ from knet_plugin.engine.resuming import find_checkpoint
 from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.seeding import seed_by_position
-from knet_plugin.engine.tool_run import run_console
+from knet_plugin.engine.tool_run import make_work_folder, run_console
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Train the model of a config, or one on your own data')
+    parser = argparse.ArgumentParser(prog='knet train',
+                                     description='Train the model of a config, or one on your own data')
     parser.add_argument('config', nargs='?', help='path or name of a config')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; by default from the latest intact one in the work folder')
@@ -95,6 +96,7 @@ def main() -> str | None:
     args = parse_arguments()
     start = own_data_config(args) if args.data else None
     cfg = load_run_config(args)
+    make_work_folder(cfg.work_dir)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:

@@ -16,6 +16,8 @@ __all__ = ['CocoFile', 'ids_of_classes', 'read_coco']
 
 _FIELDS = dict(images=('id', 'file_name', 'height', 'width'), categories=('id', 'name'), annotations=('image_id',))
 
+_NO = ('0', '0.0', 'false', 'no', '')  # isthing of stuff, as number, Boolean or text
+
 
 @dataclass(frozen=True)
 class CocoFile:
@@ -110,6 +112,8 @@ def _drop_categories(data: dict[str, Any], used: set, classes: Collection[str], 
     categories, notes = data['categories'], []
     for category in categories:
         category['name'] = str(category['name'])
+        if (isthing := category.pop('isthing', None)) is not None:
+            category['isthing'] = int(str(isthing).lower() not in _NO)
     kept: dict[str, dict] = {}
     for category in sorted(categories, key=lambda category: category['id'] not in used):
         first = kept.setdefault(category['name'], category)

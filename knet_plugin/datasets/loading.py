@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as StockLoadImageFromFile
@@ -10,11 +11,10 @@ from mmdet.datasets.transforms import LoadPanopticAnnotations as StockLoadPanopt
 from mmdet.structures.mask import BitmapMasks
 from mmengine.fileio import get
 
+from knet_plugin.datasets.segmentations import MAX_COORDINATE
 from knet_plugin.registry import TRANSFORMS
 
 __all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'read_segment_ids']
-
-_MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
 
 
 @TRANSFORMS.register_module()
@@ -108,8 +108,8 @@ def read_segment_ids(path: str, size: tuple[int, int], backend_args: dict | None
     except Exception as error:
         raise ValueError(f'seg_map_path {path}: the file is empty or cannot be decoded') from error
     _check_size('seg_map_path', path, image.shape[:2], size, 'image')
-    red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
-    return red + 256 * green + 256**2 * blue
+    # The id is R + 256 G + 256**2 B: the bytes of one number, whose fourth is the alpha channel.
+    return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view('<i4')[..., 0] & 0xFFFFFF
 
 
 def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
@@ -118,7 +118,7 @@ def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
         return 'missing; knet_plugin.InstanceDataset leaves such objects out'
     if isinstance(mask, list):
         try:
-            valid = all(np.abs(np.array(polygon, np.float64)).max(initial=0) <= _MAX_COORDINATE for polygon in mask)
+            valid = all(np.abs(np.array(polygon, np.float64)).max(initial=0) <= MAX_COORDINATE for polygon in mask)
         except (TypeError, ValueError):
             valid = False
         return None if valid else f'polygons need finite coordinates, got {str(mask)[:80]}'

@@ -106,7 +106,7 @@ def panoptic_metainfo(categories: Sequence[Mapping[str, Any]], metainfo: Mapping
     listed = metainfo.get('classes') or ([*things, *stuff] if things is not None and stuff is not None else
                                         list(known))
     require_known_class(listed, list(known), path)
-    is_thing = [_is_thing(name, known.get(name, {}).get('isthing'), things, stuff, path) for name in listed]
+    is_thing = [_is_thing(name, known.get(name), things, stuff, path) for name in listed]
     order = sorted(range(len(listed)), key=lambda i: not is_thing[i])
     names = tuple(listed[i] for i in order)
     number = sum(is_thing)
@@ -119,10 +119,10 @@ def panoptic_metainfo(categories: Sequence[Mapping[str, Any]], metainfo: Mapping
     return complete
 
 
-def _is_thing(name: str, isthing: int | None, things: Sequence[str] | None, stuff: Sequence[str] | None, path: str
-              ) -> bool:
-    """Whether a class is a thing, by its category's ``isthing`` or, without it, by ``metainfo``."""
-    listed = None
+def _is_thing(name: str, category: Mapping[str, Any] | None, things: Sequence[str] | None, stuff: Sequence[str] | None,
+              path: str) -> bool:
+    """Whether a class is a thing, by ``isthing`` of its category in the file or, without it, by ``metainfo``."""
+    isthing, listed = (category or {}).get('isthing'), None
     if things and name in things or stuff and name in stuff:
         listed = bool(things and name in things)
     elif things is None and stuff is not None:  # the other list has all others
@@ -130,6 +130,8 @@ def _is_thing(name: str, isthing: int | None, things: Sequence[str] | None, stuf
     elif stuff is None and things is not None:
         listed = False
     if isthing is None and listed is None:
+        if category is None:
+            raise ValueError(f'{path}: metainfo.classes has {name!r}, which is no category of the file')
         raise ValueError(f'{path}: category {name!r} has no "isthing", and neither metainfo.thing_classes nor '
                          'metainfo.stuff_classes lists it: add it to one of them')
     if isthing is not None and listed is not None and bool(isthing) != listed:

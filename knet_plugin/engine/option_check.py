@@ -39,7 +39,10 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
             raise ValueError(_message(option, first, known, 0.5))
         part = cfg.get(first)
         for i, name in enumerate(rest):
-            if isinstance(part, list | tuple) and name.isdigit() and int(name) < len(part):
+            if isinstance(part, list | tuple):
+                if not name.isdigit() or int(name) >= len(part):
+                    raise ValueError(f'--cfg-options {option}: {name!r} must be a number below {len(part)}, the length '
+                                     'of the list')
                 part = part[int(name)]
                 continue
             if not isinstance(part, Mapping) or [first, *rest][i] in _FREE:
@@ -79,8 +82,10 @@ def _arguments(kind: Any, cfg: Config) -> set[str]:
     """Arguments of the classes that are registered as ``kind``, and of their bases."""
     kinds = [kind]
     if isinstance(kind, str):
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-            kinds = [_registered(each, kind) for each in vars(registry).values() if isinstance(each, Registry)]
+        scope = cfg.get('default_scope')
+        with DefaultScope.overwrite_default_scope(scope), registry.MODELS.switch_scope_and_registry(None):
+            kinds = [_registered(each.children.get(scope, each), kind) for each in vars(registry).values()
+                     if isinstance(each, Registry)]  # a host lacks some of mmengine's registries
     found: set[str] = set()
     for each in kinds:
         for base in inspect.getmro(each) if inspect.isclass(each) else ():
@@ -91,7 +96,6 @@ def _arguments(kind: Any, cfg: Config) -> set[str]:
 
 def _registered(root: Registry, kind: str) -> Any:
     try:
-        with root.switch_scope_and_registry(None) as found:
-            return found.get(kind)
+        return root.get(kind)
     except Exception:  # a part whose host is missing cannot be asked for its arguments
         return None

@@ -17,7 +17,7 @@ from knet_plugin.engine.own_defaults import (
     image_files,
 )
 from knet_plugin.engine.own_files import find_run, write_run
-from knet_plugin.engine.own_run import MODELS, OwnRun
+from knet_plugin.engine.own_run import MODELS, OwnRun, data_line
 
 __all__ = ['Start', 'add_own_data_arguments', 'check_choice', 'start_own_run']
 
@@ -90,9 +90,10 @@ def start_own_run(args: argparse.Namespace) -> Start:
 def _resumed(args: argparse.Namespace, description: DataDescription, task: str) -> Start:
     """The latest run of the data and task, whose settings must be those of the options that are given."""
     name = f'{description.root.name}-{task}'
-    config = find_run(FOLDER, name)
+    config = find_run(FOLDER, name, data_line(description))
     if config is None:
-        raise ValueError(f'--resume: there is no run {FOLDER / name}; leave out --resume to start one')
+        raise ValueError(f'--resume: there is no run {FOLDER / name} of {description.root}; leave out --resume to '
+                         'start one')
     given = [_option(option) for option in _SETTINGS if getattr(args, option) is not None]
     if given and _new_run(args, description, task)[0].text() != config.read_text():
         raise ValueError(f'--resume continues with the settings in {config}, which has others: leave out '

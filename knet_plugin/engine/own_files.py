@@ -9,14 +9,14 @@ from pathlib import Path
 __all__ = ['find_run', 'write_run']
 
 
-def find_run(folder: Path, name: str) -> Path | None:
-    """Config of the latest run of this name in ``folder``: ``NAME.py``, ``NAME-2.py`` and so on."""
-    found = None
-    for candidate in _names(name):
-        if not (folder / f'{candidate}.py').is_file():
-            return found
-        found = folder / f'{candidate}.py'
-    return None
+def find_run(folder: Path, name: str, line: str) -> Path | None:
+    """Config of the latest run of this name in ``folder``: ``NAME.py``, ``NAME-2.py`` and so on.
+
+    Only configs that have the ``line`` count: that of their data, because data in other folders may have the same name.
+    """
+    files = itertools.takewhile(Path.is_file, (folder / f'{candidate}.py' for candidate in _names(name)))
+    found = [file for file in files if line in file.read_text().splitlines()]
+    return found[-1] if found else None
 
 
 def write_run(text: str, folder: Path, name: str, force: bool = False) -> Path:

@@ -14,7 +14,7 @@ from knet_plugin.checkpoint.pretrained import Weights
 from knet_plugin.datasets.config_parts import BEST_METRICS, crop_side
 from knet_plugin.datasets.description import DataDescription
 
-__all__ = ['MODELS', 'OwnRun', 'class_settings']
+__all__ = ['MODELS', 'OwnRun', 'class_settings', 'data_line']
 
 # By the name of a model, its config and the weights that a training starts from.
 MODELS = {
@@ -99,7 +99,7 @@ class OwnRun:
         yield '# Edit it, and run `knet train FILE` or `mim train knet_plugin FILE`.'
         yield f'_base_ = {str(self.base)!r}\n'
         yield 'from knet_plugin.datasets.config_parts import data_config\n'
-        yield f'data_root = {os.path.abspath(self.description.root)!r}'
+        yield data_line(self.description)
         yield f'short_side = {self.short_side}  # of the images, in pixels'
         yield f'batch_size = {self.batch_size}'
         yield f'max_iters = {self.iterations}{guess}'
@@ -124,6 +124,11 @@ class OwnRun:
             hooks.append(dict(type='knet_plugin.TimeLimitHook', minutes=self.minutes, validations=VALIDATIONS))
         if hooks:
             yield f'custom_hooks = [*_base_.get(\'custom_hooks\', []), {_call(hooks)[1:]}'
+
+
+def data_line(description: DataDescription) -> str:
+    """The line of a run's config that says where its data is."""
+    return f'data_root = {os.path.abspath(description.root)!r}'
 
 
 def class_settings(model: Mapping[str, Any], description: DataDescription, task: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from knet_plugin.engine.console import quiet_console
 from knet_plugin.engine.runner import leave_group
 from knet_plugin.engine.stopping import RunStopped
 
-__all__ = ['resume_command', 'run_console']
+__all__ = ['make_work_folder', 'resume_command', 'run_console']
 
 
 @contextlib.contextmanager
@@ -33,6 +33,16 @@ def run_console(bare: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def make_work_folder(folder: str) -> None:
+    """Make the folder of a run, or end the process with a line that says why that is impossible."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f'error: the work folder {folder} cannot be written: {error.strerror}') from None
+    if not os.access(folder, os.W_OK):
+        raise SystemExit(f'error: the work folder {folder} cannot be written')
 
 
 def resume_command(argv: Sequence[str]) -> str:

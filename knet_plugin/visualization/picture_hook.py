@@ -32,25 +32,18 @@ class PictureHook(Hook):
         out_dir: Folder, absolute or in the work folder.
         what: 'panoptic', 'instances' or 'semantic'; None takes the first of these that the model predicts.
         score_thr: Lowest score of an object.
-        interval: Draw every n-th image.
-        max_pictures: Draw so many at most; with several processes, each. None: no limit.
     """
 
     priority = 'LOW'
 
-    def __init__(self, out_dir: str = 'pictures', what: str | None = None, score_thr: float = 0.3, interval: int = 1,
-                 max_pictures: int | None = None) -> None:
+    def __init__(self, out_dir: str = 'pictures', what: str | None = None, score_thr: float = 0.3) -> None:
         if what is not None and what not in PARTS:
             raise ValueError(f'what must be one of {", ".join(PARTS)}, or None, got {what!r}')
-        if interval < 1:
-            raise ValueError(f'interval must be at least 1, got {interval}')
         self._out_dir = out_dir
         self._what = what
         self._score_thr = score_thr
-        self._interval = interval
-        self._max_pictures = max_pictures
         self._files: dict[str, Path] = {}
-        self._seen = self._drawn = self._empty = 0
+        self._drawn = self._empty = 0
 
     def before_test(self, runner: Runner) -> None:
         """Choose the files of the pictures."""
@@ -59,7 +52,7 @@ class PictureHook(Hook):
         if hasattr(dataset, 'get_data_info'):
             paths = [dataset.get_data_info(index).get('img_path') for index in range(len(dataset))]
         self._files = picture_files(path for path in paths if path)
-        self._seen = self._drawn = self._empty = 0
+        self._drawn = self._empty = 0
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                         outputs: Sequence[BaseDataElement] | None = None) -> None:
@@ -67,10 +60,6 @@ class PictureHook(Hook):
         from knet_plugin.inference.sample_result import result_of_sample
 
         for sample in outputs or ():
-            self._seen += 1
-            full = self._max_pictures is not None and self._drawn >= self._max_pictures
-            if full or (self._seen - 1) % self._interval:
-                continue
             path = sample.metainfo['img_path']
             meta = runner.test_loop.dataloader.dataset.metainfo
             result = result_of_sample(sample, meta)

@@ -91,6 +91,16 @@ def test_things_are_unknown(tmp_path):
         load(root)
 
 
+@pytest.mark.parametrize('write', [bool, str, float, lambda isthing: ['false', 'True'][isthing]])
+def test_isthing_of_other_types(tmp_path, write):
+    def edit(content):
+        for category in content['categories']:
+            category['isthing'] = write(category['isthing'])
+
+    dataset = load(odd_data(tmp_path, edit=edit))
+    assert dataset.metainfo['stuff_classes'] == ('sky', 'grass')
+
+
 def test_isthing_against_metainfo(tmp_path):
     with pytest.raises(ValueError, match=r"panoptic\.json.*'grass'.*isthing=0.*thing_classes"):
         load(odd_data(tmp_path), metainfo=dict(thing_classes=['cat', 'dog', 'grass']))
@@ -210,3 +220,8 @@ def test_work_grows_linearly_with_the_images(tmp_path, monkeypatch):
         calls.clear()
         assert len(load(root)) == number
         assert sum(calls) == len(annotation['segments_info']) * number
+
+
+def test_a_class_that_is_no_category(tmp_path):
+    with pytest.raises(ValueError, match=r"panoptic\.json.*'dgo'.*no category"):
+        load(odd_data(tmp_path), metainfo=dict(classes=['cat', 'dgo']))

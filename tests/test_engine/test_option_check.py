@@ -51,3 +51,9 @@ def test_nothing_near(panoptic):
 def test_variables_of_the_config_are_read_no_more(panoptic):
     assert unread_options(panoptic, {'data_root': 'x', 'train_cfg.max_iters': 1, 'image_size': 3}) == [
         'data_root', 'image_size']
+
+
+@pytest.mark.parametrize('option', ['param_scheduler.9.end', 'param_scheduler.end'])
+def test_positions_in_lists(panoptic, option):
+    with pytest.raises(ValueError, match=f'--cfg-options {option}: .*below 2'):
+        check_options(panoptic, {option: 1})

@@ -92,7 +92,14 @@ def test_a_new_run_takes_a_free_name(tmp_path):
     (tmp_path / 'zoo-2').mkdir()
     (tmp_path / 'zoo-2/iter_1.pth').touch()
     assert write_run('a = 1\n', tmp_path, 'zoo').name == 'zoo-3.py'
-    assert find_run(tmp_path, 'zoo').name == 'zoo-3.py' and find_run(tmp_path, 'other') is None
+    assert find_run(tmp_path, 'zoo', 'a = 1').name == 'zoo-3.py' and find_run(tmp_path, 'other', 'a = 1') is None
+
+
+def test_the_latest_run_of_the_same_data(tmp_path):
+    for text in ('root = 1\na = 1\n', 'root = 1\na = 2\n', 'root = 2\n'):
+        write_run(text, tmp_path, 'zoo')
+    assert find_run(tmp_path, 'zoo', 'root = 1').name == 'zoo-2.py'
+    assert find_run(tmp_path, 'zoo', 'root = 3') is None
 
 
 def test_force_replaces_the_run_and_its_folder(tmp_path):

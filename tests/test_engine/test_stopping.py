@@ -14,7 +14,7 @@ from tiny_runs import tiny_config
 from knet_plugin.engine.resuming import find_checkpoint
 from knet_plugin.engine.seeding import seed_by_position
 from knet_plugin.engine.stopping import RunStopped
-from knet_plugin.engine.tool_run import resume_command, run_console
+from knet_plugin.engine.tool_run import make_work_folder, resume_command, run_console
 
 STOP = dict(type='knet_plugin.StopHook')
 
@@ -157,3 +157,11 @@ def test_resume_command_of_several_processes(monkeypatch):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
     assert resume_command(['train.py', 'a.py', '--launcher', 'pytorch']) == \
         'knet train a.py --launcher pytorch --gpus 4 --resume'
+
+
+def test_a_work_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match='work folder .*file'):
+        make_work_folder(str(tmp_path / 'file/run'))
+    make_work_folder(str(tmp_path / 'a/b'))
+    assert (tmp_path / 'a/b').is_dir()

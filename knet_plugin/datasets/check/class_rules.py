@@ -12,7 +12,7 @@ from knet_plugin.datasets.check.files import Annotations, first_few
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
 
-__all__ = ['check_categories', 'check_model_classes', 'model_of', 'semantic_heads']
+__all__ = ['check_categories', 'check_model_classes', 'check_same_classes', 'model_of', 'semantic_heads']
 
 
 def model_of(cfg: Config) -> Mapping:
@@ -95,6 +95,16 @@ def _check_panoptic_head(head: Mapping, metainfo: Mapping[str, Any], where: str,
                      where)
 
 
+def check_same_classes(source: Source, first: Source, report: Report) -> None:
+    """Compare the classes of a data set with those of the first one: a label must mean the same in both."""
+    for label, (name, expected) in enumerate(zip_longest(source.classes, first.classes)):
+        if name != expected:
+            report.error(f'label {label} is {name!r} in the {source.section} data, but {expected!r} in the '
+                         f'{first.section} data; write the same metainfo.classes in all data loaders',
+                         getattr(source.dataset, 'ann_file', ''))
+            return
+
+
 def check_categories(source: Source, file: Annotations, report: Report) -> None:
     """Compare ``metainfo`` of a data set with the categories of its annotation file."""
     classes, names = source.classes, [category['name'] for category in file.categories]
@@ -117,7 +127,8 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
             (report.error if nearest else report.warn)(
                 f'metainfo.classes has {name!r}, which is no category of the file{nearest}', file.path)
     else:
-        check_order(classes, file.categories, file.path, report)
+        ours = 'PanopticDataset' if source.kind == 'panoptic' else 'InstanceDataset'
+        check_order(classes, file.categories, file.path, ours, report)
         unknown = sum(number for each, number in counts.items()
                       if each not in {category['id'] for category in file.categories})
         if unknown:
@@ -127,19 +138,22 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
         _check_isthing(source, file, report)
 
 
-def check_order(classes: Sequence[str], categories: Sequence[Mapping[str, Any]], path: str, report: Report) -> None:
-    """mmdet assigns labels to the known categories in the order of the file, whatever the order of ``classes``."""
+def check_order(classes: Sequence[str], categories: Sequence[Mapping[str, Any]], path: str, ours: str,
+                report: Report) -> None:
+    """mmdet assigns labels to the known categories in the order of the file; ``ours`` is our class that does not."""
     known = [category['name'] for category in categories if category['name'] in classes]
     if repeated := [name for name, number in Counter(known).items() if number > 1]:
         report.error(f'{first_few(repeated)} is the name of several categories, and mmdet would count every one as a '
-                     'class: rename or remove the other, or use knet_plugin.InstanceDataset, which leaves out the one '
-                     'without objects', path)
+                     f'class: rename or remove the other, or use knet_plugin.{ours}, which leaves out the one without '
+                     'objects', path)
         return
     others = [category['name'] for category in categories if category['name'] not in classes]
     for label, (name, found) in enumerate(zip_longest(classes, known)):
         if name != found:
+            # In panoptic segmentation, things must come first, so the order of the file may not be possible.
+            write = '' if 'Panoptic' in ours else f'write classes={tuple(known + others)[:20]!r}, or '
             report.error(f'label {label} is {name!r} in metainfo.classes, but {found!r} in the categories of the file'
-                         + _nearest(str(name), others) + f'; write classes={tuple(known + others)[:20]!r}', path)
+                         f'{_nearest(str(name), others)}; {write}use knet_plugin.{ours}, which takes any order', path)
             return
 
 

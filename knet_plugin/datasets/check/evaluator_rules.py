@@ -36,7 +36,8 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
             report.error(f'{metric.section}_evaluator: the file has none of the classes of the data set '
                          f'({first_few(classes)}), but {first_few(sorted(known), 8)}', path)
         else:
-            check_order(expected, file.categories, path, report)
+            ours = 'PanopticMetric' if metric.kind == 'panoptic' else 'InstanceMetric'
+            check_order(expected, file.categories, path, ours, report)
     _compare_images(metric, file, sources, files, report)
 
 

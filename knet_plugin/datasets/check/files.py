@@ -47,10 +47,6 @@ class Annotations:
                 self.objects[image].append(annotation)
         self.panoptic = bool(self.png)
 
-    def used_categories(self) -> set:
-        """Ids of the categories that have an object."""
-        return {each.get('category_id') for objects in self.objects.values() for each in objects}
-
 
 class Files:
     """Reads annotation files, and looks for many files in few folders, each once."""

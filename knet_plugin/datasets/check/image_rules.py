@@ -15,8 +15,8 @@ __all__ = ['check_images', 'spread']
 _SAMPLED_VALUES = 8
 # 3 = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH: three channels of the file's own depth.
 _KEEP_DEPTH = "dict(type='LoadImageFromFile', color_type=3, to_float32=True)"
-_DECODABLE = ("if they are TIFFs of more than 4 channels, load them with dict(type='LoadImageFromFile', "
-              "imdecode_backend='tifffile', color_type='unchanged')")
+_TIFFS = ("load TIFFs of more than 4 channels with dict(type='LoadImageFromFile', imdecode_backend='tifffile', "
+          "color_type='unchanged')")
 _ROTATED = range(5, 9)  # EXIF orientations that exchange height and width
 _EXIF_ORIENTATION = 274
 _CHANNELS = {'1': 1, 'L': 1, 'LA': 4, 'PA': 4, 'RGBA': 4}  # by Pillow's mode, as OpenCV reads it; all others: 3
@@ -52,7 +52,8 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
     if loader is None or loader.get('imdecode_backend', 'cv2') not in ('cv2', 'pillow'):
         return  # the user's own way to load, which may know other formats
     if wrong := examples.pop('unreadable', []):
-        report.error(f'{len(wrong)} images cannot be decoded: {first_few(wrong)}; {_DECODABLE}', folder, len(wrong))
+        advice = _TIFFS if wrong[0].lower().endswith(('.tif', '.tiff')) else 'replace or remove them'
+        report.error(f'{len(wrong)} images cannot be decoded: {first_few(wrong)}; {advice}', folder, len(wrong))
     if wrong := examples.pop('size', []):
         report.error(f'{len(wrong)} images have another (width, height) than the annotations say: {first_few(wrong)}',
                      folder, len(wrong))

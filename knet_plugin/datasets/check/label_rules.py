@@ -33,6 +33,10 @@ def check_label_maps(source: Source, model: Mapping, files: Files, report: Repor
     dataset = source.dataset
     folder, labels = (dataset.data_prefix.get(key) or '' for key in ('img_path', 'seg_map_path'))
     check_model_classes(model, source, labels or folder, report)
+    loader = source.transform('LoadAnnotations') or source.transform('LoadLabels') or {}
+    if (reduce := loader.get('reduce_zero_label')) not in (None, dataset.reduce_zero_label):
+        report.error(f'reduce_zero_label is {reduce} in {loader["type"]}, but {dataset.reduce_zero_label} in the data '
+                     'set; set it in the data set alone', labels)
     if getattr(dataset, 'backend_args', None):
         return
     for name, path in dict(img_path=folder, seg_map_path=labels).items():
@@ -162,7 +166,7 @@ def _judge(source: Source, values: _Values, ignore: int, census: Census, folder:
                        for value, pixels in sorted(values.pixels.items())[:12])
     if not occurring:
         report.error(f'no pixel has a class; values in the label maps: {counts}', folder)
-    elif never and source.section == 'train':
+    elif never and (source.section == 'train' or len(occurring) == 1):  # few validation maps rarely have all classes
         hint, useless = '', False
         if source.dataset.reduce_zero_label and 0 in values.pixels:
             hint = ('; reduce_zero_label=True ignores the value 0 and makes class 0 of value 1: set it to False if 0 '

@@ -58,7 +58,7 @@ def _check_scheduler(scheduler: Mapping, total: int, epoch: int, length: str, re
     name, begin = str(scheduler['type']).split('.')[-1], scheduler.get('begin', 0)
     if name in ('LinearLR', 'ConstantLR') and begin == 0 and scheduler.get('start_factor', 1) < 1:
         end = scheduler.get('end', 0) * unit
-        if math.isfinite(end) and end > total * _MAX_WARMUP:
+        if math.isfinite(end) and end > max(total * _MAX_WARMUP, 1):
             report.warn(f'param_scheduler: the warm-up ({name}) takes {end} iterations, but the training has only '
                         f'{length}, so it hardly learns; set its end to about {max(total // 10, 1)} '
                         'iterations, or train longer')

@@ -142,3 +142,19 @@ def test_many_maps_are_sampled(root):
     assert report.census[0].remarks
     assert report.census[0].images == 3
     assert sum(report.census[0].pixels.values()) == 2 * 1600
+
+
+def test_maps_of_the_validation_alone(root):
+    write_maps(root / 'val', label_map(0, 255))
+    cfg = semantic_config(root)
+    cfg.val_dataloader.dataset.data_prefix.seg_map_path = 'val'
+    error, = check_config(cfg).errors
+    assert error.file == str(root / 'val')
+    assert "'dog'" in error.message
+
+
+def test_reduce_zero_label_of_the_loading_differs_from_the_data_set(root):
+    cfg = semantic_config(root)
+    cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
+    error, = check_config(cfg, ('train', )).errors
+    assert 'reduce_zero_label' in error.message

@@ -56,6 +56,14 @@ def test_good_data(tmp_path, make, metainfo):
     assert 'num_things_classes=80' in messages(check_config(cfg).errors)
 
 
+@pytest.mark.parametrize('make', [instances, panoptic])
+def test_classes_in_another_order_in_the_validation_data(tmp_path, make):
+    cfg = make(tmp_path)
+    cfg.val_dataloader.dataset.metainfo.classes = (*reversed(THINGS), *cfg.val_dataloader.dataset.metainfo.classes[2:])
+    error, = check_config(cfg).errors
+    assert all(word in error.message for word in ('label 0', "'dog' in the val data", "'cat' in the train data"))
+
+
 @pytest.mark.parametrize('segmentation', [[], [[]], None, [[1, 1, 5, 5]], dict(size=[1, 1], counts=[1])])
 def test_objects_without_a_mask_are_counted(tmp_path, segmentation):
     cfg = instances(tmp_path)

@@ -3,8 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
-from check_data_files import CLASSES, STUFF, THINGS, panoptic_config, write_json, write_panoptic
+from check_data_files import CLASSES, STUFF, THINGS, panoptic_config, write_json, write_maps, write_panoptic
 
 from knet_plugin.datasets.check import check_config
 
@@ -67,6 +68,12 @@ def drop_iscrowd(data):
             segment.pop('iscrowd')
 
 
+def other_segment_ids(data):
+    for annotation in data['annotations']:
+        for segment in annotation['segments_info']:
+            segment['id'] += 100
+
+
 def unknown_category(data):
     data['annotations'][1]['segments_info'][0]['category_id'] = 77
 
@@ -110,6 +117,12 @@ ERRORS = {
     'an instance file': (file(instances_instead), ['panoptic annotations', 'knet_plugin.InstanceDataset']),
     'no seg prefix': (without_prefix, ['data_prefix.seg']),
     'missing pngs': (missing_pngs, ['2 of 3 panoptic PNGs', '0.png']),
+    'other order': (file(lambda data: data['categories'].reverse()), ["'cat'", "'sea'", 'knet_plugin.PanopticDataset',
+                                                                     'knet_plugin.PanopticMetric']),
+    'broken png': (lambda root, cfg: (root / 'panoptic/1.png').write_bytes(b''), ['1 panoptic PNGs', '1.png']),
+    'png of another size': (lambda root, cfg: write_maps(root / 'panoptic', np.zeros((9, 9, 3), np.uint8), 1),
+                            ['1 panoptic PNGs', '0.png', '(9, 9)']),
+    'other segment ids': (file(other_segment_ids, 'train'), ['train.json: 12 segments', '101 of', '0.png']),
     'no seg_prefix': (seg_prefix(None), ['val_evaluator', 'seg_prefix']),
     'wrong seg_prefix': (seg_prefix('/none/png'), ['val_evaluator', '/none/png']),
 }

@@ -37,6 +37,7 @@ def test_warnings(scheduler, options, numbers):
 
 @pytest.mark.parametrize(('scheduler', 'options'), [
     (WARMUP, dict(max_iters=3000)), (WARMUP, dict(max_epochs=12, images=1000)), (STEPS, dict(max_epochs=12, images=1)),
+    (dict(WARMUP, end=1), dict(max_iters=2)),
     (WARMUP, dict(max_epochs=12)), (None, dict(max_iters=5)), ([], dict(max_iters=5)), (WARMUP, {}),
     (dict(type='PolyLR', by_epoch=False, begin=100, end=1000), dict(max_iters=1000)),
 ])
