@@ -7,8 +7,6 @@ from dataclasses import replace
 from statistics import median_low
 from typing import Any
 
-import numpy as np
-
 from knet_plugin.datasets.check.class_rules import check_categories, check_model_classes
 from knet_plugin.datasets.check.files import Annotations, Files, first_few
 from knet_plugin.datasets.check.image_rules import check_images, spread
