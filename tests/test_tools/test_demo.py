@@ -9,12 +9,11 @@ import cv2
 import pytest
 
 DEMO = Path(__file__).resolve().parents[2] / 'demo'
-SMALL = ['--iterations', '8', '--num-train', '16', '--num-val', '8', '--rows', '3']
+SMALL = ['--iterations', '8', '--num-train', '16', '--num-val', '8']
 
 
 def run_twice(name, folder):
-    command = [sys.executable, str(DEMO / f'{name}.py'), *SMALL, '--data-root', str(folder / 'data'), '--work-dir',
-               str(folder / 'work')]
+    command = [sys.executable, str(DEMO / f'{name}.py'), *SMALL, '--work-dir', str(folder / 'work')]
     tables = []
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
