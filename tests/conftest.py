@@ -3,13 +3,12 @@
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import CheckpointLoader
 
 import knet_plugin
 
@@ -33,11 +32,9 @@ def pytest_fixture_setup() -> None:
 
 
 @pytest.fixture(autouse=True)
-def same_checkpoint_readers() -> Iterator[None]:
-    """Restore mmengine's readers, which an aborted run leaves replaced."""
-    before = CheckpointLoader._schemes
-    yield
-    CheckpointLoader._schemes = before
+def same_checkpoint_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore mmengine's readers, which a run that failed leaves replaced."""
+    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -53,12 +54,14 @@ class StopHook(Hook):
         self._asked = 0  # the signal
         self._handlers: dict[int, Any] = {}
         self._process = os.getpid()
+        self._loop: Any = None
         self._done = 0  # batches of the first epoch to pass over
         self._loader: DataLoader | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Take over the signals."""
         self._process = os.getpid()
+        self._loop = runner.train_loop
         if threading.current_thread() is threading.main_thread():  # Python allows it only there
             self._handlers = {number: signal.signal(number, self._ask) for number in _SIGNALS}
 
@@ -92,10 +95,13 @@ class StopHook(Hook):
         if self._loader is not None:
             runner.train_loop.dataloader, self._loader = self._loader, None
 
-    def _ask(self, signum: int, frame: Any) -> None:
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a data loading worker: the main process ends it
             return
-        if not self._asked:
+        if not self._is_training(frame):  # an error has ended the run
+            self._restore()
+            signal.raise_signal(signum)
+        elif not self._asked:
             self._asked = signum
             if 'RANK' not in os.environ:
                 sys.stderr.write('\nstopping after this iteration; Ctrl-C again ends at once\n')
@@ -104,6 +110,11 @@ class StopHook(Hook):
         elif 'RANK' not in os.environ:
             self._restore()
             signal.raise_signal(signum)
+
+    def _is_training(self, frame: FrameType | None) -> bool:
+        while frame and frame.f_locals.get('self') is not self._loop:
+            frame = frame.f_back
+        return frame is not None
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

@@ -1,5 +1,6 @@
 """No checkpoint runs code, whichever way it is loaded; mmengine's own training checkpoints load."""
 
+import gc
 import os
 import pickle
 import runpy
@@ -19,7 +20,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
 from mmengine.runner import FlexibleRunner, Runner
-from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from mmengine.runner.checkpoint import CheckpointLoader
 from tiny_runs import tiny_config, tiny_runner
 
 from knet_plugin.checkpoint import CheckpointError, convert_checkpoint, read_checkpoint
@@ -27,7 +28,8 @@ from knet_plugin.checkpoint.reading import load_file
 from knet_plugin.cli import resolve_tool
 from knet_plugin.compat import release
 from knet_plugin.engine.resuming import find_checkpoint
-from knet_plugin.engine.safe_loading import load_from_http, safe_loading
+from knet_plugin.engine.safe_loading import SafeLoadingHook, load_from_http, safe_loading
+from knet_plugin.engine.safe_loading import load_from_local as safe_local
 
 pytestmark = pytest.mark.skipif(release(torch.__version__) < (2, 6), reason='torch below 2.6 does not check files')
 
@@ -40,12 +42,6 @@ class Payload:
 
     def __reduce__(self):
         return os.mkdir, (str(self.path),)
-
-
-@pytest.fixture(autouse=True)
-def restored_readers(monkeypatch):
-    """Restore what the hook leaves after a run that failed."""
-    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes)
 
 
 @pytest.fixture
@@ -110,12 +106,22 @@ def test_readers_are_restored(tmp_path):
     def reader():
         return CheckpointLoader._get_checkpoint_loader('file.pth')
 
+    before = reader()
     with suppress(KeyError), safe_loading():
-        assert reader() is not load_from_local
+        assert reader() is safe_local
         raise KeyError
-    assert reader() is load_from_local
+    assert reader() is before
     tiny_runner(Runner, tmp_path / 'run', custom_hooks=[dict(type='knet_plugin.SafeLoadingHook')]).train()
-    assert reader() is load_from_local
+    assert reader() is before
+
+
+def test_an_aborted_run_does_not_lift_the_protection_of_another():
+    aborted = SafeLoadingHook()
+    aborted.before_run(None)
+    with safe_loading():
+        del aborted
+        gc.collect()
+        assert CheckpointLoader._get_checkpoint_loader('file.pth') is safe_local
 
 
 def test_training_is_resumed(tmp_path):

@@ -35,6 +35,14 @@ class Presser(Hook):
 
 
 @HOOKS.register_module()
+class Failer(Hook):
+    """Ends a training with an error."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        raise ArithmeticError
+
+
+@HOOKS.register_module()
 class LossWriter(Hook):
     """Writes the data and the loss of every iteration."""
 
@@ -117,6 +125,16 @@ def test_the_second_one_ends_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt) as caught:
         Runner.from_cfg(config(tmp_path / 'run', 2, 2)).train()
     assert caught.type is KeyboardInterrupt and not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_a_signal_after_a_failed_run_acts_as_usual(tmp_path):
+    cfg = config(tmp_path / 'run')
+    cfg.custom_hooks.append(dict(type='Failer'))
+    with pytest.raises(ArithmeticError):
+        Runner.from_cfg(cfg).train()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        signal.raise_signal(signal.SIGINT)
+    assert caught.type is KeyboardInterrupt
 
 
 def test_a_terminated_run_has_a_checkpoint(tmp_path):
