@@ -31,10 +31,11 @@ def safe_loading() -> Iterator[None]:
     Does nothing with torch below 2.6, which cannot load mmengine's training checkpoints safely.
     """
     before = CheckpointLoader._schemes
-    ours = CheckpointLoader._schemes = OrderedDict(before)
     if release(torch.__version__) >= (2, 6):
+        CheckpointLoader._schemes = OrderedDict(before)
         CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
         CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    ours = CheckpointLoader._schemes
     try:
         yield
     finally:
