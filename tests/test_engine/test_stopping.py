@@ -78,9 +78,11 @@ def losses(work_dir: Path) -> list:
 
 @pytest.fixture(autouse=True)
 def signals_are_restored():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(('by_epoch', 'workers'), [(True, 0), (True, 2), (False, 0)])
