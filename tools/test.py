@@ -36,7 +36,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true',
                         help='test-time augmentation with the config\'s tta_model and tta_pipeline')
     add_run_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.score is not None and not 0 <= args.score <= 1:
+        parser.error(f'argument --score: must be from 0 to 1, got {args.score}')
+    return args
 
 
 def enable_windows(cfg: Config, wait_time: float) -> None:

@@ -47,3 +47,10 @@ def test_missing_files_are_named(arguments, named, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['test', *arguments])
     with pytest.raises(SystemExit, match=f'error: .*{named}'):
         tool('test').main()
+
+
+def test_a_score_is_a_probability(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['test', '.', '--score', '2'])
+    with pytest.raises(SystemExit):
+        tool('test').main()
+    assert '--score' in capsys.readouterr().err

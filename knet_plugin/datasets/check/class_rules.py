@@ -8,9 +8,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from knet_plugin.datasets.check.files import Annotations, first_few
+from knet_plugin.datasets.check.files import Annotations
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
+from knet_plugin.datasets.names import first_few
 
 __all__ = ['check_categories', 'check_model_classes', 'check_same_classes', 'model_of', 'semantic_heads']
 

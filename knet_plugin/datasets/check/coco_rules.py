@@ -8,10 +8,11 @@ from statistics import median_low
 from typing import Any
 
 from knet_plugin.datasets.check.class_rules import check_categories, check_model_classes
-from knet_plugin.datasets.check.files import Annotations, Files, first_few
+from knet_plugin.datasets.check.files import Annotations, Files
 from knet_plugin.datasets.check.image_rules import check_images, spread
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
+from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.segmentations import is_box, is_number, usable
 
 __all__ = ['check_coco', 'kernels_of', 'segmentation_problems']

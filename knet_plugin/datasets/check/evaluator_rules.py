@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from knet_plugin.datasets.check.class_rules import check_order
 from knet_plugin.datasets.check.coco_rules import segmentation_problems, sizes_of
-from knet_plugin.datasets.check.files import Annotations, Files, first_few
+from knet_plugin.datasets.check.files import Annotations, Files
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Metric, Source
+from knet_plugin.datasets.names import first_few
 
 __all__ = ['check_metric']
 

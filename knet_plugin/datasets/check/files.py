@@ -11,7 +11,7 @@ from mmengine.fileio import get
 
 from knet_plugin.datasets.coco_file import read_coco
 
-__all__ = ['Annotations', 'Files', 'first_few', 'read_categories']
+__all__ = ['Annotations', 'Files', 'read_categories']
 
 
 class Annotations:
@@ -108,12 +108,6 @@ def _existing_part(path: str) -> str:
     while not missing.parent.exists():
         missing = missing.parent
     return '' if missing == Path(os.path.abspath(path)) else f'; there is no folder {missing}'
-
-
-def first_few(names: list, number: int = 3) -> str:
-    """The first names, and how many there are in all."""
-    shown = ', '.join(str(name) for name in names[:number])
-    return f'{shown} and {len(names) - number} more' if len(names) > number else shown
 
 
 def read_categories(ann_file: str, backend_args: dict | None = None) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from knet_plugin.datasets.check.files import Files, first_few
+from knet_plugin.datasets.check.files import Files
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
+from knet_plugin.datasets.names import first_few
 
 __all__ = ['check_images', 'spread']
 

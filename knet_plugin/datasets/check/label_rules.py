@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from knet_plugin.datasets.check.class_rules import check_model_classes, semantic_heads
-from knet_plugin.datasets.check.files import Files, first_few
+from knet_plugin.datasets.check.files import Files
 from knet_plugin.datasets.check.image_rules import check_images, spread
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
+from knet_plugin.datasets.names import first_few
 
 __all__ = ['check_label_maps']
 

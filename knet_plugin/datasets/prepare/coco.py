@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from knet_plugin.datasets.coco_file import CocoFile, read_coco
+from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.files import ImageFiles
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, some
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
 __all__ = ['images_of', 'open_coco', 'read_coco_instances']
 
@@ -49,10 +50,10 @@ def open_coco(source: Source, options: Options, reading: Reading) -> CocoFile:
     path = source.annotations
     if not path.is_file():
         files = sorted(file.name for file in path.glob('*.json'))
-        raise ValueError(f'{path}: give the COCO file itself, not its folder, which has {some(files, 10)}')
+        raise ValueError(f'{path}: give the COCO file itself, not its folder, which has {first_few(files, 10)}')
     file = read_coco(str(path), classes=[*options.classes, *options.stuff])
     if not file.data['annotations']:
-        raise ValueError(f'{path}: "annotations" has nothing that can be drawn; {some(file.lines(str(path)))}')
+        raise ValueError(f'{path}: "annotations" has nothing that can be drawn; {first_few(file.lines(str(path)))}')
     reading.notes += file.lines(str(path))
     reading.names += [each['name'] for each in file.data['categories'] if each['name'] not in reading.names]
     return file
@@ -73,10 +74,10 @@ def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tupl
             found.add(name)
             yield image, name
     if not found:
-        raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {some(missing)}')
+        raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {first_few(missing)}')
     if missing:
         reading.notes.append(f'{source.annotations}: {len(missing)} of {len(file.data["images"])} images are not in '
-                             f'{source.images} and are left out: {some(missing)}')
+                             f'{source.images} and are left out: {first_few(missing)}')
     if unknown := [name for name in files.names if name not in found]:
         reading.notes.append(f'{len(unknown)} images in {source.images} are not in {source.annotations.name} and are '
-                             f'left out: {some(unknown)}')
+                             f'left out: {first_few(unknown)}')

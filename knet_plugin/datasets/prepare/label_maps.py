@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.files import list_files, read_map
 from knet_plugin.datasets.prepare.pairs import pair
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map, some
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
 __all__ = ['read_label_maps']
 
@@ -26,7 +27,7 @@ def read_label_maps(sources: Sequence[Source], options: Options) -> Reading:
         pairs = pair(list_files(source.images), list_files(source.annotations))
         for image, maps in pairs.masks.items():
             if len(maps) > 1:
-                raise ValueError(f'{source.images / image}: {len(maps)} label maps have its name: {some(maps)}')
+                raise ValueError(f'{source.images / image}: {len(maps)} label maps have its name: {first_few(maps)}')
             files[source.images / image] = source.annotations / maps[0]
         reading.notes += pairs.notes()
         reading.samples += [Sample(source.images / image, str(image), source.split, list) for image in pairs.masks]
@@ -71,12 +72,12 @@ def _values_of_classes(found: Sequence[int], coloured: bool, options: Options, n
     Raises:
         ValueError: None of that fits.
     """
-    shown = some([_shown(value, coloured) for value in found], 12)
+    shown = first_few([_shown(value, coloured) for value in found], 12)
     if any('=' in name for name in options.classes):
         classes = dict(_explicit(each) for each in options.classes)
         others = [_shown(value, coloured) for value in found if value not in classes and value not in options.ignore]
         if others:
-            notes.append(f'values {some(others, 12)} have no class in --classes: their pixels are ignored')
+            notes.append(f'values {first_few(others, 12)} have no class in --classes: their pixels are ignored')
         return classes
     if coloured:
         raise ValueError(f'the label maps are in colour ({shown}): give each class its colour, for example '
@@ -94,8 +95,8 @@ def _values_of_classes(found: Sequence[int], coloured: bool, options: Options, n
             notes.append('values of the label maps: ' + ', '.join(f'{value} is {classes[value]}' for value in values))
             return classes
     raise ValueError(f'--classes has {len(names)} names, but the label maps have the values {shown} ({len(plain)} '
-                     f'without {some(list(options.ignore))}, which is ignored). Name them all in that order; or give '
-                     f'values: NAME=VALUE; or leave values out: --ignore VALUE')
+                     f'without {first_few(list(options.ignore))}, which is ignored). Name them all in that order; or '
+                     f'give values: NAME=VALUE; or leave values out: --ignore VALUE')
 
 
 def _explicit(text: str) -> tuple[int, str]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.files import ImageFiles, list_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map, some
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
 __all__ = ['read_labelme']
 
@@ -51,9 +52,9 @@ def read_labelme(sources: Sequence[Source], options: Options) -> Reading:
         if not used:
             raise ValueError(f'{source.annotations}: no labelme file has the name of an image in {source.images}')
         if alone:
-            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {some(alone)}')
+            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {first_few(alone)}')
         if unknown := [name for name in files.names if name not in used]:
-            reading.notes.append(f'{len(unknown)} images have no labelme file and are left out: {some(unknown)}')
+            reading.notes.append(f'{len(unknown)} images have no labelme file and are left out: {first_few(unknown)}')
     reading.names = sorted(names - {_IGNORED})
     return reading
 

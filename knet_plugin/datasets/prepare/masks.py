@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
+from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.files import list_files, read_map
 from knet_plugin.datasets.prepare.pairs import Pairs, pair
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map, some
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
 __all__ = ['class_folders', 'read_binary_masks', 'read_instance_masks', 'read_object_masks']
 
@@ -59,11 +60,11 @@ def _read(sources: Sequence[Source], options: Options, decode: _Decoder) -> Read
     folders = list(dict.fromkeys(name for source in sources for name in class_folders(source, options.classes)))
     names = list(options.classes) or folders
     if missing := [name for name in names if name not in folders] if folders else []:
-        raise ValueError(f'--classes {some(missing)}: {sources[0].annotations} has no folder of that name, but of '
-                         f'{some(folders)}')
+        raise ValueError(f'--classes {first_few(missing)}: {sources[0].annotations} has no folder of that name, but of '
+                         f'{first_few(folders)}')
     if len(names) != 1 and not folders:
         raise ValueError(f'--classes: masks in {sources[0].annotations} have one class, got '
-                         f'{some(names) if names else "none"}; for several classes, put the masks of each into a '
+                         f'{first_few(names) if names else "none"}; for several classes, put the masks of each into a '
                          'folder with its name')
     reading = Reading(names)
     for source in sources:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from knet_plugin.datasets.prepare.sample import some
+from knet_plugin.datasets.names import first_few
 
 __all__ = ['Pairs', 'pair']
 
@@ -34,9 +34,9 @@ class Pairs:
         """What is left out."""
         total = len(self.masks) + len(self.images_alone)
         notes = [f'{len(self.images_alone)} of {total} images have no mask and are left out: '
-                 f'{some(self.images_alone)}'] if self.images_alone else []
+                 f'{first_few(self.images_alone)}'] if self.images_alone else []
         if self.masks_alone:
-            notes.append(f'{len(self.masks_alone)} masks have no image and are left out: {some(self.masks_alone)}')
+            notes.append(f'{len(self.masks_alone)} masks have no image and are left out: {first_few(self.masks_alone)}')
         return notes
 
 

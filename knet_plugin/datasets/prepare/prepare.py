@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.progress import track
 
 from knet_plugin.datasets.description import DataDescription
+from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.classes import Classes, choose_classes
 from knet_plugin.datasets.prepare.files import image_size
 from knet_plugin.datasets.prepare.formats import FORMATS, detect_format
 from knet_plugin.datasets.prepare.output import check_output, whole_folder
 from knet_plugin.datasets.prepare.pictures import draw_sample
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, some
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 from knet_plugin.datasets.prepare.split import split_samples
 from knet_plugin.datasets.prepare.writer import SplitWriter
 
@@ -79,7 +80,7 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
     notes = [*reading.notes, *(f'{what} ({count} times)' for what, count in reading.counted.most_common())]
     for split, of_class in counts.items():
         if absent := [name for name, count in of_class.items() if not count]:
-            notes.append(f'no image in {split} has {some(absent, 10)}')
+            notes.append(f'no image in {split} has {first_few(absent, 10)}')
     return Prepared(description, key, {split: writer.num_images for split, writer in writers.items()}, counts, notes)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ['Options', 'Reading', 'Region', 'Sample', 'Source', 'encode_map', 'some']
+__all__ = ['Options', 'Reading', 'Region', 'Sample', 'Source', 'encode_map']
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,3 @@ def encode_map(values: np.ndarray) -> dict[int, dict[str, Any]]:
         counts = np.diff(edges, prepend=0, append=flat.size).tolist()  # background and value in turn
         encoded[value] = mask_utils.frPyObjects(dict(size=list(values.shape), counts=counts), *values.shape)
     return encoded
-
-
-def some(names: list[Any], most: int = 3) -> str:
-    """Return the first names, and how many there are more: 'a, b, c and 5 more'."""
-    shown = ', '.join(map(str, names[:most]))
-    return shown if len(names) <= most else f'{shown} and {len(names) - most} more'

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.files import image_size, list_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, some
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
 __all__ = ['read_yolo']
 
@@ -41,11 +42,11 @@ def read_yolo(sources: Sequence[Source], options: Options) -> Reading:
         if len(alone) == len(images):
             raise ValueError(f'{source.annotations}: no text file has the name of an image in {source.images}')
         if alone:
-            reading.notes.append(f'{len(alone)} images have no text file, so no object: {some(alone)}')
+            reading.notes.append(f'{len(alone)} images have no text file, so no object: {first_few(alone)}')
         without_image = set(labels).difference(name.with_suffix('') for name in images)
         if without_image:
             reading.notes.append(f'{len(without_image)} text files have no image and are left out: '
-                                 f'{some(sorted(without_image))}')
+                                 f'{first_few(sorted(without_image))}')
         for name in images:
             regions = partial(_regions, labels.get(name.with_suffix('')), source.images / name, reading)
             reading.samples.append(Sample(source.images / name, str(name), source.split, regions))
@@ -92,7 +93,7 @@ def _regions(label: Path | None, image: Path, reading: Reading) -> list[Region]:
             index, polygon = _numbers(line, place)
             if index >= len(reading.names):
                 raise ValueError(f'{place}: class {index}, but only {len(reading.names)} have names: '
-                                 f'{some(reading.names)}')
+                                 f'{first_few(reading.names)}')
             if rle := _encode(polygon, size, reading.counted):
                 regions.append(Region(reading.names[index], rle))
     return regions
