@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch
 from mmdet.models.backbones import EfficientNet
+from torch import Tensor
 
 from knet_plugin.registry import MODELS
 
@@ -37,6 +39,10 @@ class EfficientNetLite0(EfficientNet):
 
     def __init__(self, out_indices: Sequence[int] = (2, 3, 4, 5), norm_eval: bool = True, **kwargs: Any) -> None:
         super().__init__(arch='b0', out_indices=out_indices, norm_eval=norm_eval, act_cfg=dict(type='ReLU6'), **kwargs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of images, (B, 3, H, W), in channels-last order, in which depthwise convolutions are faster."""
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
 
     def train(self, mode: bool = True) -> 'EfficientNetLite0':
         """Set the mode; mmdet's own method returns None."""

@@ -18,3 +18,13 @@ def test_sigmoid_looks_at_each_kernel_alone():
 @pytest.mark.parametrize(('threshold', 'expected'), [(0.5, [0, 0, 1]), (0.4, [0, 1, 1]), (0.9, [0, 0, 0])])
 def test_hard_mask_is_strictly_above_the_threshold(threshold, expected):
     assert HardMask(threshold)(LOGITS).flatten().tolist() == expected
+
+
+def test_area_normalized_weights_of_a_mask_sum_to_one_and_an_empty_mask_has_none():
+    logits = torch.full((1, 3, 300, 300), -1.)
+    logits[0, 0, :, 10:] = 1  # more pixels than float16 can count
+    logits[0, 1, 4, 5] = 1
+    for dtype in (torch.float32, torch.float16):
+        weights = HardMask(area_normalized=True)(logits.to(dtype))
+        torch.testing.assert_close(weights.sum(dim=(-2, -1)), torch.tensor([[1., 1., 0.]]))
+        torch.testing.assert_close(weights > 0, logits > 0)
