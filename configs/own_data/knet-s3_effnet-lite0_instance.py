@@ -2,6 +2,7 @@
 # published model where a short training gains by it:
 # - Group features are means over the mask instead of sums, and positions are added at stride 4 instead of 32. Otherwise
 #   the kernels stay alike for long: all of them find the same object, and none gets a high score.
+# - Stages refine the masks of the stage before instead of finding them anew.
 # - Classes start at a probability of 0.1 instead of 0.01, because there are few kernels and classes.
 # - Features have stride 4, like the masks of loss and prediction.
 # - The first layers of the backbone, whose backward pass costs most, stay as they are.
@@ -30,6 +31,7 @@ model = dict(
                 ])),
         kernel_update_head=dict(
             mask_activation=dict(type='knet_plugin.HardMask', area_normalized=True),
+            mask_branch=dict(residual=True),
             interaction=dict(feedforward_channels=256),
             classifier=dict(
                 init_cfg=dict(

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from knet_plugin.core.activation_checkpointing import checkpointed
-from knet_plugin.core.feature_map import FeatureMap
+from knet_plugin.core.feature_map import FeatureMap, resize
 from knet_plugin.core.kernel_classifier import fc_norm_act
 from knet_plugin.core.stage_config import build_part
 from knet_plugin.registry import MODELS
@@ -37,8 +37,10 @@ class KernelUpdateHead(BaseModule):
         interaction: Config of the ``KernelInteraction`` (Eq. 6). None: no interaction (Table 4a).
         classifier: Config of the ``KernelClassifier``. None: no class logits.
         feat_transform: Whether the stage transforms the features by its own 1 x 1 convolution with bias.
-        num_mask_fcs: FC-LN-ReLU blocks of ``g_i`` before its last FC.
-        mask_stride: Stride, in features, at which Eq. 1 is computed: 1, or 2 as an option of the official code.
+        mask_branch: From kernels to masks: ``num_fcs``, the FC-LN-ReLU blocks of ``g_i`` before its last FC (1 by
+            default); ``stride``, in features, at which Eq. 1 is computed (1; 2 is an option of the official code);
+            ``residual`` (False), whether the masks are ``M_{i-1} + g_i(K_i) * F``, where the last FC starts at zero:
+            then a stage refines masks from the start instead of finding them anew.
         init_cfg: mmengine's initialisation config. None keeps PyTorch's defaults, with which the published semantic
             models were trained.
     """
@@ -51,23 +53,33 @@ class KernelUpdateHead(BaseModule):
                  interaction: dict | None = dict(type='knet_plugin.KernelInteraction'),  # noqa: B006
                  classifier: dict | None = None,
                  feat_transform: bool = True,
-                 num_mask_fcs: int = 1,
-                 mask_stride: int = 1,
+                 mask_branch: dict | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd and positive, got kernel_size={kernel_size}')
         self.channels = channels
         self.kernel_size = kernel_size
-        self.mask_stride = mask_stride
         widths = dict(channels=channels)
         self.mask_activation = MODELS.build(mask_activation or dict(type='knet_plugin.SoftmaxMask'))
         self.feat_transform = nn.Conv2d(channels, channels, 1) if feat_transform else None
         self.updater = build_part('updater', updater, widths)
         self.interaction = build_part('interaction', interaction, dict(widths, num_taps=kernel_size**2))
-        self.mask_fcs = fc_norm_act(channels, num_mask_fcs)  # g_i, together with fc_mask
-        self.fc_mask = nn.Linear(channels, channels)
+        self._build_mask_branch(**(mask_branch or {}))
         self.classifier = build_part('classifier', classifier, widths)
+
+    def _build_mask_branch(self, num_fcs: int = 1, stride: int = 1, residual: bool = False) -> None:
+        self.mask_fcs = fc_norm_act(self.channels, num_fcs)  # g_i, together with fc_mask
+        self.fc_mask = nn.Linear(self.channels, self.channels)
+        self.mask_stride = stride
+        self.residual_masks = residual
+
+    def init_weights(self) -> None:
+        """Apply ``init_cfg``; the last FC of residual masks starts at zero."""
+        super().init_weights()
+        if self.residual_masks:
+            nn.init.zeros_(self.fc_mask.weight)
+            nn.init.zeros_(self.fc_mask.bias)
 
     def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor, classify: bool = True) -> KernelUpdate:
         """Compute ``K_i``, ``M_i`` and class logits.
@@ -86,6 +98,8 @@ class KernelUpdateHead(BaseModule):
         if self.interaction is not None:
             K = self.interaction(K)  # Eq. 6, K_i: B, N, T, C
         M = F.convolve(self._to_kernels(self.fc_mask(self.mask_fcs(K))), self.mask_stride)  # Eq. 6 and 1: B, N, H, W
+        if self.residual_masks:
+            M = M + resize(mask_logits, M.shape[-2:])
         class_logits = self.classifier(K) if classify and self.classifier is not None else None  # B, N, classes
         return KernelUpdate(self._to_kernels(K), M, class_logits)
 

@@ -61,7 +61,8 @@ def update_head_config(official: Any, mask_activation: str, report: Report,
             type='knet_plugin.KernelUpdateHead', channels=channels, kernel_size=kernel_size,
             mask_activation=activation, updater=updater, interaction=interaction, classifier=classifier,
             feat_transform=options.only('feat_transform_cfg', None, FEAT_TRANSFORM) is not None,
-            num_mask_fcs=options.take('num_mask_fcs', 3), mask_stride=options.only('mask_transform_stride', 1, 2))
+            mask_branch=dict(num_fcs=options.take('num_mask_fcs', 3),
+                             stride=options.only('mask_transform_stride', 1, 2)))
 
 
 def stages_config(official: Mapping | Sequence, num_stages: int, mask_activation: str, report: Report,

@@ -129,6 +129,18 @@ def test_half_precision_weights_and_more_pixels_than_float16_counts():
     assert update.kernels.isfinite().all() and update.mask_logits.isfinite().all()
 
 
+@pytest.mark.parametrize('stride', [1, 2])
+def test_residual_masks_are_those_of_the_stage_before_plus_the_plain_ones(stride):
+    head, (features, kernels, _) = head_and_inputs(mask_branch=dict(residual=True, stride=stride))
+    previous = torch.randn(3, 5, 3, 4, dtype=torch.float64)  # of another size than the features
+    plain, _ = head_and_inputs(mask_branch=dict(stride=stride))
+    plain.load_state_dict(head.state_dict())
+    expected = plain(features, kernels, previous).mask_logits + resize(previous, (6, 7))
+    torch.testing.assert_close(head(features, kernels, previous).mask_logits, expected)
+    head.init_weights()
+    torch.testing.assert_close(head(features, kernels, previous).mask_logits, resize(previous, (6, 7)))
+
+
 def test_initialisation_keeps_improbable_classes():
     """Whatever a head is initialised with, every class starts at a probability of 0.01."""
     head, _ = head_and_inputs(classifier=dict(type='knet_plugin.KernelClassifier', num_classes=4),
@@ -149,7 +161,7 @@ def test_initialisation_keeps_improbable_classes():
      'classifier has channels=8'),
     (dict(channels=8, updater=dict(type='knet_plugin.KernelUpdater', group_channels=16)), ValueError,
      'group_channels=16'),
-    (dict(num_mask_fc=1), TypeError, 'num_mask_fc'),
+    (dict(mask_branch=dict(num_fc=1)), TypeError, 'num_fc'),
     (dict(updater=dict(type='knet_plugin.KernelUpdater', gate_sigmod=True)), TypeError, 'gate_sigmod'),
 ])
 def test_bad_arguments(options, error, message):

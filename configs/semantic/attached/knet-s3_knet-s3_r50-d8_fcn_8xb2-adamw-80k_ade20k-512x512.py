@@ -18,5 +18,4 @@ model = dict(
                          'dropout': 0.0},
          'classifier': None,
          'feat_transform': True,
-         'num_mask_fcs': 1,
-         'mask_stride': 1}))
+         'mask_branch': {'num_fcs': 1, 'stride': 1}}))
