@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from knet_plugin.checkpoint import convert_checkpoint
 from knet_plugin.cli import ResourceError, resolve_config
+from knet_plugin.engine.run_config import plain_datasets
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,9 +35,7 @@ def parse_arguments() -> argparse.Namespace:
 def classes_of(cfg: Config) -> dict[str, Any]:
     """Return classes and palette of the config's test data, without reading the data."""
     loader = cfg.get('test_dataloader') or {}
-    dataset = (loader[0] if isinstance(loader, list) else loader).get('dataset', {})
-    while 'dataset' in dataset:  # wrapped, for instance repeated
-        dataset = dataset['dataset']
+    dataset = plain_datasets((loader[0] if isinstance(loader, list) else loader).get('dataset', {}))[0]
     if not dataset:
         return {}
     meta = {**getattr(DATASETS.get(dataset['type']), 'METAINFO', {}), **dataset.get('metainfo', {})}

@@ -13,6 +13,7 @@ from mmengine.dist import is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import DataError
+from knet_plugin.engine.run_config import plain_datasets
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.tool_run import make_work_folder, run_console
@@ -63,10 +64,8 @@ def enable_tta(cfg: Config) -> None:
     if missing:
         raise SystemExit(f'error: --tta needs {" and ".join(missing)} in the config')
     cfg.model = dict(cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:  # a wrapper such as RepeatDataset
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in plain_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def save_predictions(cfg: Config, out: str) -> None:

@@ -28,6 +28,7 @@ from mmengine.dist import barrier, is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import read_categories
+from knet_plugin.engine.run_config import plain_datasets
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 
@@ -97,9 +98,7 @@ def wanted_results(evaluators: Any) -> tuple[bool, list[str]]:
 
 def configure(cfg: Config, info: Path, img_dir: Path, prefix: Path, panoptic: bool, kinds: list[str]) -> None:
     """Let the test run on the images of ``info`` and write mmdet's result files, which start with ``prefix``."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:  # a wrapper
-        dataset = dataset.dataset
+    dataset = plain_datasets(cfg.test_dataloader.dataset)[0]
     pipeline = [transform for transform in dataset.pipeline
                 if not re.fullmatch(r'(.*\.)?Load\w*Annotations', str(transform['type']))]
     cfg.test_dataloader.dataset = ConfigDict(dataset, ann_file=str(info), data_root='', test_mode=True,

@@ -38,3 +38,4 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=200),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
+visualizer = dict(_delete_=True, type='knet_plugin.Visualizer', vis_backends=[dict(type='LocalVisBackend')])

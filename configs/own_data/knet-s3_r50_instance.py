@@ -6,3 +6,4 @@ optim_wrapper = dict(optimizer=dict(lr=0.0001))
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=200))
 log_processor = dict(by_epoch=False)
+visualizer = dict(_delete_=True, type='knet_plugin.Visualizer', vis_backends=[dict(type='LocalVisBackend')])

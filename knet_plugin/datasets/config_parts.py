@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ def crop_side(short_side: int) -> int:
 
 
 def data_config(description: DataDescription | str | os.PathLike, task: str, short_side: int = 256,
-                batch_size: int = 8, num_workers: int = 2) -> dict[str, Any]:
+                batch_size: int = 8, num_workers: int = 2, load: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the data loaders and evaluators of a config that trains on a prepared folder.
 
     Training scales images at random around the short side, crops, flips and changes their colours a little. Evaluation
@@ -41,6 +41,7 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
         short_side: Size of the images in pixels.
         batch_size: Images per iteration and process.
         num_workers: Processes that load images.
+        load: Config of the loader of images. Given, the colours are not changed, because that expects 8 bits.
 
     Returns:
         ``train_dataloader``, ``val_dataloader``, ``test_dataloader``, ``val_evaluator`` and ``test_evaluator``; paths
@@ -50,6 +51,7 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
         ValueError: If the data cannot train the task, or an argument is not positive.
     """
     from knet_plugin.datasets.description import DataDescription
+    from knet_plugin.engine.run_config import plain_datasets
 
     if not isinstance(description, DataDescription):
         description = DataDescription.read(description)
@@ -60,6 +62,10 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
             raise ValueError(f'{name} must be positive, got {name}={value}')
     parts: Callable = _semantic_parts if task == 'semantic' else _detection_parts
     train, val, evaluator = parts(description, task, short_side)
+    if load is not None:
+        for dataset in (*plain_datasets(train), *plain_datasets(val)):
+            kept = [step for step in dataset['pipeline'][1:] if step['type'] != _distortion()['type']]
+            dataset['pipeline'] = [dict(load), *kept]
     common = dict(num_workers=num_workers, persistent_workers=num_workers > 0)
     # An infinite sampler, because mmengine's loop over iterations sleeps for two seconds at the end of each epoch.
     train_loader = dict(batch_size=batch_size, **common, sampler=dict(type='InfiniteSampler', shuffle=True),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
@@ -27,7 +28,10 @@ class ImageReader:
 
     def __init__(self, loader: Mapping[str, Any]) -> None:
         self._load = TRANSFORMS.build(dict(loader))
-        self._in_colour = str(getattr(self._load, 'color_type', '')).startswith('color')
+        colours = getattr(self._load, 'color_type', '')  # mmcv's word, or flags of OpenCV
+        flags = colours if isinstance(colours, int) and colours > 0 else 0
+        self._in_colour = str(colours).startswith('color') or bool(flags & cv2.IMREAD_COLOR)
+        self._deep = bool(flags & cv2.IMREAD_ANYDEPTH)
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read a file as an array, (H, W, 3) RGB or (H, W, C) as it is.
@@ -55,6 +59,8 @@ class ImageReader:
             image = self._from_pil(image)
         if image.ndim not in (2, 3) or 0 in image.shape:
             raise ValueError(f'an image must be (H, W) or (H, W, C) with at least one pixel, got {image.shape}')
+        if self._in_colour and not self._deep and image.dtype == np.uint16:
+            image = (image >> 8).astype(np.uint8)  # as OpenCV reads a file
         if self._in_colour and (image.ndim == 2 or image.shape[2] in (1, 4)):
             grey = image.ndim == 2 or image.shape[2] == 1
             image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2) if grey else image[..., :3]
@@ -81,7 +87,8 @@ class ImageReader:
         if not isinstance(image, Image.Image):
             raise ValueError(f'an image must be a path, an array or a PIL image, got {type(image).__name__}')
         image = ImageOps.exif_transpose(image)
-        return np.asarray(image.convert('RGB') if self._in_colour else image)
+        deep = image.mode.startswith('I;16')  # which Pillow would clip to 8 bits
+        return np.asarray(image.convert('RGB') if self._in_colour and not deep else image)
 
 
 def _swapped(image: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from knet_plugin.engine.run_config import plain_datasets
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.inference.images import ImageReader
 from knet_plugin.inference.run_folder import find_weights
@@ -148,9 +149,7 @@ def _without_downloads(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def split_pipeline(cfg: Config) -> tuple[ImageReader, Compose]:
     """Split the test pipeline into what reads a file and what follows, without what reads annotations."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:  # a wrapper such as RepeatDataset
-        dataset = dataset.dataset
+    dataset = plain_datasets(cfg.test_dataloader.dataset)[0]
     steps = [step for step in dataset.pipeline if 'Annotation' not in str(step['type'])]
     return ImageReader(steps[0]), Compose(steps[1:])
 
@@ -160,9 +159,7 @@ def _meta(model: nn.Module, stored: Mapping[str, Any], cfg: Config) -> dict[str,
 
     Names that the hosts lack are 'class 0' and so on.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = plain_datasets(cfg.test_dataloader.dataset)[0]
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         kind = dataset.type if isinstance(dataset.type, type) else registry.get(dataset.type)
     old = {key: stored[key.upper()] for key in ('classes', 'palette') if key.upper() in stored}

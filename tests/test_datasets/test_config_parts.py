@@ -4,6 +4,7 @@ import pytest
 
 from knet_plugin.datasets.config_parts import BEST_METRICS, crop_side, data_config
 from knet_plugin.datasets.description import DataDescription
+from knet_plugin.engine.run_config import plain_datasets
 
 TASKS = ('panoptic', 'instance', 'semantic')
 
@@ -53,6 +54,16 @@ def test_mmseg_gets_a_data_set_for_each_ending(description):
     assert [part['img_suffix'] for part in dataset['datasets']] == ['.jpg', '.png']
     (description.root / 'images/train/b.png').unlink()
     assert data_config(description, 'semantic')['train_dataloader']['dataset']['img_suffix'] == '.jpg'
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_loader_of_the_user_reads_all_images_and_keeps_their_values(task, description):
+    load = dict(type='LoadImageFromFile', color_type=3, to_float32=True)
+    parts = data_config(description, task, load=load)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for dataset in plain_datasets(parts[name]['dataset']):
+            assert dataset['pipeline'][0] == load
+            assert 'PhotoMetricDistortion' not in [step['type'] for step in dataset['pipeline']]
 
 
 def test_the_loaders_share_nothing(description):

@@ -108,6 +108,21 @@ def test_16_bits_and_four_channels_stay_as_they_are(tmp_path):
     assert np.array_equal(read.picture(tmp_path / 'four.png'), four[..., 2::-1])  # OpenCV writes BGRA
 
 
+def test_arrays_and_pil_images_of_16_bits_are_read_as_files_are(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / 'deep.png'
+    deep = PHOTO[..., 0].astype(np.uint16) * 257
+    cv2.imwrite(str(path), deep)
+    for color_type in (3, 'color'):  # 3: IMREAD_COLOR | IMREAD_ANYDEPTH
+        read = reader(color_type=color_type)
+        expected = read.inputs(path)['img']
+        assert expected.shape == (16, 24, 3) and expected.dtype == (np.uint16 if color_type == 3 else np.uint8)
+        for image in (deep, Image.open(path)):
+            assert np.array_equal(read.inputs(image)['img'], expected)
+            assert read.inputs(image)['img'].dtype == expected.dtype
+
+
 @pytest.mark.parametrize('image', [np.zeros((0, 3, 3)), np.zeros(5), 7, None])
 def test_what_is_no_image(image):
     with pytest.raises(ValueError, match='image must be'):

@@ -4,12 +4,13 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from small_predictors import CLASSES, small_run
 
 from knet_plugin import Predictor
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.inference.outputs import write_image
-from knet_plugin.inference.predictor import result_kinds
+from knet_plugin.inference.predictor import result_kinds, split_pipeline
 from knet_plugin.inference.run_folder import RunError
 
 KINDS = dict(semantic=['semantic'], instance=['instances'], panoptic=['panoptic', 'instances', 'semantic'])
@@ -91,6 +92,16 @@ def test_classes_without_names(runs, tmp_path):
                            (dict(dataset_meta=dict(classes=('one', 'two'))), CLASSES), ({}, CLASSES)):
         torch.save(dict(stored, meta=meta), tmp_path / 'a.pth')
         assert Predictor(runs['semantic'], tmp_path / 'a.pth', device='cpu').classes == expected
+
+
+def test_wrapped_data_sets(runs):
+    cfg = Predictor(runs['semantic'], device='cpu').cfg
+    plain = cfg.test_dataloader.dataset
+    for wrapped in (dict(type='ConcatDataset', datasets=[plain, plain]), dict(type='RepeatDataset', dataset=plain)):
+        cfg.test_dataloader.dataset = wrapped
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            reader, pipeline = split_pipeline(cfg)
+        assert reader.inputs(photo())['img'].shape == (64, 96, 3) and pipeline.transforms
 
 
 def test_errors_name_the_file(runs, predictors, tmp_path):
