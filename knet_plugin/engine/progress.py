@@ -85,8 +85,9 @@ class ProgressHook(Hook):
                   if name.startswith('train/') and 'loss' in name}
         if 'loss' in losses:
             yield f'loss {losses.pop("loss"):.3g}'
-        if 'train/lr' in scalars:
-            yield f'lr {scalars["train/lr"].current():.1e}'
+        rates = [rate for group in runner.optim_wrapper.get_lr().values() for rate in group]
+        if rates:
+            yield f'lr {max(rates):.1e}'  # the first group, which mmengine logs, is often a slow backbone
         if memory := _memory():
             yield f'{memory / 2**30:.1f} GiB'
         for kind, value in losses_by_kind(losses).items():  # last: a narrow terminal cuts them off
