@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from knet_plugin.datasets.check.class_rules import check_order
-from knet_plugin.datasets.check.coco_rules import segmentation_problems, sizes_of
+from knet_plugin.datasets.check.coco_rules import segmentation_problems
 from knet_plugin.datasets.check.files import Annotations, Files
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Metric, Source
@@ -81,7 +81,7 @@ def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
                          f'{metric.options["type"]} needs; add it, or use knet_plugin.{ours}', file.path, number)
     kinds = metric.options.get('metric', 'bbox')
     if metric.kind == 'instances' and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
-        for problem, number in segmentation_problems(objects, sizes_of(file)).items():
+        for problem, number in segmentation_problems(objects, file.sizes).items():
             report.error(f'{where}: {number} objects have {problem}; correct the file, or use '
                          'knet_plugin.InstanceMetric, which skips them', file.path, number)
 

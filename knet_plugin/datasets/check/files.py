@@ -47,6 +47,12 @@ class Annotations:
                 self.objects[image].append(annotation)
         self.panoptic = bool(self.png)
 
+    @property
+    def sizes(self) -> dict[Any, tuple[int, int]]:
+        """Height and width of each image that has them, by its id."""
+        return {number: (image['height'], image['width']) for number, image in self.images.items()
+                if 'height' in image and 'width' in image}
+
 
 class Files:
     """Reads annotation files, and looks for many files in few folders, each once."""

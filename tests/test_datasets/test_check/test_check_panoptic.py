@@ -138,6 +138,24 @@ def test_errors(root, name):
         assert word in found
 
 
+@pytest.mark.parametrize(('scope', 'dataset'), [
+    ('', 'CocoPanopticDataset'), ('knet_plugin.', 'CocoPanopticDataset'),
+    ('knet_plugin.', 'knet_plugin.PanopticDataset')])
+def test_a_segment_without_a_pixel(root, scope, dataset):
+    cfg = panoptic_config(root, dataset)
+    cfg.train_dataloader.dataset.pipeline[1].type = f'{scope}LoadPanopticAnnotations'
+    edit(root, lambda data: data['annotations'][1]['segments_info'][0].update(id=77), ['train'])
+    report = check_config(cfg, ('train', ))
+    finding, = report.warnings if scope else report.errors
+    assert len(report.warnings + report.errors) == 1
+    assert (finding.file, finding.count) == (f'{root}/train.json', 1)
+    assert all(word in finding.message for word in ('77 of', '1.png', 'knet_plugin.LoadPanopticAnnotations'))
+    edit(root, lambda data: data['annotations'][1].update(segments_info=data['annotations'][1]['segments_info'][:1]),
+         ['train'])
+    error, = check_config(cfg, ('train', )).errors
+    assert error.count == 1 and '1.png' in error.message
+
+
 def test_stuff_only_images(root):
     def stuff_only(data):
         for annotation in data['annotations'][:2]:
