@@ -1,9 +1,9 @@
 """Rules on metrics with annotation files: their faults would show only after the training that they judge."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from knet_plugin.datasets.check.class_rules import check_order
+from knet_plugin.datasets.check.class_rules import check_isthing, check_order, nearest_name
 from knet_plugin.datasets.check.coco_rules import segmentation_problems
 from knet_plugin.datasets.check.files import Annotations, Files
 from knet_plugin.datasets.check.report import Report
@@ -16,7 +16,6 @@ __all__ = ['check_metric']
 def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report) -> None:
     """Check a metric's own files, and that they belong to the data sets of its section."""
     options, path = metric.options, metric.ann_file
-    classes = next((source.classes for source in sources), [])
     if metric.kind == 'panoptic' and not options.get('format_only'):
         _check_folder(metric, report)
     if not path:
@@ -29,17 +28,36 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
         _check_objects(metric, file, report)
     if metric.kind == 'panoptic' and not options.get('format_only') and metric.options.get('seg_prefix'):
         _check_pngs(metric, file, files, report)
-    if not metric.ours and classes:
-        known = {category['name'] for category in file.categories}
-        # An instance metric knows only the things of a panoptic model, which come first.
-        expected = [name for name in classes if name in known] if metric.kind == 'instances' else classes
-        if not expected:
-            report.error(f'{metric.section}_evaluator: the file has none of the classes of the data set '
-                         f'({first_few(classes)}), but {first_few(sorted(known), 8)}', path)
-        else:
-            ours = 'PanopticMetric' if metric.kind == 'panoptic' else 'InstanceMetric'
-            check_order(expected, file.categories, path, ours, report)
+    if sources and sources[0].classes:
+        _check_classes(metric, file, sources, report)
     _compare_images(metric, file, sources, files, report)
+
+
+def _check_classes(metric: Metric, file: Annotations, sources: Sequence[Source], report: Report) -> None:
+    """Compare the categories of the metric's file with the classes of the first data set."""
+    source, where = sources[0], f'{metric.section}_evaluator'
+    known = [category['name'] for category in file.categories]
+    # An instance metric knows only the things of a panoptic model, which come first.
+    stuff = set(source.classes).difference(source.things) if metric.kind == 'instances' else set()
+    expected = [name for name in source.classes if name in known or name not in stuff]
+    if not set(expected) & set(known):
+        report.error(f'{where}: the file has none of the classes of the data set ({first_few(source.classes)}), but '
+                     f'{first_few(sorted(known), 8)}', file.path)
+        return
+    ours = 'PanopticMetric' if metric.kind == 'panoptic' else 'InstanceMetric'
+    if not metric.ours:
+        check_order(expected, file.categories, file.path, ours, report)
+    elif not _same_file(file.path, [getattr(each.dataset, 'ann_file', '') for each in sources]):
+        others = [name for name in known if name not in source.classes]
+        for name in [name for name in expected if name not in known]:
+            report.warn(f'{where}: the data set has the class {name!r}, which is no category of the file'
+                        f'{nearest_name(name, others)}', file.path)
+    if metric.kind == source.kind == 'panoptic':
+        check_isthing(source, file, '' if metric.ours else ours, report)
+
+
+def _same_file(path: str, paths: Iterable[str]) -> bool:
+    return os.path.normpath(path) in map(os.path.normpath, paths)
 
 
 def _check_folder(metric: Metric, report: Report) -> None:
