@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from knet_plugin.datasets.check.class_rules import check_isthing, check_order, nearest_name
 from knet_plugin.datasets.check.coco_rules import segmentation_problems
 from knet_plugin.datasets.check.files import Annotations, Files
+from knet_plugin.datasets.check.image_rules import spread
+from knet_plugin.datasets.check.png_rules import Reader, read_pngs
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Metric, Source
 from knet_plugin.datasets.names import first_few
@@ -13,8 +15,8 @@ from knet_plugin.datasets.names import first_few
 __all__ = ['check_metric']
 
 
-def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report) -> None:
-    """Check a metric's own files, and that they belong to the data sets of its section."""
+def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report, limit: int) -> None:
+    """Check a metric's own files, and that they belong to the data sets of its section; read ``limit`` PNGs at most."""
     options, path = metric.options, metric.ann_file
     if metric.kind == 'panoptic' and not options.get('format_only'):
         _check_folder(metric, report)
@@ -27,7 +29,7 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
     if not options.get('format_only'):
         _check_objects(metric, file, report)
     if metric.kind == 'panoptic' and not options.get('format_only') and metric.options.get('seg_prefix'):
-        _check_pngs(metric, file, files, report)
+        _check_pngs(metric, file, sources, files, report, limit)
     if sources and sources[0].classes:
         _check_classes(metric, file, sources, report)
     _compare_images(metric, file, sources, files, report)
@@ -69,15 +71,25 @@ def _check_folder(metric: Metric, report: Report) -> None:
         report.error(f'{metric.section}_evaluator: the folder seg_prefix does not exist', folder)
 
 
-def _check_pngs(metric: Metric, file: Annotations, files: Files, report: Report) -> None:
+def _check_pngs(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report,
+                limit: int) -> None:
     folder = metric.options['seg_prefix']
     if not os.path.isdir(folder) or metric.options.get('backend_args'):
         return
-    names = list(file.png.values()) if metric.ours else [
-        os.path.basename(image['file_name']).replace('.jpg', '.png') for image in file.images.values()]
-    if missing := files.missing([os.path.join(folder, name) for name in names]):
+    names = file.png if metric.ours else {
+        number: os.path.basename(image['file_name']).replace('.jpg', '.png') for number, image in file.images.items()}
+    paths = {number: os.path.join(folder, name) for number, name in names.items()}
+    if missing := files.missing(list(paths.values())):
         report.error(f'{metric.section}_evaluator: {len(missing)} of {len(names)} panoptic PNGs are missing in '
                      f'seg_prefix: {first_few(missing)}', folder, len(missing))
+    read = [source.dataset for source in sources if source.transform('LoadPanopticAnnotations') is not None]
+    if not any(_same_file(file.path, [dataset.ann_file]) and _same_file(folder, [dataset.data_prefix.get('seg') or ''])
+               for dataset in read):
+        gone = set(missing)
+        present = spread([each for each in paths.items() if each[1] not in gone], limit)
+        classes = sources[0].classes if sources else [category['name'] for category in file.categories]
+        reader = Reader('knet_plugin.PanopticMetric', metric.ours, f'{metric.section}_evaluator: ')
+        read_pngs(file, dict(present), classes, folder, reader, report)
 
 
 def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
