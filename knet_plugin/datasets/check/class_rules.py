@@ -13,8 +13,8 @@ from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
 
-__all__ = ['check_categories', 'check_isthing', 'check_model_classes', 'check_same_classes', 'model_of', 'nearest_name',
-           'semantic_heads']
+__all__ = ['check_categories', 'check_isthing', 'check_model_classes', 'check_same_classes', 'check_val_classes',
+           'model_of', 'nearest_name', 'semantic_heads']
 
 
 def model_of(cfg: Config) -> Mapping:
@@ -105,6 +105,17 @@ def check_same_classes(source: Source, first: Source, report: Report) -> None:
                          f'{first.section} data; write the same metainfo.classes in all data loaders',
                          getattr(source.dataset, 'ann_file', ''))
             return
+
+
+def check_val_classes(report: Report) -> None:
+    """Report classes of the training data that the validation data, if it has any and all of it was read, lack."""
+    train, val = ([census for census in report.census if census.section == section] for section in ('train', 'val'))
+    trained = {name: None for census in train for name in census.occurring}
+    judged = {name for census in val for name in census.occurring}
+    lacking = [name for name in trained if name not in judged]
+    if lacking and judged and not any(census.sampled for census in val):
+        report.warn(f'{len(lacking)} classes occur in the training data, but not in the validation data, so no metric '
+                    f'judges them: {first_few(lacking, 8)}', val[0].file, len(lacking))
 
 
 def check_categories(source: Source, file: Annotations, report: Report) -> None:

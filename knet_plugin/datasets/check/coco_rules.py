@@ -128,7 +128,7 @@ def _census(source: Source, file: Annotations, model: Mapping, report: Report) -
     """Count objects, and images that the data set drops."""
     names = {category['id']: category['name'] for category in file.categories if category['name'] in source.classes}
     things = set(source.things)
-    census = Census(source.section, objects=dict.fromkeys(source.classes, 0))
+    census = Census(source.section, objects=dict.fromkeys(source.classes, 0), file=file.path)
     dropped: Counter[str] = Counter()
     numbers = []
     for image_id, image in file.images.items():
@@ -180,6 +180,8 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
                         len(never))
         elif never:
             report.error('no object of any class in the training data', path)
+    elif source.section == 'val' and census.images and not census.occurring:
+        report.warn('no object of any class in the validation data, so its metrics say nothing', path)
     if kernels and (crowded := [number for number in numbers if number > kernels]):
         report.warn(f'{len(crowded)} images have more objects than the model has kernels: up to {max(crowded)} '
                     f'objects, {kernels} kernels; the others are never detected. Raise '

@@ -84,8 +84,9 @@ def _check_maps(source: Source, model: Mapping, images: Mapping[str, str], files
         return
     heads = list(semantic_heads(model).values())
     ignore = heads[0].get('ignore_index', 255) if heads else 255
-    census = Census(source.section, images=len(paths), pixels=dict.fromkeys(source.classes, 0))
-    if len(present) > limit:
+    census = Census(source.section, images=len(paths), pixels=dict.fromkeys(source.classes, 0), file=folder,
+                    sampled=len(present) > limit)
+    if census.sampled:
         census.remarks.append(f'{limit} of {len(present)} label maps read, evenly spaced')
     _count(source, values, ignore, census, folder, report)
     report.census.append(census)
@@ -181,7 +182,7 @@ def _judge(source: Source, values: _Values, ignore: int, census: Census, folder:
                        for value, pixels in sorted(values.pixels.items())[:12])
     if not occurring:
         report.error(f'no pixel has a class; values in the label maps: {counts}', folder)
-    elif never and (source.section == 'train' or len(occurring) == 1):  # few validation maps rarely have all classes
+    elif never and (source.section == 'train' or len(occurring) == 1):  # others: check_val_classes
         hint, useless = '', False
         if source.dataset.reduce_zero_label and 0 in values.pixels:
             hint = ('; reduce_zero_label=True ignores the value 0 and makes class 0 of value 1: set it to False if 0 '

@@ -36,6 +36,8 @@ class Census:
         dropped: Images that the run does not use, by reason.
         objects_per_image: Median and maximum of the objects to detect in an image.
         remarks: For example how many label maps were read.
+        file: The annotation file, or the folder of the label maps.
+        sampled: Whether only a part of the label maps was read.
     """
 
     section: str
@@ -46,6 +48,13 @@ class Census:
     dropped: dict[str, int] = field(default_factory=dict)
     objects_per_image: tuple[int, int] | None = None
     remarks: list[str] = field(default_factory=list)
+    file: str = ''
+    sampled: bool = False
+
+    @property
+    def occurring(self) -> set[str]:
+        """The classes that occur."""
+        return {name for counts in (self.objects, self.pixels) for name, number in counts.items() if number}
 
     def summary(self, kernels: int | None) -> str:
         """One line on images, objects and ignored pixels."""

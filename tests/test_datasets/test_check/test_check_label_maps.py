@@ -175,6 +175,17 @@ def test_maps_of_the_validation_alone(root):
     assert "'dog'" in error.message
 
 
+def test_a_class_in_the_training_maps_alone(root):
+    cfg = semantic_config(root, num_classes=3)
+    write_maps(root / 'labels', label_map(0, 1, 2))
+    write_maps(root / 'val', label_map(0, 2))
+    cfg.val_dataloader.dataset.data_prefix.seg_map_path = 'val'
+    warning, = check_config(cfg).warnings
+    assert (warning.file, warning.count) == (str(root / 'val'), 1)
+    assert ': dog' in warning.message
+    assert check_config(cfg, limit=2).warnings == []  # another map may have it
+
+
 def test_reduce_zero_label_of_the_loading_differs_from_the_data_set(root):
     cfg = semantic_config(root)
     cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True

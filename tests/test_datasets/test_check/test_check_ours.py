@@ -197,6 +197,33 @@ def test_an_instance_metric_needs_no_stuff(tmp_path):
     assert "'dog'" in warning.message
 
 
+@pytest.mark.parametrize('make', [instances, panoptic])
+def test_validation_data_that_judges_nothing(tmp_path, make):
+    cfg = make(tmp_path)
+    edit(tmp_path, lambda data: data.update(annotations=[]), 'val')
+    report = check_config(cfg)
+    assert report.errors == []
+    assert f'{tmp_path}/val.json: no object of any class in the validation data' in messages(report.warnings)
+
+
+@pytest.mark.parametrize('make', [instances, panoptic])
+def test_a_class_in_the_training_data_alone(tmp_path, make):
+    def remove(data):
+        for each in data['annotations']:
+            each['segments_info'] = each.get('segments_info', [])[1:]
+        if make is instances:
+            data['annotations'] = [each for each in data['annotations'] if each['category_id'] != 1]
+            for each in data['annotations']:
+                each.pop('segments_info')
+
+    cfg = make(tmp_path)
+    edit(tmp_path, remove, 'val')
+    report = check_config(cfg)
+    warning, = report.warnings
+    assert (report.errors, warning.file, warning.count) == ([], f'{tmp_path}/val.json', 1)
+    assert '1 classes occur in the training data' in warning.message and ': cat' in warning.message
+
+
 def test_stuff_only_images_are_kept(tmp_path):
     cfg = panoptic(tmp_path)
     cfg.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True)
