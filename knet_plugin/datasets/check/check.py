@@ -48,7 +48,8 @@ def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1
             _RULES[source.kind](source, model, files, report, limit)
         if sources:
             for metric in read_metrics(cfg, section):
-                check_metric(metric, sources, files, report, limit)
+                with report.guard(f'{section}_evaluator', metric.ann_file or ''):
+                    check_metric(metric, sources, files, report, limit)
         for source in sources:
             check_same_classes(source, (found or sources)[0], report)
         found += sources

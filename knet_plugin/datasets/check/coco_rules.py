@@ -44,29 +44,42 @@ def with_classes(source: Source, files: Files, report: Report) -> Source | None:
 
 def check_coco(source: Source, model: Mapping, files: Files, report: Report, limit: int) -> None:
     """Check a data set with a COCO file and add its census."""
-    path, backend_args = source.dataset.ann_file, getattr(source.dataset, 'backend_args', None)
+    path = source.dataset.ann_file
     check_model_classes(model, source, path, report)
-    file = files.annotations(path, backend_args, source.declared)
+    file = files.annotations(path, getattr(source.dataset, 'backend_args', None), source.declared)
     if isinstance(file, str):
         report.error(file, path)
         return
-    check_categories(source, file, report)
+    with report.guard('"categories"', path):
+        check_categories(source, file, report)
     if not file.images:
         report.error('"images" is empty', path)
-    elif _complete(source, file, report):
-        images = {number: os.path.join(source.dataset.data_prefix.get('img') or '', image['file_name'])
-                  for number, image in file.images.items()}
-        if not backend_args:
-            sizes = {images[number]: (image['width'], image['height']) for number, image in file.images.items()}
-            check_images(source, list(images.values()), sizes, model, files, report, limit)
-            if source.transform('LoadPanopticAnnotations') is not None:
+        return
+    with report.guard('the fields of images and annotations', path):
+        if _complete(source, file, report):
+            _check_content(source, file, model, files, report, limit)
+
+
+def _check_content(source: Source, file: Annotations, model: Mapping, files: Files, report: Report, limit: int
+                   ) -> None:
+    """Check images, PNGs and objects of a file that has all fields, and add its census."""
+    if not getattr(source.dataset, 'backend_args', None):
+        with report.guard('"images"', file.path):
+            paths = {number: os.path.join(source.dataset.data_prefix.get('img') or '', image['file_name'])
+                     for number, image in file.images.items()}
+            sizes = {paths[number]: (image['width'], image['height']) for number, image in file.images.items()}
+            check_images(source, list(paths.values()), sizes, model, files, report, limit)
+        if source.transform('LoadPanopticAnnotations') is not None:
+            with report.guard('the panoptic PNGs', file.path):
                 check_pngs(source, file, files, report, limit)
-        if source.kind == 'instances' and source.transform('LoadAnnotations') is not None:
+    if source.kind == 'instances' and source.transform('LoadAnnotations') is not None:
+        with report.guard('the segmentations', file.path):
             _check_segmentations(source, file, report)
-        for line in file.notes:
-            report.warn(line, path)
-        for reason, number in file.skipped.items():
-            report.warn(f'{number} objects are skipped: {reason}', path, number)
+    for line in file.notes:
+        report.warn(line, file.path)
+    for reason, number in file.skipped.items():
+        report.warn(f'{number} objects are skipped: {reason}', file.path, number)
+    with report.guard('the number of objects', file.path):
         report.census.append(_census(source, file, model, report))
 
 
@@ -94,6 +107,8 @@ def _complete(source: Source, file: Annotations, report: Report) -> bool:
     lacking: Counter[str] = Counter()
     for image in file.images.values():
         lacking.update(f'images have no {key!r}' for key in _FIELDS if image.get(key) is None)
+        lacking.update(f'images have a {key!r} that is no positive number' for key in ('height', 'width')
+                       if image.get(key) is not None and not (is_number(image[key]) and image[key] > 0))
     if not source.ours:  # ours complete area and bbox, and skip objects without category
         for each in (each for objects in file.objects.values() for each in objects):
             usable_fields = dict(category_id=each.get('category_id') is not None, bbox=is_box(each.get('bbox')),

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.fileio import get
 
+from knet_plugin.datasets.check.report import UNEXPECTED, explain
 from knet_plugin.datasets.coco_file import read_coco
 
 __all__ = ['Annotations', 'Files', 'read_categories']
@@ -70,7 +71,10 @@ class Files:
         """
         key = (path, None if tolerant_of is None else tuple(tolerant_of))
         if key not in self._annotations:
-            self._annotations[key] = _read(path, backend_args, tolerant_of)
+            try:
+                self._annotations[key] = _read(path, backend_args, tolerant_of)
+            except UNEXPECTED as error:
+                self._annotations[key] = f'not a COCO annotation file: an unexpected value ({explain(error)})'
         return self._annotations[key]
 
     def missing(self, paths: list[str]) -> list[str]:

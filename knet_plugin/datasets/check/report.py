@@ -1,9 +1,15 @@
 """What a check finds, and how it is shown."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ['Census', 'DataError', 'Finding', 'Report']
+__all__ = ['UNEXPECTED', 'Census', 'DataError', 'Finding', 'Report', 'explain']
+
+
+# What values of any type and depth in a file raise.
+UNEXPECTED = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 class DataError(ValueError):
@@ -85,6 +91,14 @@ class Report:
         """Add a fault that a run survives."""
         self._add(self.warnings, Finding(message, str(file), count))
 
+    @contextmanager
+    def guard(self, subject: str, file: str | Path) -> Iterator[None]:
+        """Make an error of what a rule on the ``subject`` raises because the file has values that it did not expect."""
+        try:
+            yield
+        except UNEXPECTED as error:
+            self.error(f'{subject} cannot be checked, because the file has an unexpected value: {explain(error)}', file)
+
     @staticmethod
     def _add(findings: list[Finding], finding: Finding) -> None:
         if finding not in findings:  # data sets and evaluators share files
@@ -112,6 +126,11 @@ class Report:
             lines += [f'{name}: {finding}' for finding in findings]
         lines.append(f'{_number(self.errors, "error")}, {_number(self.warnings, "warning")}')
         return '\n'.join(lines)
+
+
+def explain(error: Exception) -> str:
+    """The text of an exception with its type, without which ``KeyError: 3`` would be a mere 3."""
+    return f'{type(error).__name__}: {error}'
 
 
 def _number(findings: list[Finding], name: str) -> str:
