@@ -69,7 +69,7 @@ class Files:
         ``tolerant_of`` are the classes of one of our data sets or metrics, which read files with
         :func:`~knet_plugin.datasets.coco_file.read_coco`. None: as it is.
         """
-        key = (path, None if tolerant_of is None else tuple(tolerant_of))
+        key = (os.path.normpath(path), None if tolerant_of is None else tuple(tolerant_of))
         if key not in self._annotations:
             try:
                 self._annotations[key] = _read(path, backend_args, tolerant_of)

@@ -1,5 +1,6 @@
 """What a check finds, and how it is shown."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,7 +102,9 @@ class Report:
 
     @staticmethod
     def _add(findings: list[Finding], finding: Finding) -> None:
-        if finding not in findings:  # data sets and evaluators share files
+        # Data sets and evaluators share files, but may write their folders with or without a slash at the end.
+        if all((each.message, os.path.normpath(each.file)) != (finding.message, os.path.normpath(finding.file))
+               for each in findings):
             findings.append(finding)
 
     def merge(self, other: 'Report') -> None:
