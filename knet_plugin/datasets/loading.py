@@ -60,21 +60,35 @@ class LoadAnnotations(StockLoadAnnotations):
 
 @TRANSFORMS.register_module()
 class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
-    """mmdet's transform; a PNG that does not fit the image or its annotations is an error that names the PNG."""
+    """mmdet's transform; a PNG that does not fit the image or its annotations is an error that names the PNG.
 
-    def _load_masks_and_semantic_segs(self, results: dict) -> None:
-        """Add ``gt_masks`` of the things, (G, H, W), and ``gt_seg_map``, (H, W)."""
+    Segments that no pixel has are skipped, unless that is true of all segments of the image.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Add boxes, labels, ``gt_masks`` of the things, (G, H, W), and ``gt_seg_map``, (H, W).
+
+        Raises:
+            ValueError: The PNG cannot be decoded, has another size, or none of the segments.
+        """
         path = results.get('seg_map_path')
-        if path is None:  # no ground truth
-            return
+        if path is None or not (self.with_mask or self.with_seg):  # no ground truth, or none of the PNG
+            return super().transform(results)
         ids = read_segment_ids(path, results['ori_shape'], self.backend_args)
-        segments = results['segments_info']
-        if missing := np.setdiff1d([segment['id'] for segment in segments], ids).tolist():
-            raise ValueError(f'seg_map_path {path}: segments_info lists ids {missing}, which no pixel has')
+        _skip_absent(results, ids)
+        if self.with_bbox:
+            self._load_bboxes(results)
+        if self.with_label:
+            self._load_labels(results)
+        self._add_maps(results, ids)
+        return results
+
+    def _add_maps(self, results: dict, ids: np.ndarray) -> None:
+        """Add what the segment ids of the pixels, (H, W), tell."""
         # mmdet's own code squeezes the image, which fails for a single row or column.
         labels = np.full_like(ids, 255)  # void
         things = []
-        for segment in segments:
+        for segment in results['segments_info']:
             mask = ids == segment['id']
             labels[mask] = segment['category']
             if segment['is_thing']:
@@ -110,6 +124,25 @@ def read_segment_ids(path: str, size: tuple[int, int], backend_args: dict | None
     _check_size('seg_map_path', path, image.shape[:2], size, 'image')
     # The id is R + 256 G + 256**2 B: the bytes of one number, whose fourth is the alpha channel.
     return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view('<i4')[..., 0] & 0xFFFFFF
+
+
+def _skip_absent(results: dict, ids: np.ndarray) -> None:
+    """Leave out the segments that no pixel has, and the objects that belong to them.
+
+    Raises:
+        ValueError: No pixel has any of the segments.
+    """
+    segments = results['segments_info']
+    absent = set(np.setdiff1d([segment['id'] for segment in segments], ids).tolist())
+    if not absent:
+        return
+    if absent.issuperset(segment['id'] for segment in segments):
+        raise ValueError(f'seg_map_path {results["seg_map_path"]}: segments_info lists ids {sorted(absent)}, which no '
+                         'pixel has')
+    results['segments_info'] = [segment for segment in segments if segment['id'] not in absent]
+    things = [segment for segment in segments if segment['is_thing']]  # an object each, in this order
+    results['instances'] = [instance for segment, instance in zip(things, results['instances'], strict=True)
+                            if segment['id'] not in absent]
 
 
 def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:

@@ -89,8 +89,26 @@ def test_png_of_another_size_than_the_image(root):
         dataset(root)[0]
 
 
-def test_segment_that_is_not_in_the_png(root):
-    edit_annotations(root, lambda _, annotation: annotation['segments_info'][0].update(id=777))
+@pytest.mark.parametrize('thing', [True, False])
+def test_segment_that_is_not_in_the_png_is_skipped(root, thing):
+    full = dataset(root)[0]['data_samples']
+    category = next(i for i, name in enumerate(CLASSES) if (name in THING_CLASSES) == thing)
+
+    def edit(image, annotation):
+        segments = annotation['segments_info']
+        segments.insert(0, dict(segments[0], id=777, iscrowd=0, category_id=category + 1))
+
+    edit_annotations(root, edit)
+    sample = dataset(root)[0]['data_samples']
+    assert np.array_equal(sample.gt_instances.masks.masks, full.gt_instances.masks.masks)
+    assert sample.gt_instances.labels.tolist() == full.gt_instances.labels.tolist()
+    assert sample.gt_instances.bboxes.tensor.tolist() == full.gt_instances.bboxes.tensor.tolist()
+    assert np.array_equal(sample.gt_sem_seg.sem_seg, full.gt_sem_seg.sem_seg)
+
+
+def test_png_without_any_of_the_segments(root):
+    edit_annotations(root, lambda _, annotation: annotation.update(
+        segments_info=[dict(annotation['segments_info'][0], id=777)]))
     with pytest.raises(ValueError, match=rf'seg_map_path .*{PNG}: .*\[777\]'):
         dataset(root)[0]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from knet_plugin.datasets.check.class_rules import check_same_classes, model_of
+from knet_plugin.datasets.check.class_rules import check_same_classes, check_val_classes, model_of
 from knet_plugin.datasets.check.coco_rules import check_coco, kernels_of, with_classes
 from knet_plugin.datasets.check.evaluator_rules import check_metric
 from knet_plugin.datasets.check.files import Files
@@ -48,10 +48,12 @@ def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1
             _RULES[source.kind](source, model, files, report, limit)
         if sources:
             for metric in read_metrics(cfg, section):
-                check_metric(metric, sources, files, report)
+                with report.guard(f'{section}_evaluator', metric.ann_file or ''):
+                    check_metric(metric, sources, files, report, limit)
         for source in sources:
             check_same_classes(source, (found or sources)[0], report)
         found += sources
+    check_val_classes(report)
     if 'train' in sections:
         times = max((source.times for source in found if source.section == 'train'), default=1)
         images = sum(census.images for census in report.census if census.section == 'train')

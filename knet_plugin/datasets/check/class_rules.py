@@ -13,7 +13,8 @@ from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
 
-__all__ = ['check_categories', 'check_model_classes', 'check_same_classes', 'model_of', 'semantic_heads']
+__all__ = ['check_categories', 'check_isthing', 'check_model_classes', 'check_same_classes', 'check_val_classes',
+           'model_of', 'nearest_name', 'semantic_heads']
 
 
 def model_of(cfg: Config) -> Mapping:
@@ -106,6 +107,17 @@ def check_same_classes(source: Source, first: Source, report: Report) -> None:
             return
 
 
+def check_val_classes(report: Report) -> None:
+    """Report classes of the training data that the validation data, if it has any and all of it was read, lack."""
+    train, val = ([census for census in report.census if census.section == section] for section in ('train', 'val'))
+    trained = {name: None for census in train for name in census.occurring}
+    judged = {name for census in val for name in census.occurring}
+    lacking = [name for name in trained if name not in judged]
+    if lacking and judged and not any(census.sampled for census in val):
+        report.warn(f'{len(lacking)} classes occur in the training data, but not in the validation data, so no metric '
+                    f'judges them: {first_few(lacking, 8)}', val[0].file, len(lacking))
+
+
 def check_categories(source: Source, file: Annotations, report: Report) -> None:
     """Compare ``metainfo`` of a data set with the categories of its annotation file."""
     classes, names = source.classes, [category['name'] for category in file.categories]
@@ -124,7 +136,7 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
                     f'{first_few(list(others.values()), 8)}', file.path, number)
     if source.ours:
         for name in [name for name in classes if name not in names]:
-            nearest = _nearest(name, list(others.values()))
+            nearest = nearest_name(name, list(others.values()))
             (report.error if nearest else report.warn)(
                 f'metainfo.classes has {name!r}, which is no category of the file{nearest}', file.path)
     else:
@@ -136,7 +148,7 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
             (report.error if source.kind == 'panoptic' else report.warn)(
                 f'{unknown} objects have a category_id that is in no entry of "categories"', file.path, unknown)
     if source.kind == 'panoptic':
-        _check_isthing(source, file, report)
+        check_isthing(source, file, '' if source.ours else 'PanopticDataset', report)
 
 
 def check_order(classes: Sequence[str], categories: Sequence[Mapping[str, Any]], path: str, ours: str,
@@ -154,23 +166,26 @@ def check_order(classes: Sequence[str], categories: Sequence[Mapping[str, Any]],
             # In panoptic segmentation, things must come first, so the order of the file may not be possible.
             write = '' if 'Panoptic' in ours else f'write classes={tuple(known + others)[:20]!r}, or '
             report.error(f'label {label} is {name!r} in metainfo.classes, but {found!r} in the categories of the file'
-                         f'{_nearest(str(name), others)}; {write}use knet_plugin.{ours}, which takes any order', path)
+                         f'{nearest_name(str(name), others)}; {write}use knet_plugin.{ours}, which takes any order',
+                         path)
             return
 
 
-def _check_isthing(source: Source, file: Annotations, report: Report) -> None:
+def check_isthing(source: Source, file: Annotations, ours: str, report: Report) -> None:
+    """Compare ``isthing`` of a file with the things of a data set; ``ours`` is our class that needs no ``isthing``."""
     things = list(source.metainfo.get('thing_classes') or ())
     known = [category for category in file.categories if category['name'] in source.classes]
     absent = [category['name'] for category in known if 'isthing' not in category]
-    if absent and not source.ours:
+    if absent and ours:
         report.error(f'{len(absent)} categories have no "isthing", which mmdet needs: {first_few(absent)}; add it, or '
-                     'use knet_plugin.PanopticDataset', file.path, len(absent))
+                     f'use knet_plugin.{ours}', file.path, len(absent))
     for category in known if things else ():
         if 'isthing' in category and bool(category['isthing']) != (category['name'] in things):
             report.error(f'category {category["name"]!r} has isthing={category["isthing"]} in the file, against '
                          'metainfo.thing_classes; change one of them', file.path)
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
+def nearest_name(name: str, names: Sequence[str]) -> str:
+    """A question after the most similar of the names, '' if there is none."""
     close = difflib.get_close_matches(name.lower(), [each.lower() for each in names], n=1, cutoff=0.6)
     return f'; did you mean {next(each for each in names if each.lower() == close[0])!r}?' if close else ''

@@ -9,7 +9,8 @@ from typing import Any
 
 from knet_plugin.datasets.check.class_rules import check_categories, check_model_classes
 from knet_plugin.datasets.check.files import Annotations, Files
-from knet_plugin.datasets.check.image_rules import check_images, spread
+from knet_plugin.datasets.check.image_rules import check_images
+from knet_plugin.datasets.check.png_rules import check_pngs
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
@@ -43,29 +44,42 @@ def with_classes(source: Source, files: Files, report: Report) -> Source | None:
 
 def check_coco(source: Source, model: Mapping, files: Files, report: Report, limit: int) -> None:
     """Check a data set with a COCO file and add its census."""
-    path, backend_args = source.dataset.ann_file, getattr(source.dataset, 'backend_args', None)
+    path = source.dataset.ann_file
     check_model_classes(model, source, path, report)
-    file = files.annotations(path, backend_args, source.declared)
+    file = files.annotations(path, getattr(source.dataset, 'backend_args', None), source.declared)
     if isinstance(file, str):
         report.error(file, path)
         return
-    check_categories(source, file, report)
+    with report.guard('"categories"', path):
+        check_categories(source, file, report)
     if not file.images:
         report.error('"images" is empty', path)
-    elif _complete(source, file, report):
-        images = {number: os.path.join(source.dataset.data_prefix.get('img') or '', image['file_name'])
-                  for number, image in file.images.items()}
-        if not backend_args:
-            sizes = {images[number]: (image['width'], image['height']) for number, image in file.images.items()}
-            check_images(source, list(images.values()), sizes, model, files, report, limit)
-            if source.transform('LoadPanopticAnnotations') is not None:
-                _check_pngs(source, file, files, report, limit)
-        if source.kind == 'instances' and source.transform('LoadAnnotations') is not None:
+        return
+    with report.guard('the fields of images and annotations', path):
+        if _complete(source, file, report):
+            _check_content(source, file, model, files, report, limit)
+
+
+def _check_content(source: Source, file: Annotations, model: Mapping, files: Files, report: Report, limit: int
+                   ) -> None:
+    """Check images, PNGs and objects of a file that has all fields, and add its census."""
+    if not getattr(source.dataset, 'backend_args', None):
+        with report.guard('"images"', file.path):
+            paths = {number: os.path.join(source.dataset.data_prefix.get('img') or '', image['file_name'])
+                     for number, image in file.images.items()}
+            sizes = {paths[number]: (image['width'], image['height']) for number, image in file.images.items()}
+            check_images(source, list(paths.values()), sizes, model, files, report, limit)
+        if source.transform('LoadPanopticAnnotations') is not None:
+            with report.guard('the panoptic PNGs', file.path):
+                check_pngs(source, file, files, report, limit)
+    if source.kind == 'instances' and source.transform('LoadAnnotations') is not None:
+        with report.guard('the segmentations', file.path):
             _check_segmentations(source, file, report)
-        for line in file.notes:
-            report.warn(line, path)
-        for reason, number in file.skipped.items():
-            report.warn(f'{number} objects are skipped: {reason}', path, number)
+    for line in file.notes:
+        report.warn(line, file.path)
+    for reason, number in file.skipped.items():
+        report.warn(f'{number} objects are skipped: {reason}', file.path, number)
+    with report.guard('the number of objects', file.path):
         report.census.append(_census(source, file, model, report))
 
 
@@ -88,17 +102,13 @@ def segmentation_problems(objects: Iterable[Mapping], sizes: Mapping[Any, tuple[
     return problems
 
 
-def sizes_of(file: Annotations) -> dict[Any, tuple[int, int]]:
-    """Height and width of each image that has them, by its id."""
-    return {number: (image['height'], image['width']) for number, image in file.images.items()
-            if 'height' in image and 'width' in image}
-
-
 def _complete(source: Source, file: Annotations, report: Report) -> bool:
     """Whether no entry lacks a field; reports those that do."""
     lacking: Counter[str] = Counter()
     for image in file.images.values():
         lacking.update(f'images have no {key!r}' for key in _FIELDS if image.get(key) is None)
+        lacking.update(f'images have a {key!r} that is no positive number' for key in ('height', 'width')
+                       if image.get(key) is not None and not (is_number(image[key]) and image[key] > 0))
     if not source.ours:  # ours complete area and bbox, and skip objects without category
         for each in (each for objects in file.objects.values() for each in objects):
             usable_fields = dict(category_id=each.get('category_id') is not None, bbox=is_box(each.get('bbox')),
@@ -122,68 +132,18 @@ def _complete(source: Source, file: Annotations, report: Report) -> bool:
 def _check_segmentations(source: Source, file: Annotations, report: Report) -> None:
     if source.ours:  # skipped and counted when the file was read
         return
-    sizes = sizes_of(file)
     objects = (each for objects in file.objects.values() for each in objects)
     used = [each for each in objects if not is_number(each.get('area')) or each['area'] > 0]  # mmdet skips the others
-    for problem, number in segmentation_problems(used, sizes).items():
+    for problem, number in segmentation_problems(used, file.sizes).items():
         advice = 'correct the file, or use knet_plugin.InstanceDataset, which skips them'
         report.error(f'{number} objects have {problem}; {advice}', file.path, number)
-
-
-def _check_pngs(source: Source, file: Annotations, files: Files, report: Report, limit: int) -> None:
-    """Look for the PNG of every image where the data set will, and read at most ``limit``."""
-    folder = source.dataset.data_prefix.get('seg')
-    if not folder:
-        report.error('data_prefix.seg, the folder of the panoptic PNGs, is not set', file.path)
-        return
-    if without := [image['file_name'] for number, image in file.images.items() if number not in file.png]:
-        report.warn(f'{len(without)} images have no annotation: {first_few(without)}', file.path, len(without))
-    if source.ours:
-        names = {number: name for number, name in file.png.items() if number in file.images}
-    else:  # mmdet's rule, whatever the annotation says
-        names = {number: image['file_name'].replace('.jpg', '.png') for number, image in file.images.items()}
-        other = [file.images[number]['file_name'] for number, name in file.png.items()
-                 if number in names and names[number] != name]
-        if other:
-            report.error(f'{len(other)} images have a PNG that is not called as the image with .jpg replaced by .png '
-                         f'({first_few(other)}); use knet_plugin.PanopticDataset, which takes the name from the file',
-                         file.path, len(other))
-            return
-    paths = {number: os.path.join(folder, name) for number, name in names.items()}
-    missing = files.missing(list(paths.values()))
-    if missing:
-        report.error(f'{len(missing)} of {len(names)} panoptic PNGs are missing: {first_few(missing)}', folder,
-                     len(missing))
-    gone = set(missing)
-    _read_pngs(file, dict(spread([each for each in paths.items() if each[1] not in gone], limit)), folder, report)
-
-
-def _read_pngs(file: Annotations, paths: Mapping[Any, str], folder: str, report: Report) -> None:
-    """Report PNGs that cannot be used, and segments without a pixel in theirs."""
-    from knet_plugin.datasets.loading import read_segment_ids  # needs mmdet
-
-    broken, empty = [], []
-    for number, path in paths.items():
-        image = file.images[number]
-        try:
-            ids = read_segment_ids(path, (image['height'], image['width'])).ravel()
-        except ValueError as error:
-            broken.append(str(error).removeprefix('seg_map_path '))
-            continue
-        found = {int(ids[-1]), *ids[:-1][ids[1:] != ids[:-1]].tolist()}  # the last of each run of equal ids
-        empty += [f'{segment.get("id")} of {path}' for segment in file.objects.get(number, ())
-                  if segment.get('id') not in found]
-    if broken:
-        report.error(f'{len(broken)} panoptic PNGs cannot be used: {first_few(broken)}', folder, len(broken))
-    if empty:
-        report.error(f'{len(empty)} segments have no pixel with their id: {first_few(empty)}', file.path, len(empty))
 
 
 def _census(source: Source, file: Annotations, model: Mapping, report: Report) -> Census:
     """Count objects, and images that the data set drops."""
     names = {category['id']: category['name'] for category in file.categories if category['name'] in source.classes}
     things = set(source.things)
-    census = Census(source.section, objects=dict.fromkeys(source.classes, 0))
+    census = Census(source.section, objects=dict.fromkeys(source.classes, 0), file=file.path)
     dropped: Counter[str] = Counter()
     numbers = []
     for image_id, image in file.images.items():
@@ -235,6 +195,8 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
                         len(never))
         elif never:
             report.error('no object of any class in the training data', path)
+    elif source.section == 'val' and census.images and not census.occurring:
+        report.warn('no object of any class in the validation data, so its metrics say nothing', path)
     if kernels and (crowded := [number for number in numbers if number > kernels]):
         report.warn(f'{len(crowded)} images have more objects than the model has kernels: up to {max(crowded)} '
                     f'objects, {kernels} kernels; the others are never detected. Raise '

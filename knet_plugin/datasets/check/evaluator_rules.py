@@ -1,11 +1,13 @@
 """Rules on metrics with annotation files: their faults would show only after the training that they judge."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from knet_plugin.datasets.check.class_rules import check_order
-from knet_plugin.datasets.check.coco_rules import segmentation_problems, sizes_of
+from knet_plugin.datasets.check.class_rules import check_isthing, check_order, nearest_name
+from knet_plugin.datasets.check.coco_rules import segmentation_problems
 from knet_plugin.datasets.check.files import Annotations, Files
+from knet_plugin.datasets.check.image_rules import spread
+from knet_plugin.datasets.check.png_rules import Reader, read_pngs
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Metric, Source
 from knet_plugin.datasets.names import first_few
@@ -13,10 +15,9 @@ from knet_plugin.datasets.names import first_few
 __all__ = ['check_metric']
 
 
-def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report) -> None:
-    """Check a metric's own files, and that they belong to the data sets of its section."""
+def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report, limit: int) -> None:
+    """Check a metric's own files, and that they belong to the data sets of its section; read ``limit`` PNGs at most."""
     options, path = metric.options, metric.ann_file
-    classes = next((source.classes for source in sources), [])
     if metric.kind == 'panoptic' and not options.get('format_only'):
         _check_folder(metric, report)
     if not path:
@@ -28,18 +29,37 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
     if not options.get('format_only'):
         _check_objects(metric, file, report)
     if metric.kind == 'panoptic' and not options.get('format_only') and metric.options.get('seg_prefix'):
-        _check_pngs(metric, file, files, report)
-    if not metric.ours and classes:
-        known = {category['name'] for category in file.categories}
-        # An instance metric knows only the things of a panoptic model, which come first.
-        expected = [name for name in classes if name in known] if metric.kind == 'instances' else classes
-        if not expected:
-            report.error(f'{metric.section}_evaluator: the file has none of the classes of the data set '
-                         f'({first_few(classes)}), but {first_few(sorted(known), 8)}', path)
-        else:
-            ours = 'PanopticMetric' if metric.kind == 'panoptic' else 'InstanceMetric'
-            check_order(expected, file.categories, path, ours, report)
+        _check_pngs(metric, file, sources, files, report, limit)
+    if sources and sources[0].classes:
+        _check_classes(metric, file, sources, report)
     _compare_images(metric, file, sources, files, report)
+
+
+def _check_classes(metric: Metric, file: Annotations, sources: Sequence[Source], report: Report) -> None:
+    """Compare the categories of the metric's file with the classes of the first data set."""
+    source, where = sources[0], f'{metric.section}_evaluator'
+    known = [category['name'] for category in file.categories]
+    # An instance metric knows only the things of a panoptic model, which come first.
+    stuff = set(source.classes).difference(source.things) if metric.kind == 'instances' else set()
+    expected = [name for name in source.classes if name in known or name not in stuff]
+    if not set(expected) & set(known):
+        report.error(f'{where}: the file has none of the classes of the data set ({first_few(source.classes)}), but '
+                     f'{first_few(sorted(known), 8)}', file.path)
+        return
+    ours = 'PanopticMetric' if metric.kind == 'panoptic' else 'InstanceMetric'
+    if not metric.ours:
+        check_order(expected, file.categories, file.path, ours, report)
+    elif not _same_file(file.path, [getattr(each.dataset, 'ann_file', '') for each in sources]):
+        others = [name for name in known if name not in source.classes]
+        for name in [name for name in expected if name not in known]:
+            report.warn(f'{where}: the data set has the class {name!r}, which is no category of the file'
+                        f'{nearest_name(name, others)}', file.path)
+    if metric.kind == source.kind == 'panoptic':
+        check_isthing(source, file, '' if metric.ours else ours, report)
+
+
+def _same_file(path: str, paths: Iterable[str]) -> bool:
+    return os.path.normpath(path) in map(os.path.normpath, paths)
 
 
 def _check_folder(metric: Metric, report: Report) -> None:
@@ -51,15 +71,25 @@ def _check_folder(metric: Metric, report: Report) -> None:
         report.error(f'{metric.section}_evaluator: the folder seg_prefix does not exist', folder)
 
 
-def _check_pngs(metric: Metric, file: Annotations, files: Files, report: Report) -> None:
+def _check_pngs(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report,
+                limit: int) -> None:
     folder = metric.options['seg_prefix']
     if not os.path.isdir(folder) or metric.options.get('backend_args'):
         return
-    names = list(file.png.values()) if metric.ours else [
-        os.path.basename(image['file_name']).replace('.jpg', '.png') for image in file.images.values()]
-    if missing := files.missing([os.path.join(folder, name) for name in names]):
+    names = file.png if metric.ours else {
+        number: os.path.basename(image['file_name']).replace('.jpg', '.png') for number, image in file.images.items()}
+    paths = {number: os.path.join(folder, name) for number, name in names.items()}
+    if missing := files.missing(list(paths.values())):
         report.error(f'{metric.section}_evaluator: {len(missing)} of {len(names)} panoptic PNGs are missing in '
                      f'seg_prefix: {first_few(missing)}', folder, len(missing))
+    read = [source.dataset for source in sources if source.transform('LoadPanopticAnnotations') is not None]
+    if not any(_same_file(file.path, [dataset.ann_file]) and _same_file(folder, [dataset.data_prefix.get('seg') or ''])
+               for dataset in read):
+        gone = set(missing)
+        present = spread([each for each in paths.items() if each[1] not in gone], limit)
+        classes = sources[0].classes if sources else [category['name'] for category in file.categories]
+        reader = Reader('knet_plugin.PanopticMetric', metric.ours, f'{metric.section}_evaluator: ')
+        read_pngs(file, dict(present), classes, folder, reader, report)
 
 
 def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
@@ -81,7 +111,7 @@ def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
                          f'{metric.options["type"]} needs; add it, or use knet_plugin.{ours}', file.path, number)
     kinds = metric.options.get('metric', 'bbox')
     if metric.kind == 'instances' and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
-        for problem, number in segmentation_problems(objects, sizes_of(file)).items():
+        for problem, number in segmentation_problems(objects, file.sizes).items():
             report.error(f'{where}: {number} objects have {problem}; correct the file, or use '
                          'knet_plugin.InstanceMetric, which skips them', file.path, number)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.fileio import get
 
+from knet_plugin.datasets.check.report import UNEXPECTED, explain
 from knet_plugin.datasets.coco_file import read_coco
 
 __all__ = ['Annotations', 'Files', 'read_categories']
@@ -47,6 +48,12 @@ class Annotations:
                 self.objects[image].append(annotation)
         self.panoptic = bool(self.png)
 
+    @property
+    def sizes(self) -> dict[Any, tuple[int, int]]:
+        """Height and width of each image that has them, by its id."""
+        return {number: (image['height'], image['width']) for number, image in self.images.items()
+                if 'height' in image and 'width' in image}
+
 
 class Files:
     """Reads annotation files, and looks for many files in few folders, each once."""
@@ -62,9 +69,12 @@ class Files:
         ``tolerant_of`` are the classes of one of our data sets or metrics, which read files with
         :func:`~knet_plugin.datasets.coco_file.read_coco`. None: as it is.
         """
-        key = (path, None if tolerant_of is None else tuple(tolerant_of))
+        key = (os.path.normpath(path), None if tolerant_of is None else tuple(tolerant_of))
         if key not in self._annotations:
-            self._annotations[key] = _read(path, backend_args, tolerant_of)
+            try:
+                self._annotations[key] = _read(path, backend_args, tolerant_of)
+            except UNEXPECTED as error:
+                self._annotations[key] = f'not a COCO annotation file: an unexpected value ({explain(error)})'
         return self._annotations[key]
 
     def missing(self, paths: list[str]) -> list[str]:

@@ -11,8 +11,9 @@ from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
 
-__all__ = ['check_images', 'spread']
+__all__ = ['LOADERS', 'check_images', 'read_header', 'spread']
 
+LOADERS = ('cv2', 'pillow')  # of LoadImageFromFile, that read what the check reads
 _SAMPLED_VALUES = 8
 # 3 = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH: three channels of the file's own depth.
 _KEEP_DEPTH = "dict(type='LoadImageFromFile', color_type=3, to_float32=True)"
@@ -45,12 +46,12 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
     gone = set(missing)
     examples: dict[str, list[str]] = {}
     for path in spread([path for path in paths if path not in gone], limit):
-        kind, size = _header(path)
+        kind, size = read_header(path)
         examples.setdefault(kind, []).append(path)
         if size and path in sizes and size != tuple(sizes[path]):
             examples.setdefault('size', []).append(f'{path} is {size}, not {tuple(sizes[path])}')
     loader = source.transform('LoadImageFromFile')
-    if loader is None or loader.get('imdecode_backend', 'cv2') not in ('cv2', 'pillow'):
+    if loader is None or loader.get('imdecode_backend', 'cv2') not in LOADERS:
         return  # the user's own way to load, which may know other formats
     if wrong := examples.pop('unreadable', []):
         advice = _TIFFS if wrong[0].lower().endswith(('.tif', '.tiff')) else 'replace or remove them'
@@ -62,7 +63,7 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
         _check_loading(loader, kind, found, model, folder, report)
 
 
-def _header(path: str) -> tuple[str, tuple[int, int] | None]:
+def read_header(path: str) -> tuple[str, tuple[int, int] | None]:
     """Kind of image, such as '16 bit, 3 channels', and its (width, height) as shown."""
     from PIL import Image
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from knet_plugin.datasets.check.class_rules import check_model_classes, semantic_heads
 from knet_plugin.datasets.check.files import Files
-from knet_plugin.datasets.check.image_rules import check_images, spread
+from knet_plugin.datasets.check.image_rules import LOADERS, check_images, read_header, spread
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
@@ -22,7 +22,7 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 
 @dataclass
 class _Values:
-    """What the label maps hold: pixels by value, and maps that cannot be used, by reason."""
+    """What the label maps hold: pixels by value, and maps that cannot be used, by reason and with examples."""
 
     pixels: Counter[int] = field(default_factory=Counter)
     maps: Counter[int] = field(default_factory=Counter)  # number of maps with the value
@@ -50,7 +50,7 @@ def check_label_maps(source: Source, model: Mapping, files: Files, report: Repor
         _check_suffix(source, folder, {item['img_path'] for item in items}, report)
         if items:
             check_images(source, [item['img_path'] for item in items], {}, model, files, report, limit)
-            _check_maps(source, model, [item['seg_map_path'] for item in items], files, report, limit)
+            _check_maps(source, model, {item['seg_map_path']: item['img_path'] for item in items}, files, report, limit)
 
 
 def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -> None:
@@ -67,36 +67,51 @@ def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -
         report.warn(f'images that do not end in img_suffix={suffix!r} are not used: {found}', folder, others.total())
 
 
-def _check_maps(source: Source, model: Mapping, paths: list[str], files: Files, report: Report, limit: int) -> None:
-    folder = source.dataset.data_prefix['seg_map_path']
+def _check_maps(source: Source, model: Mapping, images: Mapping[str, str], files: Files, report: Report,
+                limit: int) -> None:
+    """Check the maps, ``images`` by their paths."""
+    folder, paths = source.dataset.data_prefix['seg_map_path'], list(images)
     missing = files.missing(paths)
     if missing:
         report.error(f'{len(missing)} of {len(paths)} label maps are missing: {first_few(missing)}; check '
                      f'seg_map_suffix={source.dataset.seg_map_suffix!r}', folder, len(missing))
     gone = set(missing)
     present = [path for path in paths if path not in gone]
-    values = _read(spread(present, limit))
+    values = _read({path: images[path] for path in spread(present, limit)}, _sized(source))
     for problem, found in values.broken.items():
         report.error(f'{len(found)} label maps {problem}: {first_few(found)}', folder, len(found))
     if not values.pixels:
         return
     heads = list(semantic_heads(model).values())
     ignore = heads[0].get('ignore_index', 255) if heads else 255
-    census = Census(source.section, images=len(paths), pixels=dict.fromkeys(source.classes, 0))
-    if len(present) > limit:
+    census = Census(source.section, images=len(paths), pixels=dict.fromkeys(source.classes, 0), file=folder,
+                    sampled=len(present) > limit)
+    if census.sampled:
         census.remarks.append(f'{limit} of {len(present)} label maps read, evenly spaced')
     _count(source, values, ignore, census, folder, report)
     report.census.append(census)
     _judge(source, values, ignore, census, folder, report)
 
 
-def _read(paths: list[str]) -> _Values:
+def _sized(source: Source) -> bool:
+    """Whether the run's images have the size that their headers give; users may load them in their own way."""
+    loader = source.transform('LoadImageFromFile')
+    return (loader is not None and loader.get('imdecode_backend', 'cv2') in LOADERS
+            and loader.get('color_type') != 'unchanged')  # ignores the orientation
+
+
+def _read(images: Mapping[str, str], sized: bool) -> _Values:
+    """Read label maps, ``images`` by their paths; if ``sized``, compare their size with that of the image."""
     values = _Values()
-    for path in paths:
+    for path, image in images.items():
         array = _label_map(path)
         if isinstance(array, str):
             values.broken.setdefault(array, []).append(path)
             continue
+        size, expected = array.shape[::-1], read_header(image)[1] if sized and os.path.isfile(image) else None
+        if expected and size != expected:
+            values.broken.setdefault('have another (width, height) than their image', []).append(
+                f'{path} is {size}, not {expected}')
         found, pixels = np.unique(array, return_counts=True)
         values.maps.update(found.tolist())
         values.pixels.update(dict(zip(found.tolist(), pixels.tolist(), strict=True)))
@@ -167,7 +182,7 @@ def _judge(source: Source, values: _Values, ignore: int, census: Census, folder:
                        for value, pixels in sorted(values.pixels.items())[:12])
     if not occurring:
         report.error(f'no pixel has a class; values in the label maps: {counts}', folder)
-    elif never and (source.section == 'train' or len(occurring) == 1):  # few validation maps rarely have all classes
+    elif never and (source.section == 'train' or len(occurring) == 1):  # others: check_val_classes
         hint, useless = '', False
         if source.dataset.reduce_zero_label and 0 in values.pixels:
             hint = ('; reduce_zero_label=True ignores the value 0 and makes class 0 of value 1: set it to False if 0 '

@@ -1,9 +1,16 @@
 """What a check finds, and how it is shown."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ['Census', 'DataError', 'Finding', 'Report']
+__all__ = ['UNEXPECTED', 'Census', 'DataError', 'Finding', 'Report', 'explain']
+
+
+# What values of any type and depth in a file raise.
+UNEXPECTED = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 class DataError(ValueError):
@@ -36,6 +43,8 @@ class Census:
         dropped: Images that the run does not use, by reason.
         objects_per_image: Median and maximum of the objects to detect in an image.
         remarks: For example how many label maps were read.
+        file: The annotation file, or the folder of the label maps.
+        sampled: Whether only a part of the label maps was read.
     """
 
     section: str
@@ -46,6 +55,13 @@ class Census:
     dropped: dict[str, int] = field(default_factory=dict)
     objects_per_image: tuple[int, int] | None = None
     remarks: list[str] = field(default_factory=list)
+    file: str = ''
+    sampled: bool = False
+
+    @property
+    def occurring(self) -> set[str]:
+        """The classes that occur."""
+        return {name for counts in (self.objects, self.pixels) for name, number in counts.items() if number}
 
     def summary(self, kernels: int | None) -> str:
         """One line on images, objects and ignored pixels."""
@@ -76,9 +92,19 @@ class Report:
         """Add a fault that a run survives."""
         self._add(self.warnings, Finding(message, str(file), count))
 
+    @contextmanager
+    def guard(self, subject: str, file: str | Path) -> Iterator[None]:
+        """Make an error of what a rule on the ``subject`` raises because the file has values that it did not expect."""
+        try:
+            yield
+        except UNEXPECTED as error:
+            self.error(f'{subject} cannot be checked, because the file has an unexpected value: {explain(error)}', file)
+
     @staticmethod
     def _add(findings: list[Finding], finding: Finding) -> None:
-        if finding not in findings:  # data sets and evaluators share files
+        # Data sets and evaluators share files, but may write their folders with or without a slash at the end.
+        if all((each.message, os.path.normpath(each.file)) != (finding.message, os.path.normpath(finding.file))
+               for each in findings):
             findings.append(finding)
 
     def merge(self, other: 'Report') -> None:
@@ -103,6 +129,11 @@ class Report:
             lines += [f'{name}: {finding}' for finding in findings]
         lines.append(f'{_number(self.errors, "error")}, {_number(self.warnings, "warning")}')
         return '\n'.join(lines)
+
+
+def explain(error: Exception) -> str:
+    """The text of an exception with its type, without which ``KeyError: 3`` would be a mere 3."""
+    return f'{type(error).__name__}: {error}'
 
 
 def _number(findings: list[Finding], name: str) -> str:

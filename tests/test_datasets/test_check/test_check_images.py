@@ -90,6 +90,15 @@ def test_broken_images(root, content):
     assert '1 images cannot be decoded' in messages(check_config(instance_config(root)).errors)
 
 
+@pytest.mark.parametrize('prefix', ['images', 'images/'])
+def test_a_folder_in_another_spelling_is_the_same(root, prefix):
+    (root / 'images/1.jpg').write_bytes(b'')
+    cfg = instance_config(root)
+    cfg.val_dataloader.dataset.update(data_prefix=dict(img=prefix), data_root=str(root))
+    error, = check_config(cfg).errors
+    assert '1.jpg' in error.message
+
+
 def test_rotated_images_have_the_size_that_is_shown(root):
     from PIL import Image
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from check_data_files import CLASSES, label_map, semantic_config, write_images, write_maps
+from PIL import Image
 
 from knet_plugin.datasets.check import check_config
 
@@ -67,8 +68,6 @@ def test_ignored_share(root):
 
 
 def test_palette_images_hold_indices(root):
-    from PIL import Image
-
     for i in range(3):
         image = Image.fromarray(label_map(0, 1), 'P')
         image.putpalette([0, 0, 0, 255, 0, 0])
@@ -93,19 +92,42 @@ def other_suffix(root):
         (root / f'images/{i}.jpg').rename(root / f'images/{i}.jpeg')
 
 
+def another_size(root):
+    cv2.imwrite(str(root / 'labels/1.png'), label_map(0, 1)[:, :30])
+
+
+def turned_image(root):
+    exif = Image.Exif()
+    exif[274] = 6  # shown as 40 x 20, saved as 20 x 40
+    Image.new('RGB', (20, 40)).save(root / 'images/1.jpg', exif=exif)
+    cv2.imwrite(str(root / 'labels/1.png'), label_map(0, 1)[:, :20])
+
+
 def no_maps(root):
     (root / 'labels').rename(root / 'masks')
 
 
 @pytest.mark.parametrize(('damage', 'words'), [
     (colours, ['1 label maps have 3 channels', '1.png']), (broken, ['1.png']),
-    (missing, ['1 of 3 label maps', '1.png']),
+    (missing, ['1 of 3 label maps', '1.png']), (another_size, ['1 label maps', '1.png is (30, 40), not (40, 40)']),
+    (turned_image, ['1 label maps', '1.png is (20, 40), not (40, 20)']),
     (other_suffix, ["img_suffix='.jpg'", '3 with .jpeg']), (no_maps, ['seg_map_path', 'labels']),
 ])
 def test_files(root, damage, words):
     damage(root)
     found = messages(check_config(semantic_config(root)).errors)
     assert all(word in found for word in words)
+
+
+@pytest.mark.parametrize('section', ['train', 'val'])
+def test_maps_of_another_size_than_their_images(root, section):
+    write_maps(root / 'small', label_map(0, 1)[:30])
+    cfg = semantic_config(root)
+    cfg[f'{section}_dataloader'].dataset.data_prefix.seg_map_path = 'small'
+    error, = check_config(cfg).errors
+    assert (error.file, error.count) == (str(root / 'small'), 3)
+    cfg[f'{section}_dataloader'].dataset.pipeline[0].imdecode_backend = 'tifffile'  # may know other sizes
+    assert check_config(cfg).errors == []
 
 
 def test_some_images_with_another_suffix(root):
@@ -151,6 +173,17 @@ def test_maps_of_the_validation_alone(root):
     error, = check_config(cfg).errors
     assert error.file == str(root / 'val')
     assert "'dog'" in error.message
+
+
+def test_a_class_in_the_training_maps_alone(root):
+    cfg = semantic_config(root, num_classes=3)
+    write_maps(root / 'labels', label_map(0, 1, 2))
+    write_maps(root / 'val', label_map(0, 2))
+    cfg.val_dataloader.dataset.data_prefix.seg_map_path = 'val'
+    warning, = check_config(cfg).warnings
+    assert (warning.file, warning.count) == (str(root / 'val'), 1)
+    assert ': dog' in warning.message
+    assert check_config(cfg, limit=2).warnings == []  # another map may have it
 
 
 def test_reduce_zero_label_of_the_loading_differs_from_the_data_set(root):

@@ -1,6 +1,7 @@
 """What our data sets and metrics take as it is, is no error."""
 
 import json
+import shutil
 
 import pytest
 from check_data_files import (
@@ -13,6 +14,7 @@ from check_data_files import (
     write_json,
     write_panoptic,
 )
+from check_data_files import instances as coco_instances
 
 from knet_plugin.datasets.check import check_config
 
@@ -153,6 +155,73 @@ def test_unknown_things(tmp_path):
     report = check_config(cfg)
     assert "'cat'" in messages(report.errors)
     assert 'train.json' in messages(report.errors)
+
+
+def rename(*names):
+    def apply(data):
+        for category, name in zip(data['categories'], names, strict=False):
+            category['name'] = name
+    return apply
+
+
+def reverse_isthing(data):
+    data['categories'][0]['isthing'] = 0
+
+
+@pytest.mark.parametrize(('make', 'function', 'words', 'stops'), [
+    (instances, rename('CAT', 'DOG'), ['none of the classes', 'cat, dog', 'CAT, DOG'], True),
+    (instances, rename('cat', 'dogs'), ["'dog'", "did you mean 'dogs'"], False),
+    (panoptic, rename('CAT', 'DOG', 'SKY', 'SEA'), ['none of the classes', 'CAT, DOG'], True),
+    (panoptic, rename('cat', 'dog', 'hill'), ["'sky'"], False),
+    (panoptic, reverse_isthing, ["'cat' has isthing=0"], True)])
+def test_classes_of_a_metric_with_its_own_file(tmp_path, make, function, words, stops):
+    cfg = make(tmp_path)
+    shutil.copy(tmp_path / 'val.json', tmp_path / 'metric.json')
+    cfg.val_evaluator.ann_file = f'{tmp_path}/metric.json'
+    assert check_config(cfg).text() == check_config(make(tmp_path)).text()
+    edit(tmp_path, function, 'metric')
+    report = check_config(cfg)
+    finding, = report.errors if stops else report.warnings
+    assert len(report.errors + report.warnings) == 1
+    assert finding.file == f'{tmp_path}/metric.json'
+    assert all(word in finding.message for word in words)
+
+
+def test_an_instance_metric_needs_no_stuff(tmp_path):
+    cfg = panoptic(tmp_path)
+    write_json(tmp_path / 'metric.json', coco_instances())
+    cfg.val_evaluator = dict(type='knet_plugin.InstanceMetric', ann_file=f'{tmp_path}/metric.json')
+    assert check_config(cfg).warnings == []
+    edit(tmp_path, rename('cat', 'cow'), 'metric')
+    warning, = check_config(cfg).warnings
+    assert "'dog'" in warning.message
+
+
+@pytest.mark.parametrize('make', [instances, panoptic])
+def test_validation_data_that_judges_nothing(tmp_path, make):
+    cfg = make(tmp_path)
+    edit(tmp_path, lambda data: data.update(annotations=[]), 'val')
+    report = check_config(cfg)
+    assert report.errors == []
+    assert f'{tmp_path}/val.json: no object of any class in the validation data' in messages(report.warnings)
+
+
+@pytest.mark.parametrize('make', [instances, panoptic])
+def test_a_class_in_the_training_data_alone(tmp_path, make):
+    def remove(data):
+        for each in data['annotations']:
+            each['segments_info'] = each.get('segments_info', [])[1:]
+        if make is instances:
+            data['annotations'] = [each for each in data['annotations'] if each['category_id'] != 1]
+            for each in data['annotations']:
+                each.pop('segments_info')
+
+    cfg = make(tmp_path)
+    edit(tmp_path, remove, 'val')
+    report = check_config(cfg)
+    warning, = report.warnings
+    assert (report.errors, warning.file, warning.count) == ([], f'{tmp_path}/val.json', 1)
+    assert '1 classes occur in the training data' in warning.message and ': cat' in warning.message
 
 
 def test_stuff_only_images_are_kept(tmp_path):

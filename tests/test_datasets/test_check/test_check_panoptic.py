@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
-from check_data_files import CLASSES, STUFF, THINGS, panoptic_config, write_json, write_maps, write_panoptic
+from check_data_files import CLASSES, STUFF, THINGS, label_map, panoptic_config, write_json, write_maps, write_panoptic
 
+from knet_plugin.datasets import loading
 from knet_plugin.datasets.check import check_config
 
 
@@ -138,6 +140,24 @@ def test_errors(root, name):
         assert word in found
 
 
+@pytest.mark.parametrize(('scope', 'dataset'), [
+    ('', 'CocoPanopticDataset'), ('knet_plugin.', 'CocoPanopticDataset'),
+    ('knet_plugin.', 'knet_plugin.PanopticDataset')])
+def test_a_segment_without_a_pixel(root, scope, dataset):
+    cfg = panoptic_config(root, dataset)
+    cfg.train_dataloader.dataset.pipeline[1].type = f'{scope}LoadPanopticAnnotations'
+    edit(root, lambda data: data['annotations'][1]['segments_info'][0].update(id=77), ['train'])
+    report = check_config(cfg, ('train', ))
+    finding, = report.warnings if scope else report.errors
+    assert len(report.warnings + report.errors) == 1
+    assert (finding.file, finding.count) == (f'{root}/train.json', 1)
+    assert all(word in finding.message for word in ('77 of', '1.png', 'knet_plugin.LoadPanopticAnnotations'))
+    edit(root, lambda data: data['annotations'][1].update(segments_info=data['annotations'][1]['segments_info'][:1]),
+         ['train'])
+    error, = check_config(cfg, ('train', )).errors
+    assert error.count == 1 and '1.png' in error.message
+
+
 def test_stuff_only_images(root):
     def stuff_only(data):
         for annotation in data['annotations'][:2]:
@@ -152,9 +172,33 @@ def test_stuff_only_images(root):
     assert (report.census[0].images, report.census[0].dropped) == (1, {'stuff only': 2})
 
 
-def test_pngs_of_the_metric_in_another_folder(root):
+@pytest.mark.parametrize('metric', ['CocoPanopticMetric', 'knet_plugin.PanopticMetric'])
+@pytest.mark.parametrize(('values', 'words', 'stops'), [
+    (None, ['1 of 3 panoptic PNGs', '1.png'], True), ([[1, 2, 3]], ['1 panoptic PNGs', '1.png', '(1, 3)'], True),
+    (np.full((40, 40), 9), ['4 segments', '1 of', '1.png'], True),
+    (np.full((40, 40), 2), ['3 segments', '1 of', '1.png', 'knet_plugin.PanopticMetric'], False)])
+def test_pngs_of_the_metric_in_another_folder(root, metric, values, words, stops):
     shutil.copytree(root / 'panoptic', root / 'other')
-    (root / 'other/1.png').unlink()
-    cfg = panoptic_config(root)
+    path = root / 'other/1.png'
+    path.unlink()
+    if values is not None:
+        zeros = np.zeros_like(values)
+        cv2.imwrite(str(path), np.dstack([zeros, zeros, values]).astype(np.uint8))
+    cfg = panoptic_config(root, metric=metric)
     cfg.val_evaluator.seg_prefix = f'{root}/other'
-    assert '1 of 3 panoptic PNGs' in messages(check_config(cfg).errors)
+    report = check_config(cfg)
+    finding, = report.errors if stops or metric.startswith('Coco') else report.warnings
+    assert len(report.errors + report.warnings) == 1
+    assert all(word in finding.message for word in ('val_evaluator', *words))
+
+
+def test_the_pngs_of_data_and_metric_are_read_once(root, monkeypatch):
+    read = []
+    monkeypatch.setattr(loading, 'read_segment_ids', lambda *args: read.append(args) or label_map(1, 2, 3, 4))
+    cfg = panoptic_config(root)
+    cfg.val_evaluator.seg_prefix = str(root / 'panoptic')  # the data set has a slash at the end
+    check_config(cfg, ('val', ))
+    assert len(read) == 3
+    cfg.val_dataloader.dataset.pipeline.pop()
+    check_config(cfg, ('val', ))
+    assert len(read) == 6  # by the metric alone
