@@ -10,7 +10,8 @@ from typing import Any
 
 from knet_plugin.datasets.coco_file import CocoFile, read_coco
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.prepare.files import ImageFiles
+from knet_plugin.datasets.prepare.file_names import FileNames
+from knet_plugin.datasets.prepare.files import list_files
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
 __all__ = ['images_of', 'open_coco', 'read_coco_instances']
@@ -61,7 +62,7 @@ def open_coco(source: Source, options: Options, reading: Reading) -> CocoFile:
 
 def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tuple[dict, PurePosixPath]]:
     """Yield the records of the images that exist, and their paths; note those that lack a file or a record."""
-    files = ImageFiles(source.images)
+    files = FileNames(list_files(source.images))
     missing: list[str] = []
     found: set[PurePosixPath] = set()
     for image in file.data['images']:
@@ -78,6 +79,6 @@ def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tupl
     if missing:
         reading.notes.append(f'{source.annotations}: {len(missing)} of {len(file.data["images"])} images are not in '
                              f'{source.images} and are left out: {first_few(missing)}')
-    if unknown := [name for name in files.names if name not in found]:
+    if unknown := [name for name in files.paths if name not in found]:
         reading.notes.append(f'{len(unknown)} images in {source.images} are not in {source.annotations.name} and are '
                              f'left out: {first_few(unknown)}')
