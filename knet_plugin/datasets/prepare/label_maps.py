@@ -78,11 +78,11 @@ def _values_of_classes(found: Sequence[int], coloured: bool, options: Options, n
     """
     shown = first_few([_shown(value, coloured) for value in found], 12)
     if any('=' in name for name in options.classes):
-        classes = dict(_explicit(each) for each in options.classes)
-        others = [_shown(value, coloured) for value in found if value not in classes and value not in options.ignore]
+        given = dict(_explicit(each) for each in options.classes)
+        others = [_shown(value, coloured) for value in found if value not in given and value not in options.ignore]
         if others:
             notes.append(f'values {first_few(others, 12)} have no class in --classes: their pixels are ignored')
-        return classes
+        return given
     classes = _beside_background(found, options)
     if classes is None and coloured:
         raise ValueError(f'the label maps are in colour ({shown}): give each class its colour, for example '
