@@ -11,7 +11,7 @@ from typing import Any
 from knet_plugin.datasets.coco_file import CocoFile, read_coco
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import list_files
+from knet_plugin.datasets.prepare.files import image_size, list_files
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
 __all__ = ['images_of', 'open_coco', 'read_coco_instances']
@@ -52,7 +52,13 @@ def open_coco(source: Source, options: Options, reading: Reading) -> CocoFile:
     if not path.is_file():
         files = sorted(file.name for file in path.glob('*.json'))
         raise ValueError(f'{path}: give the COCO file itself, not its folder, which has {first_few(files, 10)}')
-    file = read_coco(str(path), classes=[*options.classes, *options.stuff])
+    images = FileNames(list_files(source.images))
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        image = images.find(name)
+        return image_size(source.images / image, decode=False) if image else None
+
+    file = read_coco(str(path), classes=[*options.classes, *options.stuff], size_of=size_of)
     if not file.data['annotations']:
         raise ValueError(f'{path}: "annotations" has nothing that can be drawn; {first_few(file.lines(str(path)))}')
     reading.notes += file.lines(str(path))

@@ -143,3 +143,16 @@ def test_no_object_at_all(run, pictures, tmp_path):
     with pytest.raises(ValueError, match='masks: no image has an object of pet; look at'):
         run(tmp_path / 'masks', 'pet', stuff=('floor',))
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('write', [own_data.write_coco, own_data.write_labelme])
+def test_size_comes_from_the_image(run, pictures, tmp_path, write):
+    labels = write(tmp_path / ('data.json' if write is own_data.write_coco else 'labels'), pictures)
+    expected = run(labels).counts
+    for path in [labels] if labels.is_file() else labels.rglob('*.json'):
+        data = json.loads(path.read_text())
+        for record in data.get('images', [data]):
+            record.update(dict.fromkeys(set(record) & {'height', 'width', 'imageHeight', 'imageWidth'}))
+        path.write_text(json.dumps(data))
+    prepared = run(labels, force=True)
+    assert prepared.counts == expected and not prepared.notes
