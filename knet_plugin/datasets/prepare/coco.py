@@ -11,7 +11,7 @@ from typing import Any
 from knet_plugin.datasets.coco_file import CocoFile, read_coco
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files
+from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
 __all__ = ['images_of', 'open_coco', 'read_coco_instances']
@@ -81,10 +81,11 @@ def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tupl
             found.add(name)
             yield image, name
     if not found:
-        raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {first_few(missing)}')
+        raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {first_few(missing)}'
+                         f'{other_files(source.images)}')
     if missing:
         reading.notes.append(f'{source.annotations}: {len(missing)} of {len(file.data["images"])} images are not in '
-                             f'{source.images} and are left out: {first_few(missing)}')
+                             f'{source.images} and are left out: {first_few(missing)}{other_files(source.images)}')
     if unknown := [name for name in files.paths if name not in found]:
         reading.notes.append(f'{len(unknown)} images in {source.images} are not in {source.annotations.name} and are '
                              f'left out: {first_few(unknown)}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -11,9 +12,12 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ['IMAGE_SUFFIXES', 'image_size', 'list_files', 'orientation', 'read_map', 'read_pixels']
+from knet_plugin.datasets.names import first_few
+
+__all__ = ['IMAGE_SUFFIXES', 'image_size', 'list_files', 'orientation', 'other_files', 'read_map', 'read_pixels']
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+_NO_PICTURES = {'', '.json', '.txt', '.xml', '.yaml', '.yml', '.csv', '.md', '.db', '.ini', '.cache', '.zip'}
 _ORIENTATION = 0x0112  # EXIF tag
 _MOST_PIXELS = 2 ** 30  # of an image that OpenCV reads
 _JPEG_SIDE = 256  # side to which a JPEG is reduced when only its integrity matters
@@ -29,6 +33,14 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
         found += [PurePosixPath((relative / name).as_posix()) for name in files
                   if name.lower().endswith(suffixes) and not name.startswith('.')]
     return sorted(found)
+
+
+def other_files(folder: Path) -> str:
+    """Return what to add to a message about missing images: the files that may be some, but are not read."""
+    counts = Counter(name.suffix.lower() for name in list_files(folder, ('',)))
+    ignored = [f'{count} {suffix}' for suffix, count in counts.most_common()
+               if suffix not in (*IMAGE_SUFFIXES, *_NO_PICTURES)]
+    return f' (files there that are not read: {first_few(ignored, 5)}; save them as PNG or JPEG)' if ignored else ''
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.prepare.files import list_files, read_map
+from knet_plugin.datasets.prepare.files import list_files, other_files, read_map
 from knet_plugin.datasets.prepare.pairs import pair
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
@@ -30,10 +30,11 @@ def read_label_maps(sources: Sequence[Source], options: Options) -> Reading:
             if len(maps) > 1:
                 raise ValueError(f'{source.images / image}: {len(maps)} label maps have its name: {first_few(maps)}')
             files[source.images / image] = source.annotations / maps[0]
-        reading.notes += pairs.notes()
+        reading.notes += pairs.notes(other_files(source.images))
         reading.samples += [Sample(source.images / image, str(image), source.split, list) for image in pairs.masks]
     if not files:
-        raise ValueError(f'{sources[0].annotations}: no label map has the name of an image in {sources[0].images}')
+        raise ValueError(f'{sources[0].annotations}: no label map has the name of an image in '
+                         f'{sources[0].images}{other_files(sources[0].images)}')
     found, coloured = _scan(list(files.values()))
     if coloured:
         options = replace(options, ignore=())  # 255 would be a blue

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files
+from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
@@ -53,9 +53,11 @@ def read_labelme(sources: Sequence[Source], options: Options) -> Reading:
             reading.samples.append(Sample(source.images / image, str(image), source.split,
                                           partial(_regions, path, source.images / image, reading)))
         if not used:
-            raise ValueError(f'{source.annotations}: no labelme file has the name of an image in {source.images}')
+            raise ValueError(f'{source.annotations}: no labelme file has the name of an image in {source.images}'
+                             f'{other_files(source.images)}')
         if alone:
-            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {first_few(alone)}')
+            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {first_few(alone)}'
+                                 f'{other_files(source.images)}')
         if unknown := [name for name in files.paths if name not in used]:
             reading.notes.append(f'{len(unknown)} images have no labelme file and are left out: {first_few(unknown)}')
     reading.names = sorted(names - {_IGNORED})

@@ -31,13 +31,14 @@ class Pairs:
         """Whether an image has more than one mask."""
         return any(len(masks) > 1 for masks in self.masks.values())
 
-    def notes(self) -> list[str]:
-        """What is left out."""
+    def notes(self, others: str = '') -> list[str]:
+        """What is left out; ``others`` says which other files are beside the images."""
         total = len(self.masks) + len(self.images_alone)
         notes = [f'{len(self.images_alone)} of {total} images have no mask and are left out: '
                  f'{first_few(self.images_alone)}'] if self.images_alone else []
         if self.masks_alone:
-            notes.append(f'{len(self.masks_alone)} masks have no image and are left out: {first_few(self.masks_alone)}')
+            notes.append(f'{len(self.masks_alone)} masks have no image and are left out: '
+                         f'{first_few(self.masks_alone)}{others}')
         return notes
 
 

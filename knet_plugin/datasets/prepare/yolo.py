@@ -16,7 +16,7 @@ import yaml
 
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files
+from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
@@ -45,12 +45,13 @@ def read_yolo(sources: Sequence[Source], options: Options) -> Reading:
         labels.pop(None, None)
         alone = [name for name in images if name.with_suffix('') not in labels]
         if len(alone) == len(images):
-            raise ValueError(f'{source.annotations}: no text file has the name of an image in {source.images}')
+            raise ValueError(f'{source.annotations}: no text file has the name of an image in {source.images}'
+                             f'{other_files(source.images)}')
         if alone:
             reading.notes.append(f'{len(alone)} images have no text file, so no object: {first_few(alone)}')
         if without_image := set(files).difference(labels.values()):
             reading.notes.append(f'{len(without_image)} text files have no image and are left out: '
-                                 f'{first_few(sorted(without_image))}')
+                                 f'{first_few(sorted(without_image))}{other_files(source.images)}')
         for name in images:
             file = labels.get(name.with_suffix(''))
             regions = partial(_regions, source.annotations / file if file else None, source.images / name, reading)

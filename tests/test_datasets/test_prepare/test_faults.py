@@ -156,3 +156,16 @@ def test_size_comes_from_the_image(run, pictures, tmp_path, write):
         path.write_text(json.dumps(data))
     prepared = run(labels, force=True)
     assert prepared.counts == expected and not prepared.notes
+
+
+@pytest.mark.parametrize('write', [own_data.write_class_folders, own_data.write_label_maps, own_data.write_coco,
+                                   own_data.write_yolo, own_data.write_labelme])
+def test_images_that_are_not_read_are_named(run, images, pictures, tmp_path, write):
+    labels = write(tmp_path / ('data.json' if write is own_data.write_coco else 'labels'), pictures)
+    classes = 'xyz' if write is own_data.write_label_maps else ''
+    (images / 'photo0.jpg').rename(images / 'photo0.HEIC')
+    assert '1 .heic; save them' in str(run(labels, *classes).notes)
+    for path in images.rglob('*.jpg'):
+        path.rename(path.with_suffix('.jfif'))
+    with pytest.raises(ValueError, match='4 .jfif, 1 .heic; save them'):
+        run(labels, *classes, force=True)
