@@ -1,22 +1,16 @@
 """COCO annotation files as people have them: read once, completed, and rid of objects that nothing can draw."""
 
 import itertools
-import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from mmengine.fileio import get
-
-from knet_plugin.datasets.segmentations import complete, usable
+from knet_plugin.datasets.coco_records import load
+from knet_plugin.datasets.segmentations import complete, truth, usable
 
 __all__ = ['CocoFile', 'ids_of_classes', 'read_coco']
-
-_FIELDS = dict(images=('id', 'file_name', 'height', 'width'), categories=('id', 'name'), annotations=('image_id',))
-
-_NO = ('0', '0.0', 'false', 'no', '')  # isthing of stuff, as number, Boolean or text
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,7 @@ class CocoFile:
             ``bbox`` and a ``segmentation`` that fits its image. Every annotation of a panoptic file has ``file_name``
             and ``segments_info``, in which ``bbox`` and ``area`` may be missing.
         skipped: Number of objects that were left out, by reason.
-        notes: One line for each category that was left out.
+        notes: Lines on records that were merged or left out.
     """
 
     data: dict[str, Any]
@@ -47,18 +41,20 @@ class CocoFile:
         return [f'{path}: {line}' for line in (*self.notes, *objects)]
 
 
-def read_coco(path: str, backend_args: dict | None = None, classes: Collection[str] = ()) -> CocoFile:
+def read_coco(path: str, backend_args: dict | None = None, classes: Collection[str] = (),
+              size_of: Callable[[str], tuple[int, int] | None] | None = None) -> CocoFile:
     """Read a COCO file of instances, panoptic annotations, or images alone.
 
     Args:
         path: The JSON file.
         backend_args: mmengine's file backend.
         classes: Categories of these names stay, although they may look like a root that groups the others.
+        size_of: Gives the (height, width) of a ``file_name`` whose record has none, or None, which drops the image.
 
     Raises:
         ValueError: This is no COCO file, or two images or categories cannot be told apart.
     """
-    data = _load(path, backend_args)
+    data, notes = load(path, backend_args, size_of)
     panoptic = any('segments_info' in annotation for annotation in data['annotations'])
     skipped: Counter[str] = Counter()
     if panoptic:
@@ -67,7 +63,7 @@ def read_coco(path: str, backend_args: dict | None = None, classes: Collection[s
         objects = [segment for annotation in data['annotations'] for segment in annotation['segments_info']]
     else:
         objects = data['annotations']
-    notes = _drop_categories(data, {each.get('category_id') for each in objects}, classes, path)
+    notes += _drop_categories(data, {each.get('category_id') for each in objects}, classes, path)
     (_clean_panoptic if panoptic else _clean_instances)(data, skipped)
     return CocoFile(data, skipped, tuple(notes))
 
@@ -83,37 +79,13 @@ def ids_of_classes(data: dict[str, Any], classes: Sequence[str]) -> list[int]:
     return [ids[name] for name in classes]
 
 
-def _load(path: str, backend_args: dict | None) -> dict[str, Any]:
-    """Read the JSON file and check that it has the lists of a COCO file."""
-    try:
-        data = json.loads(get(path, backend_args=backend_args))
-    except ValueError as error:  # also of an encoding
-        raise ValueError(f'{path} is not a COCO annotation file: no JSON ({error})') from error
-    if not isinstance(data, dict):
-        raise ValueError(f'{path} is not a COCO annotation file: a JSON {type(data).__name__}, no object')
-    data['annotations'] = data.get('annotations') or []  # a test set has none
-    for field, keys in _FIELDS.items():
-        records = data.get(field)
-        if not isinstance(records, list):
-            raise ValueError(f'{path} is not a COCO annotation file: it has no list "{field}"')
-        for i, record in enumerate(records):
-            missing = [key for key in keys if not isinstance(record, dict) or record.get(key) is None]
-            if missing:
-                raise ValueError(f'{path}: {field}[{i}] has no "{missing[0]}": {str(record)[:100]}')
-        repeated = [key for key, count in Counter(record['id'] for record in records).items() if count > 1] \
-            if field != 'annotations' else []
-        if repeated:
-            raise ValueError(f'{path}: id {repeated[0]!r} occurs several times in "{field}"')
-    return data
-
-
 def _drop_categories(data: dict[str, Any], used: set, classes: Collection[str], path: str) -> list[str]:
     """Leave out categories without objects that have another's name, or that only group all others."""
     categories, notes = data['categories'], []
     for category in categories:
         category['name'] = str(category['name'])
         if (isthing := category.pop('isthing', None)) is not None:
-            category['isthing'] = int(str(isthing).lower() not in _NO)
+            category['isthing'] = truth(isthing)
     kept: dict[str, dict] = {}
     for category in sorted(categories, key=lambda category: category['id'] not in used):
         first = kept.setdefault(category['name'], category)
@@ -171,7 +143,7 @@ def _clean_panoptic(data: dict[str, Any], skipped: Counter[str]) -> None:
     categories = {category['id'] for category in data['categories']}
     annotations: dict[Any, dict] = {}
     for annotation in data['annotations']:
-        if annotation['image_id'] not in names or annotation['image_id'] in annotations:
+        if annotation.get('image_id') not in names or annotation['image_id'] in annotations:
             skipped['an image_id of no image, or of one that has an annotation'] += len(annotation['segments_info'])
             continue
         annotations[annotation['image_id']] = annotation
@@ -186,12 +158,12 @@ def _clean_panoptic(data: dict[str, Any], skipped: Counter[str]) -> None:
                 skipped['an id that is missing, 0 (unlabelled) or repeated in its image'] += 1
             else:
                 segments[number] = segment
-                segment['iscrowd'] = int(segment.get('iscrowd') or 0)
+                segment['iscrowd'] = truth(segment.get('iscrowd'))
         annotation['segments_info'] = list(segments.values())
     data['annotations'] = list(annotations.values())
 
 
 def _reference_problem(annotation: dict, images: Collection, categories: Collection) -> str | None:
-    if annotation['image_id'] not in images:
+    if annotation.get('image_id') not in images:
         return 'an image_id of no image'
     return None if annotation.get('category_id') in categories else 'a category_id of no category'

@@ -69,7 +69,8 @@ def run_prepare(args: argparse.Namespace) -> None:
         raise ValueError(f'--seed must be at least 0, got {args.seed}')
     classes = args.classes
     if len(classes) == 1 and Path(classes[0]).is_file():
-        classes = [line.strip() for line in Path(classes[0]).read_text(encoding='utf-8').splitlines() if line.strip()]
+        classes = [line.strip() for line in Path(classes[0]).read_text(encoding='utf-8-sig').splitlines()
+                   if line.strip()]
     options = Options(tuple(classes), tuple(args.stuff), tuple(args.ignore), args.format)
     prepared = prepare(_sources(args), args.out, options, args.val, args.seed, args.task, args.force)
     print(summary(prepared, args.out))

@@ -3,8 +3,9 @@
 import math
 from typing import Any, TypeGuard
 
-__all__ = ['MAX_COORDINATE', 'complete', 'is_box', 'is_number', 'rle_problem', 'usable']
+__all__ = ['MAX_COORDINATE', 'complete', 'is_box', 'is_number', 'rle_problem', 'truth', 'usable']
 
+_NO = ('none', '0', '0.0', 'false', 'no', '')
 MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
 
 
@@ -34,7 +35,7 @@ def complete(annotation: dict, size: tuple[int, int]) -> bool:
     Returns:
         False if ``area`` or ``bbox`` was missing, and the segmentation has no pixel.
     """
-    annotation['iscrowd'] = int(annotation.get('iscrowd') or 0)
+    annotation['iscrowd'] = truth(annotation.get('iscrowd'))
     area, box = annotation.get('area'), annotation.get('bbox')
     if is_number(area) and area > 0 and is_box(box) and min(box[2:]) > 0:
         return True
@@ -46,6 +47,11 @@ def complete(annotation: dict, size: tuple[int, int]) -> bool:
     rle = mask_utils.merge(rle) if isinstance(rle, list) else rle
     annotation.update(area=float(mask_utils.area(rle)), bbox=mask_utils.toBbox(rle).tolist())
     return annotation['area'] > 0
+
+
+def truth(value: Any) -> int:
+    """Return 0 or 1 for a number, Boolean or text such as 'false'."""
+    return int(str(value).lower() not in _NO)
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -186,9 +186,10 @@ def test_other_files(tmp_path, content):
     (dict(images=[dict(id=1, height=2, width=3)]), r'images\[0\].*file_name'),
     (dict(images=[dict(id=1, file_name='a', width=3)]), r'images\[0\].*height'),
     (dict(categories=[dict(id=1)]), r'categories\[0\].*name'),
-    (dict(annotations=[dict(id=1)]), r'annotations\[0\].*image_id'),
+    (dict(annotations=[dict(id=1)]), 'annotations .*image_id'),
+    (dict(annotations=[1]), r'annotations\[0\]'),
     (dict(categories=[dict(id=4, name='a'), dict(id=4, name='b')]), 'id 4 .*categories'),
-    (dict(images=2 * [dict(id=5, file_name='a.jpg', height=1, width=1)]), 'id 5 .*images'),
+    (dict(images=[dict(id=5, file_name=name, height=1, width=1) for name in 'ab']), 'id 5 .*images'),
 ])
 def test_records_that_cannot_be_read(read, change, field):
     with pytest.raises(ValueError, match=rf'file\.json.*{field}'):

@@ -10,7 +10,8 @@ from typing import Any
 
 from knet_plugin.datasets.coco_file import CocoFile, read_coco
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.prepare.files import ImageFiles
+from knet_plugin.datasets.prepare.file_names import FileNames
+from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
 __all__ = ['images_of', 'open_coco', 'read_coco_instances']
@@ -51,7 +52,13 @@ def open_coco(source: Source, options: Options, reading: Reading) -> CocoFile:
     if not path.is_file():
         files = sorted(file.name for file in path.glob('*.json'))
         raise ValueError(f'{path}: give the COCO file itself, not its folder, which has {first_few(files, 10)}')
-    file = read_coco(str(path), classes=[*options.classes, *options.stuff])
+    images = FileNames(list_files(source.images))
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        image = images.find(name)
+        return image_size(source.images / image, decode=False) if image else None
+
+    file = read_coco(str(path), classes=[*options.classes, *options.stuff], size_of=size_of)
     if not file.data['annotations']:
         raise ValueError(f'{path}: "annotations" has nothing that can be drawn; {first_few(file.lines(str(path)))}')
     reading.notes += file.lines(str(path))
@@ -61,7 +68,7 @@ def open_coco(source: Source, options: Options, reading: Reading) -> CocoFile:
 
 def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tuple[dict, PurePosixPath]]:
     """Yield the records of the images that exist, and their paths; note those that lack a file or a record."""
-    files = ImageFiles(source.images)
+    files = FileNames(list_files(source.images))
     missing: list[str] = []
     found: set[PurePosixPath] = set()
     for image in file.data['images']:
@@ -74,10 +81,11 @@ def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tupl
             found.add(name)
             yield image, name
     if not found:
-        raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {first_few(missing)}')
+        raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {first_few(missing)}'
+                         f'{other_files(source.images)}')
     if missing:
         reading.notes.append(f'{source.annotations}: {len(missing)} of {len(file.data["images"])} images are not in '
-                             f'{source.images} and are left out: {first_few(missing)}')
-    if unknown := [name for name in files.names if name not in found]:
+                             f'{source.images} and are left out: {first_few(missing)}{other_files(source.images)}')
+    if unknown := [name for name in files.paths if name not in found]:
         reading.notes.append(f'{len(unknown)} images in {source.images} are not in {source.annotations.name} and are '
                              f'left out: {first_few(unknown)}')

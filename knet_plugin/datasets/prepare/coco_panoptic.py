@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from knet_plugin.datasets.prepare.coco import images_of, open_coco
-from knet_plugin.datasets.prepare.files import read_pixels
+from knet_plugin.datasets.prepare.file_names import FileNames
+from knet_plugin.datasets.prepare.files import list_files, read_pixels
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
 __all__ = ['read_coco_panoptic']
@@ -29,12 +30,14 @@ def read_coco_panoptic(sources: Sequence[Source], options: Options) -> Reading:
         names = {category['id']: category['name'] for category in categories}
         annotations = {annotation['image_id']: annotation for annotation in file.data['annotations']}
         folder = _folder_of_maps(source.annotations, [each['file_name'] for each in file.data['annotations']])
+        maps = FileNames(list_files(folder), with_folders=True)
         for image, name in images_of(file, source, reading):
             if image['id'] not in annotations:
                 reading.counted['left out: an image without panoptic annotation'] += 1
                 continue
             annotation = annotations[image['id']]
-            regions = partial(_regions, folder / annotation['file_name'], annotation['segments_info'], names,
+            png = maps.find(annotation['file_name']) or annotation['file_name']
+            regions = partial(_regions, folder / png, annotation['segments_info'], names,
                               reading.counted)
             reading.samples.append(Sample(source.images / name, str(name), source.split, regions))
     return reading
@@ -46,7 +49,7 @@ def _folder_of_maps(file: Path, names: Sequence[str]) -> Path:
     for parent in (file.parent, file.parent.parent):
         around += sorted(path for path in parent.iterdir() if path.is_dir())
     for folder in around:
-        if (folder / names[0]).is_file():
+        if (folder / names[0]).is_file() or FileNames(list_files(folder), with_folders=True).find(names[0]):
             return folder
     raise ValueError(f'{file}: there is no PNG {names[0]} in {around[0]}, where it is usually, or beside it')
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections import defaultdict
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ['IMAGE_SUFFIXES', 'ImageFiles', 'image_size', 'list_files', 'read_map', 'read_pixels']
+from knet_plugin.datasets.names import first_few
+
+__all__ = ['IMAGE_SUFFIXES', 'image_size', 'list_files', 'orientation', 'other_files', 'read_map', 'read_pixels']
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
-_ORIENTATION = 0x0112  # EXIF tag; from 5 on, rows and columns are exchanged
+_NO_PICTURES = {'', '.json', '.txt', '.xml', '.yaml', '.yml', '.csv', '.md', '.db', '.ini', '.cache', '.zip'}
+_ORIENTATION = 0x0112  # EXIF tag
+_MOST_PIXELS = 2 ** 30  # of an image that OpenCV reads
 _JPEG_SIDE = 256  # side to which a JPEG is reduced when only its integrity matters
 _UNREADABLE = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)  # of PIL
 
@@ -29,24 +35,24 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     return sorted(found)
 
 
-class ImageFiles:
-    """Finds images by the names that annotation files give them."""
+def other_files(folder: Path) -> str:
+    """Return what to add to a message about missing images: the files that may be some, but are not read."""
+    counts = Counter(name.suffix.lower() for name in list_files(folder, ('',)))
+    ignored = [f'{count} {suffix}' for suffix, count in counts.most_common()
+               if suffix not in (*IMAGE_SUFFIXES, *_NO_PICTURES)]
+    return f' (files there that are not read: {first_few(ignored, 5)}; save them as PNG or JPEG)' if ignored else ''
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.names = list_files(folder)
-        self._known = set(self.names)
-        self._by_file_name: dict[str, list[PurePosixPath]] = defaultdict(list)
-        for name in self.names:
-            self._by_file_name[name.name].append(name)
 
-    def find(self, name: str) -> PurePosixPath | None:
-        """Return the path below the folder: ``name`` itself, or the only file with the same last part."""
-        path = PurePosixPath(PureWindowsPath(name).as_posix())
-        if path in self._known:
-            return path
-        candidates = self._by_file_name.get(path.name, [])
-        return candidates[0] if len(candidates) == 1 else None
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """Open an image with PIL, which takes more than 179 million pixels for an attack unless told otherwise."""
+    most = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
+    try:
+        with Image.open(path) as image:
+            yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = most
 
 
 def image_size(path: Path, decode: bool = True) -> tuple[int, int]:
@@ -61,9 +67,9 @@ def image_size(path: Path, decode: bool = True) -> tuple[int, int]:
         ValueError: It cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            is_turned = image.getexif().get(_ORIENTATION, 1) >= 5
             if decode:
                 image.draft(image.mode, (_JPEG_SIDE, _JPEG_SIDE))
                 image.load()
@@ -74,7 +80,16 @@ def image_size(path: Path, decode: bool = True) -> tuple[int, int]:
         if pixels is None:
             raise ValueError(f'{path}: the image cannot be read ({_reason(error)}); replace or remove it') from None
         return pixels.shape[0], pixels.shape[1]
-    return (width, height) if turned else (height, width)
+    return (width, height) if is_turned else (height, width)
+
+
+def orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image that can be read: from 5 on, rows and columns are exchanged."""
+    try:
+        with _open(path) as image:
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except UnidentifiedImageError:  # read by OpenCV
+        return 1
 
 
 def _reason(error: Exception) -> str:
@@ -91,12 +106,27 @@ def read_pixels(path: Path) -> np.ndarray:
     if path.suffix.lower() in ('.jpg', '.jpeg'):
         raise ValueError(f'{path}: JPEG changes the values of a mask; save masks as PNG')
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             if image.mode in ('CMYK', 'YCbCr', 'LAB', 'HSV', 'F'):
                 raise ValueError(f'values of mode {image.mode} are no labels')
+            if len(image.getbands()) > 1 and any(';16' in str(tile) for tile in getattr(image, 'tile', ())):
+                return _sixteen_bits(path)
             return np.asarray(image).astype(np.int64)
     except _UNREADABLE as error:
         raise ValueError(f'{path}: the mask cannot be read ({_reason(error)})') from None
+
+
+def _sixteen_bits(path: Path) -> np.ndarray:
+    """Read (H, W, 3) colours of 16 bits, of which PIL keeps the upper 8; those that were scaled from 8 bits as such."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise ValueError('OpenCV cannot decode it')
+    colours = pixels[..., 2::-1].astype(np.int64)
+    if (colours == colours[..., :1]).all() or colours.max() < 256:
+        return colours
+    if (colours % 257).any():
+        raise ValueError('colours of 16 bits are above 255; save it with 8 bits')
+    return colours // 257
 
 
 def read_map(path: Path) -> tuple[np.ndarray, bool]:

@@ -62,7 +62,7 @@ def detect_format(source: Source, options: Options) -> str:
 
 def _of_json(path: Path) -> str:
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        data = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f'{path}: no JSON ({error})') from None
     if isinstance(data, dict) and 'shapes' in data:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.prepare.files import list_files, read_map
+from knet_plugin.datasets.prepare.files import list_files, other_files, read_map
 from knet_plugin.datasets.prepare.pairs import pair
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
@@ -29,16 +30,19 @@ def read_label_maps(sources: Sequence[Source], options: Options) -> Reading:
             if len(maps) > 1:
                 raise ValueError(f'{source.images / image}: {len(maps)} label maps have its name: {first_few(maps)}')
             files[source.images / image] = source.annotations / maps[0]
-        reading.notes += pairs.notes()
+        reading.notes += pairs.notes(other_files(source.images))
         reading.samples += [Sample(source.images / image, str(image), source.split, list) for image in pairs.masks]
     if not files:
-        raise ValueError(f'{sources[0].annotations}: no label map has the name of an image in {sources[0].images}')
+        raise ValueError(f'{sources[0].annotations}: no label map has the name of an image in '
+                         f'{sources[0].images}{other_files(sources[0].images)}')
     found, coloured = _scan(list(files.values()))
+    if coloured:
+        options = replace(options, ignore=())  # 255 would be a blue
     classes = _values_of_classes(found, coloured, options, reading.notes)
     reading.names = list(dict.fromkeys(classes.values()))
     reading.stuff = reading.names
     reading.samples = [Sample(each.image, each.name, each.split,
-                              partial(_regions, files[each.image], classes, coloured))
+                              partial(_regions, files[each.image], classes, coloured, options.ignore))
                        for each in reading.samples]
     return reading
 
@@ -60,6 +64,7 @@ def _values_of_classes(found: Sequence[int], coloured: bool, options: Options, n
     """Decide which class each value is.
 
     - ``NAME=VALUE`` or ``NAME=R,G,B``: as it says; all other values are ignored.
+    - One name is the class of the only value beside 0, the background; so are all names if ``--stuff`` names that.
     - Names alone are the classes 0, 1, 2, ... (1, 2, ... if 0 is ignored), if no value is larger.
     - If there are exactly as many values as names, they have their order; 255 is a value then, if all names need it.
 
@@ -74,29 +79,52 @@ def _values_of_classes(found: Sequence[int], coloured: bool, options: Options, n
     """
     shown = first_few([_shown(value, coloured) for value in found], 12)
     if any('=' in name for name in options.classes):
-        classes = dict(_explicit(each) for each in options.classes)
-        others = [_shown(value, coloured) for value in found if value not in classes and value not in options.ignore]
+        given = dict(_explicit(each) for each in options.classes)
+        others = [_shown(value, coloured) for value in found if value not in given and value not in options.ignore]
         if others:
             notes.append(f'values {first_few(others, 12)} have no class in --classes: their pixels are ignored')
-        return classes
-    if coloured:
+        return given
+    classes = _beside_background(found, options)
+    if classes is None and coloured:
         raise ValueError(f'the label maps are in colour ({shown}): give each class its colour, for example '
                          f'--classes NAME={_shown(found[-1], True).strip("()")} ...')
+    if not options.classes:
+        raise ValueError(f'--classes: the label maps have the values {shown}; name their classes in that order')
+    classes = classes or _in_order(found, options)
+    if classes is None:
+        plain = [value for value in found if value not in options.ignore]
+        raise ValueError(f'--classes has {len(options.classes)} names, but the label maps have the values {shown} '
+                         f'({len(plain)} without {first_few(list(options.ignore))}, which is ignored). Name them all '
+                         'in that order; or give values: NAME=VALUE; or leave values out: --ignore VALUE')
+    meanings = [f'{_shown(value, coloured)} is {name}' for value, name in classes.items()]
+    notes.append(f'values of the label maps: {first_few(meanings, 20)}')
+    if 0 in found and 0 not in classes and 0 not in options.ignore and not options.stuff:
+        notes.append('value 0 is no class: its pixels are ignored; --stuff NAME makes them a class')
+    return classes
+
+
+def _beside_background(found: Sequence[int], options: Options) -> dict[int, str] | None:
+    """Return the class of each value if 0 is the background, which has no name in ``--classes``."""
+    names = options.classes
+    if 0 in options.ignore or not (len(names) == 1 or (names and options.stuff and 0 in found)):
+        return None
+    others = [value for value in found if value]
+    values = [value for value in others if value not in options.ignore]
+    if len(names) == 1 and not values:
+        values = others  # {0, 255}: the mask of one class
+    return dict(zip(values, names, strict=True)) if len(values) == len(names) else None
+
+
+def _in_order(found: Sequence[int], options: Options) -> dict[int, str] | None:
+    """Return the class of each value if names and values have one order."""
     names = options.classes
     plain = [value for value in found if value not in options.ignore]
     start = int(0 in options.ignore)
-    if not names:
-        raise ValueError(f'--classes: the label maps have the values {shown}; name their classes in that order')
+    if len(names) == 1 and not start:
+        return None  # 0 would be the class
     if plain and plain[-1] < start + len(names) and not len(plain) < len(found) == len(names):
         return dict(enumerate(names, start))
-    for values in (plain, found):
-        if len(values) == len(names):
-            classes = dict(zip(values, names, strict=True))
-            notes.append('values of the label maps: ' + ', '.join(f'{value} is {classes[value]}' for value in values))
-            return classes
-    raise ValueError(f'--classes has {len(names)} names, but the label maps have the values {shown} ({len(plain)} '
-                     f'without {first_few(list(options.ignore))}, which is ignored). Name them all in that order; or '
-                     f'give values: NAME=VALUE; or leave values out: --ignore VALUE')
+    return next((dict(zip(values, names, strict=True)) for values in (plain, found) if len(values) == len(names)), None)
 
 
 def _explicit(text: str) -> tuple[int, str]:
@@ -115,7 +143,7 @@ def _shown(value: int, coloured: bool) -> str:
     return f'({value >> 16},{value >> 8 & 255},{value & 255})' if coloured else str(value)
 
 
-def _regions(file: Path, classes: Mapping[int, str], coloured: bool) -> list[Region]:
+def _regions(file: Path, classes: Mapping[int, str], coloured: bool, ignore: Sequence[int]) -> list[Region]:
     values, has_colours = read_map(file)
     encoded = encode_map(values * _GREY if coloured and not has_colours else values)
-    return [Region(classes[value], rle) for value, rle in encoded.items() if value in classes]
+    return [Region(classes.get(value), rle) for value, rle in encoded.items() if value in classes or value in ignore]

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.prepare.files import ImageFiles, list_files
+from knet_plugin.datasets.prepare.file_names import FileNames
+from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
@@ -33,14 +34,16 @@ def read_labelme(sources: Sequence[Source], options: Options) -> Reading:
     reading = Reading([])
     names: set[str] = set()
     for source in sources:
-        files = ImageFiles(source.images)
-        known = {name.with_suffix(''): name for name in files.names}
+        files = FileNames(list_files(source.images))
+        known = {name.with_suffix(''): name for name in files.paths}
+        stems = FileNames(known, with_folders=True)
         alone: list[PurePosixPath] = []
         used: dict[PurePosixPath, Path] = {}
         for file in list_files(source.annotations, ('.json',)):
             path = source.annotations / file
             data = _load(path)
-            image = known.get(file.with_suffix('')) or files.find(str(data.get('imagePath') or ''))
+            stem = stems.find(str(file.with_suffix('')))
+            image = known[stem] if stem else files.find(str(data.get('imagePath') or ''))
             if image is None:
                 alone.append(file)
                 continue
@@ -48,12 +51,14 @@ def read_labelme(sources: Sequence[Source], options: Options) -> Reading:
                 raise ValueError(f'{other} and {path} are both for the image {image}')
             names.update(str(shape['label']) for shape in data['shapes'])
             reading.samples.append(Sample(source.images / image, str(image), source.split,
-                                          partial(_regions, path, reading)))
+                                          partial(_regions, path, source.images / image, reading)))
         if not used:
-            raise ValueError(f'{source.annotations}: no labelme file has the name of an image in {source.images}')
+            raise ValueError(f'{source.annotations}: no labelme file has the name of an image in {source.images}'
+                             f'{other_files(source.images)}')
         if alone:
-            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {first_few(alone)}')
-        if unknown := [name for name in files.names if name not in used]:
+            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {first_few(alone)}'
+                                 f'{other_files(source.images)}')
+        if unknown := [name for name in files.paths if name not in used]:
             reading.notes.append(f'{len(unknown)} images have no labelme file and are left out: {first_few(unknown)}')
     reading.names = sorted(names - {_IGNORED})
     return reading
@@ -61,7 +66,7 @@ def read_labelme(sources: Sequence[Source], options: Options) -> Reading:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        data = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f'{path}: no JSON ({error})') from None
     shapes = data.get('shapes') if isinstance(data, dict) else None
@@ -70,11 +75,13 @@ def _load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _regions(path: Path, reading: Reading) -> list[Region]:
+def _regions(path: Path, image: Path, reading: Reading) -> list[Region]:
     from pycocotools import mask as mask_utils
 
     data = _load(path)
     size: tuple[Any, Any] = data.get('imageHeight'), data.get('imageWidth')
+    if size == (None, None):
+        size = image_size(image, decode=False)
     if not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError(f'{path}: imageHeight and imageWidth are {size}')
     parts: dict[Any, list[dict]] = {}

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.prepare.files import list_files, read_map
+from knet_plugin.datasets.prepare.files import list_files, other_files, read_map
 from knet_plugin.datasets.prepare.pairs import Pairs, pair
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
@@ -74,7 +74,8 @@ def _read(sources: Sequence[Source], options: Options, decode: _Decoder) -> Read
         reading.samples += [Sample(source.images / image, str(image), source.split,
                                    partial(_regions, masks, decode, reading.counted)) for image, masks in files.items()]
     if not reading.samples:
-        raise ValueError(f'{sources[0].annotations}: no mask has the name of an image in {sources[0].images}')
+        raise ValueError(f'{sources[0].annotations}: no mask has the name of an image in {sources[0].images}'
+                         f'{other_files(sources[0].images)}')
     return reading
 
 
@@ -94,7 +95,7 @@ def _files_of_images(source: Source, folders: Sequence[str],
         pairs.masks.update(found.masks)
         pairs.masks_alone += [name / mask for mask in found.masks_alone]
     pairs.images_alone = [image for image in images if image not in files]
-    reading.notes += pairs.notes()
+    reading.notes += pairs.notes(other_files(source.images))
     return files
 
 

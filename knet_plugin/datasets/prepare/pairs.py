@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from knet_plugin.datasets.names import first_few
+from knet_plugin.datasets.prepare.file_names import composed, folded
 
 __all__ = ['Pairs', 'pair']
 
@@ -30,13 +31,14 @@ class Pairs:
         """Whether an image has more than one mask."""
         return any(len(masks) > 1 for masks in self.masks.values())
 
-    def notes(self) -> list[str]:
-        """What is left out."""
+    def notes(self, others: str = '') -> list[str]:
+        """What is left out; ``others`` says which other files are beside the images."""
         total = len(self.masks) + len(self.images_alone)
         notes = [f'{len(self.images_alone)} of {total} images have no mask and are left out: '
                  f'{first_few(self.images_alone)}'] if self.images_alone else []
         if self.masks_alone:
-            notes.append(f'{len(self.masks_alone)} masks have no image and are left out: {first_few(self.masks_alone)}')
+            notes.append(f'{len(self.masks_alone)} masks have no image and are left out: '
+                         f'{first_few(self.masks_alone)}{others}')
         return notes
 
 
@@ -45,16 +47,17 @@ def pair(images: Sequence[PurePosixPath], masks: Sequence[PurePosixPath]) -> Pai
 
     It has the same name but for the extension and for words such as 'mask' or 'image'; or the mask's name goes on after
     that of the image ('a.jpg', 'a_1.png'), or the mask's folder has the name of the image ('a.jpg', 'a/1.png'). Names
-    with folders are compared first, and if no mask has an image then, names alone.
+    with folders are compared first, and if no mask has an image then, names alone. Case counts only where several
+    images differ in nothing else.
 
     Raises:
         ValueError: Two images have the same name.
     """
     for with_folders in (True, False):
-        owners = _Owners(images, with_folders)
+        owners, others = (_Owners(images, with_folders, key) for key in (composed, folded))
         pairs = Pairs()
         for mask in masks:
-            owner = owners.find(mask)
+            owner = owners.find(mask) or others.find(mask)
             if owner is None:
                 pairs.masks_alone.append(mask)
             else:
@@ -66,34 +69,37 @@ def pair(images: Sequence[PurePosixPath], masks: Sequence[PurePosixPath]) -> Pai
 
 
 class _Owners:
-    """Images by their names."""
+    """Images by their names, as ``key`` writes them."""
 
-    def __init__(self, images: Sequence[PurePosixPath], with_folders: bool):
+    def __init__(self, images: Sequence[PurePosixPath], with_folders: bool, key: Callable[[str], str]):
         self.with_folders = with_folders
-        self._exact: dict[tuple[str, str], PurePosixPath] = {}
+        self.key = key
+        self._exact: dict[tuple[str, str], PurePosixPath | None] = {}
         self._reduced: dict[tuple[str, str], PurePosixPath | None] = {}
         for image in images:
             folder = self._folder(image)
-            other = self._exact.setdefault((folder, image.stem), image)
-            if other is not image:
+            exact = folder, key(image.stem)
+            other = self._exact.get(exact)
+            self._exact[exact] = None if exact in self._exact else image  # None: ambiguous
+            if other and key is composed:
                 raise ValueError(f'the images {other} and {image} have the same name, so that their masks cannot be '
                                  'told apart: rename one of them')
-            key = folder, _reduced(image.stem)
-            self._reduced[key] = None if key in self._reduced else image  # None: ambiguous
+            reduced = folder, _reduced(exact[1])
+            self._reduced[reduced] = None if reduced in self._reduced else image
 
     def find(self, mask: PurePosixPath) -> PurePosixPath | None:
         folder = self._folder(mask)
-        if exact := self._exact.get((folder, mask.stem)):
+        if exact := self._exact.get((folder, self.key(mask.stem))):
             return exact
-        words = _reduced(mask.stem).split('_')
+        words = _reduced(self.key(mask.stem)).split('_')
         for number in range(len(words), 0, -1):
             if owner := self._reduced.get((folder, '_'.join(words[:number]))):
                 return owner
-        above = self._folder(mask.parent), mask.parent.name
+        above = self._folder(mask.parent), self.key(mask.parent.name)
         return self._exact.get(above)
 
     def _folder(self, path: PurePosixPath) -> str:
-        return str(path.parent) if self.with_folders else ''
+        return self.key(str(path.parent)) if self.with_folders else ''
 
 
 def _reduced(stem: str) -> str:

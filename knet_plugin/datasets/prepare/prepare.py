@@ -13,11 +13,11 @@ from rich.progress import track
 from knet_plugin.datasets.description import DataDescription
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.classes import Classes, choose_classes
-from knet_plugin.datasets.prepare.files import image_size
+from knet_plugin.datasets.prepare.files import image_size, orientation
 from knet_plugin.datasets.prepare.formats import FORMATS, detect_format
 from knet_plugin.datasets.prepare.output import check_output, whole_folder
 from knet_plugin.datasets.prepare.pictures import draw_sample
-from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
+from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, turn
 from knet_plugin.datasets.prepare.split import split_samples
 from knet_plugin.datasets.prepare.writer import SplitWriter
 
@@ -76,12 +76,23 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
     description = _describe(folder, classes, task)
     with whole_folder(folder) as draft:
         writers = _write(replace(description, root=draft), splits, classes.fill, reading)
+        _check_objects(description, writers, reading, sources[0])
     counts = {split: {name: writer.count[name] for name in description.classes} for split, writer in writers.items()}
     notes = [*reading.notes, *(f'{what} ({count} times)' for what, count in reading.counted.most_common())]
     for split, of_class in counts.items():
         if absent := [name for name, count in of_class.items() if not count]:
             notes.append(f'no image in {split} has {first_few(absent, 10)}')
     return Prepared(description, key, {split: writer.num_images for split, writer in writers.items()}, counts, notes)
+
+
+def _check_objects(description: DataDescription, writers: dict[str, SplitWriter], reading: Reading,
+                   source: Source) -> None:
+    """Refuse things of which no image has any."""
+    things = description.things
+    if things and not any(writer.count[name] for writer in writers.values() for name in things):
+        why = first_few([what for what, _ in reading.counted.most_common()])
+        raise ValueError(f'{source.annotations}: no image has an object of {first_few(things)}; look at the values of '
+                         f'the annotations, and at --classes and --format{f" ({why})" if why else ""}')
 
 
 def _describe(folder: Path, classes: Classes, task: str | None) -> DataDescription:
@@ -143,10 +154,10 @@ def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str],
     from pycocotools import mask as mask_utils
 
     regions = []
-    for region in sample.regions():
+    for region in _turned_like(sample.image, size, sample.regions(), reading):
         found = tuple(region.rle['size'])
         if found != size:
-            turned = '; EXIF data turn the photo: save it turned, without them' if found == size[::-1] else ''
+            turned = '; it is turned, but the photo has no EXIF data that turn it' if found == size[::-1] else ''
             raise ValueError(f'{sample.image}: {size[1]} x {size[0]} pixels, but its annotation has {found[1]} x '
                              f'{found[0]}{turned}')
         if mask_utils.area(region.rle):
@@ -155,3 +166,12 @@ def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str],
         else:
             reading.counted[f'left out: a region of {region.name!r} without a pixel'] += 1
     return regions
+
+
+def _turned_like(image: Path, size: tuple[int, int], regions: list[Region], reading: Reading) -> list[Region]:
+    """Turn regions that all have the rows and columns of the file to (height, width), as EXIF data turn the image."""
+    turned = size[0] != size[1] and bool(regions) and all(tuple(each.rle['size']) == size[::-1] for each in regions)
+    if not turned or (how := orientation(image)) < 5:
+        return regions
+    reading.counted['annotation turned as EXIF data turn its photo'] += 1
+    return [replace(region, rle=turn(region.rle, how)) for region in regions]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ['Options', 'Reading', 'Region', 'Sample', 'Source', 'encode_map']
+__all__ = ['Options', 'Reading', 'Region', 'Sample', 'Source', 'encode_map', 'turn']
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,12 @@ def encode_map(values: np.ndarray) -> dict[int, dict[str, Any]]:
         counts = np.diff(edges, prepend=0, append=flat.size).tolist()  # background and value in turn
         encoded[value] = mask_utils.frPyObjects(dict(size=list(values.shape), counts=counts), *values.shape)
     return encoded
+
+
+def turn(rle: dict[str, Any], orientation: int) -> dict[str, Any]:
+    """Return the RLE turned by an EXIF orientation that exchanges rows and columns, 5 to 8."""
+    from pycocotools import mask as mask_utils
+
+    mask = mask_utils.decode(rle).T
+    rows, columns = {5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[orientation]
+    return mask_utils.encode(np.asfortranarray(mask[::rows, ::columns]))

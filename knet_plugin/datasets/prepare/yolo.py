@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import yaml
 
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.prepare.files import image_size, list_files
+from knet_plugin.datasets.prepare.file_names import FileNames
+from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
@@ -36,19 +37,24 @@ def read_yolo(sources: Sequence[Source], options: Options) -> Reading:
                          'classes 0, 1, 2, ...')
     for source in sources:
         images = list_files(source.images)
-        labels = {label.with_suffix(''): source.annotations / label
-                  for label in list_files(source.annotations, ('.txt',)) if label.name not in _NAME_FILES}
+        stems = FileNames((name.with_suffix('') for name in images), with_folders=True)
+        files = [label for label in list_files(source.annotations, ('.txt',)) if label.name not in _NAME_FILES]
+        labels: dict[PurePosixPath | None, PurePosixPath] = {}  # of images without suffix
+        for label in files:
+            labels.setdefault(stems.find(str(label.with_suffix(''))), label)
+        labels.pop(None, None)
         alone = [name for name in images if name.with_suffix('') not in labels]
         if len(alone) == len(images):
-            raise ValueError(f'{source.annotations}: no text file has the name of an image in {source.images}')
+            raise ValueError(f'{source.annotations}: no text file has the name of an image in {source.images}'
+                             f'{other_files(source.images)}')
         if alone:
             reading.notes.append(f'{len(alone)} images have no text file, so no object: {first_few(alone)}')
-        without_image = set(labels).difference(name.with_suffix('') for name in images)
-        if without_image:
+        if without_image := set(files).difference(labels.values()):
             reading.notes.append(f'{len(without_image)} text files have no image and are left out: '
-                                 f'{first_few(sorted(without_image))}')
+                                 f'{first_few(sorted(without_image))}{other_files(source.images)}')
         for name in images:
-            regions = partial(_regions, labels.get(name.with_suffix('')), source.images / name, reading)
+            file = labels.get(name.with_suffix(''))
+            regions = partial(_regions, source.annotations / file if file else None, source.images / name, reading)
             reading.samples.append(Sample(source.images / name, str(name), source.split, regions))
     return reading
 
@@ -63,13 +69,13 @@ def _names(source: Source) -> list[str]:
                 return names
         for path in (folder / name for name in _NAME_FILES):
             if path.is_file():
-                return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+                return [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
     return []
 
 
 def _names_of(path: Path) -> list[str]:
     try:
-        fields: Any = yaml.safe_load(path.read_text(encoding='utf-8'))
+        fields: Any = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
     except (yaml.YAMLError, UnicodeDecodeError):
         return []
     names = fields.get('names') if isinstance(fields, dict) else None
@@ -87,7 +93,7 @@ def _regions(label: Path | None, image: Path, reading: Reading) -> list[Region]:
         return []
     size = image_size(image, decode=False)
     regions = []
-    for number, line in enumerate(label.read_text(encoding='utf-8').splitlines(), 1):
+    for number, line in enumerate(label.read_text(encoding='utf-8-sig').splitlines(), 1):
         if line.strip():
             place = f'{label}, line {number}'
             index, polygon = _numbers(line, place)

@@ -3,11 +3,9 @@
 import json
 import shutil
 
-import cv2
 import numpy as np
 import own_data
 import pytest
-from PIL import Image
 
 from knet_plugin.datasets.prepare import find_sources
 
@@ -139,11 +137,35 @@ def test_255_beside_objects_is_ignored(run, pictures, masks, tmp_path):
         assert len(infos) == 5
 
 
-def test_photo_that_exif_turns(run, images, pictures, masks, tmp_path):
-    path = images / 'photo0.jpg'
-    pixels = np.asarray(Image.open(path))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned to the right
-    Image.fromarray(np.rot90(pixels).copy()).save(path, exif=exif)
-    assert cv2.imread(str(path)).shape[:2] == pictures[0].size  # as the hosts read it
-    assert sum(run(masks, 'pet').images.values()) == len(pictures)
+def test_no_object_at_all(run, pictures, tmp_path):
+    for picture in pictures:
+        own_data.write_png(tmp_path / f'masks/{picture.stem}.png', np.zeros(picture.size, np.uint8))
+    with pytest.raises(ValueError, match='masks: no image has an object of pet; look at'):
+        run(tmp_path / 'masks', 'pet', stuff=('floor',))
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('write', [own_data.write_coco, own_data.write_labelme])
+def test_size_comes_from_the_image(run, pictures, tmp_path, write):
+    labels = write(tmp_path / ('data.json' if write is own_data.write_coco else 'labels'), pictures)
+    expected = run(labels).counts
+    for path in [labels] if labels.is_file() else labels.rglob('*.json'):
+        data = json.loads(path.read_text())
+        for record in data.get('images', [data]):
+            record.update(dict.fromkeys(set(record) & {'height', 'width', 'imageHeight', 'imageWidth'}))
+        path.write_text(json.dumps(data))
+    prepared = run(labels, force=True)
+    assert prepared.counts == expected and not prepared.notes
+
+
+@pytest.mark.parametrize('write', [own_data.write_class_folders, own_data.write_label_maps, own_data.write_coco,
+                                   own_data.write_yolo, own_data.write_labelme])
+def test_images_that_are_not_read_are_named(run, images, pictures, tmp_path, write):
+    labels = write(tmp_path / ('data.json' if write is own_data.write_coco else 'labels'), pictures)
+    classes = 'xyz' if write is own_data.write_label_maps else ''
+    (images / 'photo0.jpg').rename(images / 'photo0.HEIC')
+    assert '1 .heic; save them' in str(run(labels, *classes).notes)
+    for path in images.rglob('*.jpg'):
+        path.rename(path.with_suffix('.jfif'))
+    with pytest.raises(ValueError, match='4 .jfif, 1 .heic; save them'):
+        run(labels, *classes, force=True)

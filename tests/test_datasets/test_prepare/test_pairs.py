@@ -21,7 +21,12 @@ from knet_plugin.datasets.prepare.pairs import pair
     ('a.jpg', 'a_1.png'),
     ('a.jpg', 'a/7.png'),
     ('x/a.jpg', 'x/a/7.png'),
-    ('mask.jpg', 'mask.png')])
+    ('mask.jpg', 'mask.png'),
+    ('\xe4.jpg', 'a\u0308.png'),
+    ('x\xe4/\xe4.jpg', 'xa\u0308/a\u0308_mask.png'),
+    ('\xe4.jpg', 'a\u0308/1.png'),
+    ('P0.JPG', 'p0.png'),
+    ('P0.JPG', 'p0_mask.png')])
 def test_pair(image, mask):
     image, mask = PurePosixPath(image), PurePosixPath(mask)
     pairs = pair([image], [mask])
@@ -52,6 +57,13 @@ def test_what_is_alone_is_named():
     first, second = pairs.notes()
     assert '6 of 7' in first and 'b.jpg' in first
     assert 'z.png' in second
+
+
+def test_case_that_tells_images_apart():
+    images = [PurePosixPath(name) for name in ('A.jpg', 'a.jpg')]
+    masks = [PurePosixPath(name) for name in ('A.png', 'a.png')]
+    assert pair(images, masks).masks == {images[0]: [masks[0]], images[1]: [masks[1]]}
+    assert pair([PurePosixPath('AB.jpg'), PurePosixPath('Ab.jpg')], [PurePosixPath('ab.png')]).masks == {}
 
 
 def test_two_images_of_one_name():

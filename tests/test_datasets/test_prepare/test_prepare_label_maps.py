@@ -61,6 +61,25 @@ def test_mapping_is_said(run, write_maps, values):
     assert any(f'{values[-1]} is' in note for note in prepared.notes)
 
 
+@pytest.mark.parametrize(('values', 'classes', 'stuff', 'labels'), [
+    ([0, 255], 'a', 'z', [1, 0]),
+    ([0, 255], 'a', '', [255, 0]),
+    ([0, 1], 'a', 'z', [1, 0]),
+    ([0, 1, 255], 'a', 'z', [1, 0, 255]),
+    ([7], 'a', 'z', [0]),
+    ([0, 1, 2], 'a b', 'z', [2, 0, 1]),
+    ([(0, 0, 0), (0, 0, 255)], 'a', 'z', [1, 0])])
+def test_background_beside_classes(run, write_maps, tmp_path, values, classes, stuff, labels):
+    prepared = run(write_maps(values), *classes.split(), stuff=tuple(stuff), format='label-maps')
+    assert sampled(found_labels(tmp_path), len(values)) == labels
+    notes = '\n'.join(prepared.notes)
+    assert ' is a' in notes and ('value 0 is no class' in notes) == (not stuff)
+
+
+def test_default_order_is_said(run, write_maps):
+    assert 'values of the label maps: 0 is a, 1 is b' in run(write_maps([0, 1]), 'a', 'b').notes
+
+
 def test_ignored_values_are_said(run, write_maps):
     prepared = run(write_maps([0, 1, 2]), 'b=2', 'a=0')
     assert any('values 1 ' in note for note in prepared.notes)
@@ -69,6 +88,8 @@ def test_ignored_values_are_said(run, write_maps):
 @pytest.mark.parametrize(('values', 'classes', 'named'), [
     ([0, 1, 2], 'a b', '2 names.*0, 1, 2'),
     ([0, 50, 60], 'a b', '0, 50, 60'),
+    ([0], 'a', 'values 0 '),
+    ([0, 1, 2], 'a', '0, 1, 2'),
     ([0, 1, 2], '', '--classes: .*0, 1, 2'),
     ([0, 1, 2], 'a=0 b=x c', 'b=x'),
     ([0, 1, 2], 'a=0 b c=2', '--classes b')])

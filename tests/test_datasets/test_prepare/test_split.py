@@ -71,7 +71,7 @@ def test_folders_of_images_divide(divided, tmp_path, key):
         flat = [replace(picture, name=Path(picture.name).name) for picture in pictures]
         annotations, classes = own_data.write_label_maps(tmp_path / 'maps', flat), (*own_data.CLASSES, own_data.STUFF)
     prepared = prepare(find_sources(tmp_path / 'images', annotations), tmp_path / 'out', Options(classes))
-    assert prepared.notes == []
+    assert [note for note in prepared.notes if 'values of' not in note] == []
     assert names(tmp_path / 'out', 'train') == train_names
     assert names(tmp_path / 'out', 'val') == val_names
 
