@@ -46,6 +46,7 @@ class Weights(NamedTuple):
 
     path: Path
     whole_model: bool  # or of a backbone alone
+    kernels: int | None = None  # instance kernels of a detector
 
 
 def find_weights(name: str, root: Path) -> Weights | None:
@@ -75,7 +76,9 @@ def find_weights(name: str, root: Path) -> Weights | None:
                                   + (f'; did you mean {", ".join(close)}?' if close else ''))
         path = _download(key, urls[key])
     weights, _ = weights_of(read_checkpoint(path))
-    return Weights(path.absolute(), whole_model=any(key.startswith('backbone.') for key in weights))
+    kernels = [len(value) for key, value in weights.items() if key.endswith('init_kernels.weight')]
+    return Weights(path.absolute(), whole_model=any(key.startswith('backbone.') for key in weights),
+                   kernels=kernels[0] if kernels else None)
 
 
 def packaged_backbone(name: str) -> Path:

@@ -122,8 +122,9 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
     if args.minutes:
         iterations = max(1, round(60 * args.minutes / _GUESSED_SECONDS))
     short_side = args.short_side or default_short_side(description, task)
-    whole = isinstance(weights, Weights) and weights.whole_model  # with kernels of its own
-    kernels = default_kernels(description) if model == 'small' and task != 'semantic' and not whole else None
+    kernels = weights.kernels if isinstance(weights, Weights) and task != 'semantic' else None
+    if kernels is None and model == 'small' and task != 'semantic':
+        kernels = default_kernels(description)
     run = OwnRun(description, task, base.resolve(), weights, short_side, iterations, args.minutes, batch_size,
                  num_workers, kernels)
     return run, weights if isinstance(weights, Weights) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from pycocotools import mask as rle
 
@@ -112,3 +113,11 @@ def test_config_only_trains_nothing(data, tmp_path, monkeypatch, capsys):
     assert (tmp_path / 'work_dirs/squares-panoptic.py').is_file()
     assert not (tmp_path / 'work_dirs/squares-panoptic').exists()
     assert 'work_dirs/squares-panoptic.py' in capsys.readouterr().err
+
+
+def test_a_model_of_ones_own_keeps_its_number_of_kernels(data, tmp_path, monkeypatch):
+    weights = {'backbone.a': torch.zeros(1), 'panoptic_head.kernel_head.init_kernels.weight': torch.zeros(7, 64, 1, 1)}
+    torch.save(dict(state_dict=weights), tmp_path / 'own.pth')
+    assert run_tool(monkeypatch, tmp_path, '--data', data, '--weights', 'own.pth', '--config-only') == 0
+    cfg = Config.fromfile(tmp_path / 'work_dirs/squares-panoptic.py')
+    assert cfg.model.panoptic_head.kernel_head.num_kernels == 7 and cfg.load_from == str(tmp_path / 'own.pth')
