@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from knet_plugin.checkpoint import convert_checkpoint
 from knet_plugin.cli import ResourceError, resolve_config
-from knet_plugin.engine.run_config import plain_datasets
+from knet_plugin.datasets.config_parts import plain_datasets
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -28,7 +28,7 @@ from mmengine.dist import barrier, is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import read_categories
-from knet_plugin.engine.run_config import plain_datasets
+from knet_plugin.datasets.config_parts import plain_datasets
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 

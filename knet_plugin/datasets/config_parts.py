@@ -14,7 +14,7 @@ from knet_plugin.registry import SCOPE
 if TYPE_CHECKING:
     from knet_plugin.datasets.description import DataDescription
 
-__all__ = ['BEST_METRICS', 'crop_side', 'data_config']
+__all__ = ['BEST_METRICS', 'crop_side', 'data_config', 'plain_datasets']
 
 # By task, the name under which the metrics below report what the best checkpoint is chosen by.
 BEST_METRICS = dict(panoptic='coco_panoptic/PQ', instance='coco/segm_mAP', semantic='mIoU')
@@ -51,7 +51,6 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
         ValueError: If the data cannot train the task, or an argument is not positive.
     """
     from knet_plugin.datasets.description import DataDescription
-    from knet_plugin.engine.run_config import plain_datasets
 
     if not isinstance(description, DataDescription):
         description = DataDescription.read(description)
@@ -73,6 +72,13 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
     val_loader = dict(batch_size=1, **common, sampler=dict(type='DefaultSampler', shuffle=False), dataset=val)
     return dict(train_dataloader=train_loader, val_dataloader=val_loader,
                 test_dataloader=deepcopy(val_loader), val_evaluator=evaluator, test_evaluator=deepcopy(evaluator))
+
+
+def plain_datasets(dataset: Mapping[str, Any]) -> list[Any]:
+    """The configs of the data sets within wrappers of the hosts, such as ``RepeatDataset`` and ``ConcatDataset``."""
+    if 'datasets' in dataset:
+        return [plain for part in dataset['datasets'] for plain in plain_datasets(part)]
+    return plain_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
 
 
 def _detection_parts(description: DataDescription, task: str, short_side: int) -> tuple[dict, dict, list]:

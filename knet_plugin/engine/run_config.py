@@ -1,15 +1,12 @@
 """Adds to a config the hooks that every run of our tools has."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from mmengine import hooks
 from mmengine.config import Config
 
 from knet_plugin.engine.scores import best_score_key
 from knet_plugin.registry import SCOPE
 
-__all__ = ['add_run_parts', 'plain_datasets']
+__all__ = ['add_run_parts']
 
 _HOOKS = tuple(f'{SCOPE}.{name}' for name in ('DataCheckHook', 'FiniteInputHook', 'SafeLoadingHook', 'ProgressHook',
                                               'ValidationReportHook', 'SheetHook', 'StopHook'))
@@ -36,10 +33,3 @@ def add_run_parts(cfg: Config) -> None:
         if best and 'save_best' not in checkpoint:
             default['checkpoint'].update(save_best=best, rule='greater')
         cfg.default_hooks = default
-
-
-def plain_datasets(dataset: Mapping[str, Any]) -> list[Any]:
-    """The configs of the data sets within wrappers of the hosts, such as ``RepeatDataset`` and ``ConcatDataset``."""
-    if 'datasets' in dataset:
-        return [plain for part in dataset['datasets'] for plain in plain_datasets(part)]
-    return plain_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from knet_plugin.engine.run_config import plain_datasets
+from knet_plugin.datasets.config_parts import plain_datasets
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.inference.images import ImageReader
 from knet_plugin.inference.run_folder import find_weights

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from knet_plugin.datasets.config_parts import BEST_METRICS, crop_side, data_config
+from knet_plugin.datasets.config_parts import BEST_METRICS, crop_side, data_config, plain_datasets
 from knet_plugin.datasets.description import DataDescription
-from knet_plugin.engine.run_config import plain_datasets
 
 TASKS = ('panoptic', 'instance', 'semantic')
 
