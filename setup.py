@@ -18,8 +18,8 @@ from setuptools.command.egg_info import egg_info as _egg_info
 ROOT = Path(__file__).resolve().parent
 RESOURCES = ('configs', 'tools', 'model-index.yml')
 # openmim looks into '.mim' in the package; onedl-mim into the top folder of the first file of the installed RECORD,
-# which is sorted: the leading underscore puts this folder first.
-RESOURCE_FOLDERS = ('knet_plugin/.mim', '_knet_plugin_mim')
+# which is sorted: the leading '+' puts this folder first, even before the console script, '../../../bin/knet'.
+RESOURCE_FOLDERS = ('knet_plugin/.mim', '+knet_plugin_mim')
 
 
 def temporary_folder() -> str:

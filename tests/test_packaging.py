@@ -25,7 +25,7 @@ from knet_plugin.cli import list_configs, resolve_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-RESOURCE_FOLDERS = ('knet_plugin/.mim', '_knet_plugin_mim')
+RESOURCE_FOLDERS = ('knet_plugin/.mim', '+knet_plugin_mim')
 
 
 def requirements(name: str) -> dict[str, list[str]]:
@@ -133,7 +133,7 @@ def test_wheel_holds_package_and_resources(wheel, clone):
     package = {file for file in names if file.startswith('knet_plugin/') and '/.mim/' not in file}
     assert package == {f'knet_plugin/{file}' for file in files_below(clone / 'knet_plugin')}
     assert 'knet_plugin/py.typed' in package
-    assert {name.partition('/')[0] for name in names} == {'knet_plugin', '_knet_plugin_mim',
+    assert {name.partition('/')[0] for name in names} == {'knet_plugin', '+knet_plugin_mim',
                                                           f'knet_plugin-{__version__}.dist-info'}
 
 

@@ -182,6 +182,7 @@ def comparable_config(task: str, data: Path, iterations: int, processes: int, do
     cfg.find_unused_parameters = False
     if double:
         cfg.custom_imports.imports.append('double_precision')
+        cfg.train_cfg.val_begin = iterations + 1  # prediction has 32 bits
     cfg.param_scheduler = []
     if task == 'semantic':
         for part in (cfg.model.backbone, cfg.model.decode_head.kernel_generate_head):

@@ -61,13 +61,13 @@ def test_killed_run_continues_with_the_same_losses(task, tmp_path):
     assert sorted(expected) == list(range(24))
 
     assert run(with_killer(cfg, after=17), cut, check=False).returncode in KILLED
-    assert [path.name for path in cut.glob('*.pth')] == ['iter_10.pth']
+    assert [path.name for path in cut.glob('iter_*.pth')] == ['iter_10.pth']
     assert max(losses(cut)) == 15  # the killer comes before the recorder
 
     done = run(with_killer(cfg, after=20, saving=True), cut, '--resume', check=False)
     assert done.returncode in KILLED
     assert f'{cut}/iter_10.pth' in done.stdout + done.stderr
-    assert [path.name for path in cut.glob('[!.]*.pth')] == ['iter_10.pth']
+    assert [path.name for path in cut.glob('iter_*.pth')] == ['iter_10.pth']
     assert max(losses(cut)) == 18
 
     run(cfg, cut, '--resume')
