@@ -5,6 +5,7 @@ from knet_plugin.compat import require
 
 require('mmdet')
 
+from knet_plugin.detection.centre_kernel_head import CentreKernelHead
 from knet_plugin.detection.criterion import KNetCriterion
 from knet_plugin.detection.efficientnet_lite import EfficientNetLite0
 from knet_plugin.detection.fusion_head import KNetFusionHead
@@ -14,5 +15,5 @@ from knet_plugin.detection.knet import KNet
 from knet_plugin.detection.localization_fpn import LocalizationFPN
 from knet_plugin.detection.matcher import DiceCost, MaskCost, MaskHungarianAssigner
 
-__all__ = ['DiceCost', 'EfficientNetLite0', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelHead', 'KernelIterHead',
-           'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner']
+__all__ = ['CentreKernelHead', 'DiceCost', 'EfficientNetLite0', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelHead',
+           'KernelIterHead', 'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner']

@@ -121,7 +121,7 @@ class KNetCriterion(BaseModule):
         """Assignments of the kernel head, which has no stuff, and of each stage: S + 1 in all."""
         num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
         stuff = assign_stuff_kernels(targets, self.num_things_classes, num_kernels)
-        objects = self.match(proposals.mask_logits[:, :num_kernels], None, targets)
+        objects = self.match(proposals.mask_logits[:, :num_kernels], proposals.class_logits, targets)
         assignments = [objects]
         for i, update in enumerate(updates, start=1):
             assignments.append(objects + stuff)

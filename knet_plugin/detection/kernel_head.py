@@ -13,7 +13,17 @@ from knet_plugin.core.feature_map import FeatureMap
 from knet_plugin.core.stage_config import merge_part
 from knet_plugin.registry import MODELS
 
-__all__ = ['KernelHead', 'KernelProposals']
+__all__ = ['InstanceKernels', 'KernelHead', 'KernelProposals']
+
+
+class InstanceKernels(NamedTuple):
+    """Instance kernels without group features, and their masks."""
+
+    loc: Tensor  # localisation features that the kernels are convolved with: B, C, H, W
+    kernels: Tensor  # B, N, C, K, K
+    mask_logits: Tensor  # M_0^ins: B, N, H, W
+    class_logits: Tensor | None = None  # see KernelProposals
+    centre_logits: Tensor | None = None
 
 
 class KernelProposals(NamedTuple):
@@ -23,6 +33,8 @@ class KernelProposals(NamedTuple):
     kernels: Tensor  # K_0: B, N, C, K, K
     mask_logits: Tensor  # M_0: B, N, H, W
     semantic_logits: Tensor  # of all classes, things and stuff: B, classes, H, W
+    class_logits: Tensor | None = None  # of instance kernels that were chosen by class: B, N, T, without gradient
+    centre_logits: Tensor | None = None  # of centres of objects: B, T, H, W
 
 
 @MODELS.register_module()
@@ -76,6 +88,7 @@ class KernelHead(BaseModule):
         self.num_kernels = num_kernels
         self.channels = channels
         self.kernel_size = kernel_size
+        self.norm_cfg = norm_cfg
         default_fpn = dict(
             type='knet_plugin.LocalizationFPN', in_channels=channels, feat_channels=channels, out_channels=channels,
             positional_encoding=dict(type='mmdet.SinePositionalEncoding', num_feats=channels // 2, normalize=True),
@@ -83,7 +96,7 @@ class KernelHead(BaseModule):
         self.localization_fpn = MODELS.build(merge_part(default_fpn, localization_fpn or {}))
         self.mask_activation = None if mask_activation is None else MODELS.build(mask_activation)
         self._build_branches(norm_cfg, **(branches or {}))
-        self.init_kernels = nn.Conv2d(channels, num_kernels, kernel_size, padding=kernel_size // 2, bias=False)
+        self._build_instance_kernels()
         self.conv_seg = nn.Conv2d(channels, num_things_classes + num_stuff_classes, 1)
 
     def _build_branches(self, norm_cfg: dict, num_convs: int = 1, refine: bool = False) -> None:
@@ -95,15 +108,19 @@ class KernelHead(BaseModule):
         self.loc_refine = conv(3) if refine else nn.Identity()
         self.seg_refine = conv(3) if refine else nn.Identity()
 
+    def _build_instance_kernels(self) -> None:
+        size = self.kernel_size
+        self.init_kernels = nn.Conv2d(self.channels, self.num_kernels, size, padding=size // 2, bias=False)
+
     def forward(self, feats: Sequence[Tensor]) -> KernelProposals:
         """Compute F, K_0, M_0 and semantic logits of pyramid levels, each (B, channels, H_i, W_i)."""
         loc, seg = self.localization_fpn(feats)
         loc = self.loc_refine(self.loc_convs(loc))  # B, C, H, W
         seg = self.seg_refine(self.seg_convs(seg))  # B, C, H, W
-        features = loc + seg  # F: B, C, H, W
-        mask_logits = self.init_kernels(loc).contiguous()  # M_0^ins: B, N, H, W; not channels-last as the maps may be
+        instances = self.instance_kernels(loc, seg)
+        features = instances.loc + seg  # F: B, C, H, W
+        kernels, mask_logits = instances.kernels, instances.mask_logits
         semantic_logits = self.conv_seg(seg).contiguous()  # B, classes, H, W
-        kernels = self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1)  # K_0^ins: B, N, C, K, K
         if self.mask_activation is not None:
             group = FeatureMap(features).pool(mask_logits, self.mask_activation)  # Eq. 3: B, N, C
             kernels = kernels + group.to(kernels.dtype)[..., None, None]
@@ -111,4 +128,9 @@ class KernelHead(BaseModule):
             stuff = F.pad(self.conv_seg.weight[self.num_things_classes:], [self.kernel_size // 2] * 4)  # S, C, K, K
             kernels = torch.cat([kernels, stuff.expand(len(loc), -1, -1, -1, -1)], dim=1)
             mask_logits = torch.cat([mask_logits, semantic_logits[:, self.num_things_classes:]], dim=1)
-        return KernelProposals(features, kernels, mask_logits, semantic_logits)
+        return KernelProposals(features, kernels, mask_logits, semantic_logits, *instances[3:])
+
+    def instance_kernels(self, loc: Tensor, seg: Tensor) -> InstanceKernels:
+        """The learned instance kernels, from (B, C, H, W) localisation and semantic features."""
+        mask_logits = self.init_kernels(loc).contiguous()  # not channels-last as the maps may be
+        return InstanceKernels(loc, self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1), mask_logits)

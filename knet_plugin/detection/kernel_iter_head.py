@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmdet.structures import SampleList
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
@@ -105,8 +106,12 @@ class KernelIterHead(BaseModule):
         updates: list[KernelUpdate] = []
         for i, stage in enumerate(self.kernel_update_head, start=1):
             classify = not last_only or i == self.num_stages
-            updates.append(stage(proposals.features, kernels, mask_logits, classify=classify))
-            kernels, mask_logits, _ = updates[-1]  # K_i, M_i
+            update = stage(proposals.features, kernels, mask_logits, classify=classify)
+            kernels, mask_logits, class_logits = update  # K_i, M_i
+            if class_logits is not None and (prior := proposals.class_logits) is not None:
+                padding = [0, self.num_stuff_classes, 0, self.num_stuff_classes]  # stuff kernels and classes come last
+                update = update._replace(class_logits=class_logits + F.pad(prior, padding))
+            updates.append(update)
         return proposals, updates
 
     def forward(self, feats: Sequence[Tensor],
@@ -120,7 +125,10 @@ class KernelIterHead(BaseModule):
         proposals, updates = self.stages(feats)
         targets = segment_targets(batch_data_samples, self._mask_size(proposals.mask_logits), self.num_things_classes,
                                   self.num_stuff_classes)
-        return self.criterion(proposals, updates, targets)
+        losses = self.criterion(proposals, updates, targets)
+        if proposals.centre_logits is not None:
+            losses['s0.loss_centre'] = self.kernel_head.centre_loss(proposals.centre_logits, targets)
+        return losses
 
     def predict(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> tuple[Tensor, Tensor]:
         """The last stage's class logits, (B, N, classes), and upsampled mask logits, (B, N, h, w)."""
