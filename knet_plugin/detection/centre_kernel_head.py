@@ -19,8 +19,6 @@ __all__ = ['CentreKernelHead', 'centre_target']
 RADIUS = 0.15  # standard deviation of a centre's target, relative to the root of the object's area
 LEAST_RADIUS = 1 / 3  # the same in pixels of the map
 PEAK, OFFSET = 8., -6.  # of the first masks' logits: discs with a radius of about 4 pixels of the map
-INIT_CFG = dict(type='Normal', layer='Conv2d', std=0.01,
-                override=dict(type='Normal', name='conv_seg', std=0.01, bias_prob=0.01))
 LOWEST = 1e-3  # values of the target below are 0
 
 
@@ -46,7 +44,7 @@ class CentreKernelHead(KernelHead):
     """
 
     def __init__(self, positions: dict | None = None, loss_centre: dict | None = None, **kwargs: Any) -> None:
-        super().__init__(**dict(dict(init_cfg=INIT_CFG), **kwargs))
+        super().__init__(**kwargs)
         if self.kernel_size != 1:
             raise ValueError(f'kernels from centres are 1 x 1, got kernel_size={self.kernel_size}')
         self.positions = MODELS.build(dict(
@@ -54,6 +52,8 @@ class CentreKernelHead(KernelHead):
         self.loss_centre = MODELS.build(dict(type='mmdet.GaussianFocalLoss') | (loss_centre or {}))
 
     def _build_instance_kernels(self) -> None:
+        # For the init_cfg of learned kernels, which has nothing to set here.
+        self.init_kernels = nn.Identity()  # type: ignore[assignment]
         self.conv = ConvModule(self.channels, self.channels, 3, padding=1, norm_cfg=self.norm_cfg)
         self.conv_centre = nn.Conv2d(self.channels, self.num_things_classes, 1)
         self.conv_kernel = nn.Conv2d(self.channels, 2 * self.channels + 1, 1)  # a, s, b
