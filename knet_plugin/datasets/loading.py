@@ -2,19 +2,17 @@
 
 from typing import Any
 
-import cv2
-import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as StockLoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations as StockLoadAnnotations
 from mmdet.datasets.transforms import LoadPanopticAnnotations as StockLoadPanopticAnnotations
 from mmdet.structures.mask import BitmapMasks
-from mmengine.fileio import get
 
+from knet_plugin.datasets.panoptic_png import read_segment_ids
 from knet_plugin.datasets.segmentations import MAX_COORDINATE
 from knet_plugin.registry import TRANSFORMS
 
-__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'read_segment_ids']
+__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations']
 
 
 @TRANSFORMS.register_module()
@@ -38,7 +36,7 @@ class LoadImageFromFile(StockLoadImageFromFile):
         except Exception as error:  # every decoder has its own errors, and none names the file
             raise ValueError(f'img_path {path}: the file is empty or cannot be decoded') from error
         if loaded is not None and results.get('height') and results.get('width'):
-            _check_size('img_path', path, loaded['ori_shape'], (results['height'], results['width']), 'annotation file')
+            check_size('img_path', path, loaded['ori_shape'], (results['height'], results['width']), 'annotation file')
         return loaded
 
 
@@ -74,7 +72,8 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
         path = results.get('seg_map_path')
         if path is None or not (self.with_mask or self.with_seg):  # no ground truth, or none of the PNG
             return super().transform(results)
-        ids = read_segment_ids(path, results['ori_shape'], self.backend_args)
+        ids = read_segment_ids(path, [each['id'] for each in results['segments_info']], self.backend_args)
+        check_size('seg_map_path', path, ids.shape, results['ori_shape'], 'image')
         _skip_absent(results, ids)
         if self.with_bbox:
             self._load_bboxes(results)
@@ -100,30 +99,6 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
             results['gt_bboxes'] = masks.get_bboxes(self.box_type)
         if self.with_seg:
             results['gt_seg_map'] = labels
-
-
-def read_segment_ids(path: str, size: tuple[int, int], backend_args: dict | None = None) -> np.ndarray:
-    """Read a panoptic PNG.
-
-    Args:
-        path: The file.
-        size: Height and width of the image.
-        backend_args: mmengine's file backend.
-
-    Returns:
-        Segment id of each pixel, 0 where unlabelled, (H, W).
-
-    Raises:
-        ValueError: The file cannot be decoded, or has another size.
-    """
-    content = get(path, backend_args=backend_args)
-    try:
-        image = mmcv.imfrombytes(content, flag='color', channel_order='rgb')
-    except Exception as error:
-        raise ValueError(f'seg_map_path {path}: the file is empty or cannot be decoded') from error
-    _check_size('seg_map_path', path, image.shape[:2], size, 'image')
-    # The id is R + 256 G + 256**2 B: the bytes of one number, whose fourth is the alpha channel.
-    return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view('<i4')[..., 0] & 0xFFFFFF
 
 
 def _skip_absent(results: dict, ids: np.ndarray) -> None:
@@ -163,6 +138,6 @@ def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
     return None
 
 
-def _check_size(field: str, path: str, size: tuple[int, int], expected: tuple[int, int], source: str) -> None:
+def check_size(field: str, path: str, size: tuple[int, int], expected: tuple[int, int], source: str) -> None:
     if tuple(size) != tuple(expected):
         raise ValueError(f'{field} {path}: size {tuple(size)} (height, width), but {tuple(expected)} in the {source}')

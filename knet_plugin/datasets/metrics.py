@@ -16,7 +16,8 @@ from mmengine.logging import MMLogger
 
 from knet_plugin.datasets.coco_file import ids_of_classes
 from knet_plugin.datasets.instances import CocoIndex, read_and_report
-from knet_plugin.datasets.loading import read_segment_ids
+from knet_plugin.datasets.loading import check_size
+from knet_plugin.datasets.panoptic_png import read_segment_ids
 from knet_plugin.registry import METRICS
 
 __all__ = ['InstanceMetric', 'PanopticMetric']
@@ -130,7 +131,8 @@ class PanopticMetric(CocoPanopticMetric):
     def _compare(self, sample: dict, annotation: dict, prediction: dict) -> PQStat:
         """Compare the prediction for an image with its PNG, in which pixels of no listed segment are void."""
         path, segments = self._truth(sample, annotation, prediction['file_name'])
-        ids = read_segment_ids(path, sample['ori_shape'], self.backend_args)
+        ids = read_segment_ids(path, [segment['id'] for segment in segments], self.backend_args)
+        check_size('seg_map_path', path, ids.shape, sample['ori_shape'], 'image')
         areas = dict(zip(*np.unique(ids, return_counts=True), strict=True))
         listed = [dict(segment, area=areas[segment['id']]) for segment in segments
                   if segment['id'] in areas and segment['category_id'] in self.categories]

@@ -225,3 +225,11 @@ def test_work_grows_linearly_with_the_images(tmp_path, monkeypatch):
 def test_a_class_that_is_no_category(tmp_path):
     with pytest.raises(ValueError, match=r"panoptic\.json.*'dgo'.*no category"):
         load(odd_data(tmp_path), metainfo=dict(classes=['cat', 'dgo']))
+
+
+def test_label_255_is_void(tmp_path):
+    def edit(content):
+        content['categories'] += [dict(id=100 + i, name=f'c{i}', isthing=0) for i in range(252)]
+
+    with pytest.raises(ValueError, match=r'panoptic\.json: 256 classes, but label 255'):
+        load(odd_data(tmp_path, edit=edit))

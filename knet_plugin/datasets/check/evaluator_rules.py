@@ -18,6 +18,9 @@ __all__ = ['check_metric']
 def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report, limit: int) -> None:
     """Check a metric's own files, and that they belong to the data sets of its section; read ``limit`` PNGs at most."""
     options, path = metric.options, metric.ann_file
+    if metric.kind == 'semantic':
+        _check_ignored(metric, sources, report)
+        return
     if metric.kind == 'panoptic' and not options.get('format_only'):
         _check_folder(metric, report)
     if not path:
@@ -33,6 +36,15 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
     if sources and sources[0].classes:
         _check_classes(metric, file, sources, report)
     _compare_images(metric, file, sources, files, report)
+
+
+def _check_ignored(metric: Metric, sources: Sequence[Source], report: Report) -> None:
+    """The metric must ignore the pixels that have no class in the data."""
+    ignored = metric.options.get('ignore_index', 255)
+    if wrong := [source for source in sources if source.void != ignored]:
+        report.warn(f'{metric.section}_evaluator: ignore_index={ignored}, but pixels without class have the label '
+                    f'{wrong[0].void} in the {metric.section} data; make them equal',
+                    wrong[0].dataset.data_prefix.get('seg_map_path') or '')
 
 
 def _check_classes(metric: Metric, file: Annotations, sources: Sequence[Source], report: Report) -> None:

@@ -13,11 +13,10 @@ from knet_plugin.datasets.check.files import Files
 from knet_plugin.datasets.check.image_rules import LOADERS, check_images, read_header, spread
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
-from knet_plugin.datasets.names import first_few
+from knet_plugin.datasets.names import IMAGE_SUFFIXES, first_few
 
 __all__ = ['check_label_maps']
 
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 
 
 @dataclass
@@ -38,6 +37,10 @@ def check_label_maps(source: Source, model: Mapping, files: Files, report: Repor
     if (reduce := loader.get('reduce_zero_label')) not in (None, dataset.reduce_zero_label):
         report.error(f'reduce_zero_label is {reduce} in {loader["type"]}, but {dataset.reduce_zero_label} in the data '
                      'set; set it in the data set alone', labels)
+    if len(source.classes) > source.void:
+        report.error(f'{len(source.classes)} classes, but label {source.void} marks pixels without class; load the '
+                     'maps with knet_plugin.LoadLabels and set ignore_index=65535 there, in the decode heads, as '
+                     'data_preprocessor.seg_pad_val and in the metric', labels)
     if getattr(dataset, 'backend_args', None):
         return
     for name, path in dict(img_path=folder, seg_map_path=labels).items():
@@ -59,7 +62,7 @@ def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -
     if source.dataset.ann_file and used:
         return
     others = Counter(os.path.splitext(name)[1] for _, _, names in os.walk(folder) for name in names
-                     if not name.endswith(suffix) and name.lower().endswith(_IMAGE_SUFFIXES))
+                     if not name.endswith(suffix) and name.lower().endswith(IMAGE_SUFFIXES))
     found = first_few([f'{number} with {ending}' for ending, number in others.most_common()])
     if not used:
         report.error(f'no image ends in img_suffix={suffix!r}; there are {found or "no images"}', folder)
@@ -161,15 +164,10 @@ def _count(source: Source, values: _Values, ignore: int, census: Census, folder:
 def _label(source: Source, value: int) -> int:
     """What mmseg's LoadAnnotations, or our LoadLabels, makes of a value."""
     reduce = source.dataset.reduce_zero_label
-    loader = source.transform('LoadLabels')
-    void, special = 255, {255}
-    if loader is None:
+    if source.transform('LoadLabels') is None:
         value &= 255
-    else:
-        void = loader.get('ignore_index', 255)
-        special = {void, 65535}
-    if value in special or reduce and value == 0:
-        return void
+    if value == source.void or value == 65535 or reduce and value == 0:
+        return source.void
     value -= reduce
     return (source.dataset.label_map or {}).get(value, value)
 

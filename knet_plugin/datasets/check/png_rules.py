@@ -9,6 +9,7 @@ from knet_plugin.datasets.check.image_rules import spread
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
+from knet_plugin.datasets.panoptic_png import read_segment_ids
 from knet_plugin.registry import SCOPE
 
 __all__ = ['Reader', 'check_pngs', 'read_pngs']
@@ -59,21 +60,24 @@ def read_pngs(file: Annotations, paths: Mapping[Any, str], classes: Collection[s
 
     ``paths`` are those of the PNGs by id of the image; ``folder`` is the one that they are in.
     """
-    from knet_plugin.datasets.loading import read_segment_ids  # needs mmdet
-
     known = {category['id'] for category in file.categories if category['name'] in classes}
     sizes = file.sizes
     broken, absent, foreign = [], [], []
     for number, path in paths.items():
         if number not in sizes:
             continue
+        listed = [each['id'] for each in file.objects.get(number, ()) if each.get('category_id') in known
+                  and each.get('id') is not None]
         try:
-            ids = read_segment_ids(path, sizes[number]).ravel()
+            ids = read_segment_ids(path, listed if reader.used else ())
         except ValueError as error:
             broken.append(str(error).removeprefix('seg_map_path '))
             continue
-        found = {int(ids[-1]), *ids[:-1][ids[1:] != ids[:-1]].tolist()}  # the last of each run of equal ids
-        listed = [each.get('id') for each in file.objects.get(number, ()) if each.get('category_id') in known]
+        if ids.shape != tuple(sizes[number]):
+            broken.append(f'{path}: size {ids.shape} (height, width), not {tuple(sizes[number])}')
+            continue
+        runs = ids.ravel()
+        found = {int(runs[-1]), *runs[:-1][runs[1:] != runs[:-1]].tolist()}  # the last of each run of equal ids
         lacking = [f'{each} of {path}' for each in listed if each not in found]
         if len(lacking) < len(listed):
             absent += lacking

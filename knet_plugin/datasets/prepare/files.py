@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from knet_plugin.datasets.names import first_few
+from knet_plugin.datasets.names import IMAGE_SUFFIXES, JPEG_SUFFIXES, first_few
 
-__all__ = ['IMAGE_SUFFIXES', 'image_size', 'list_files', 'orientation', 'other_files', 'read_map', 'read_pixels']
+__all__ = ['image_size', 'list_files', 'orientation', 'other_files', 'read_map', 'read_pixels']
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 _NO_PICTURES = {'', '.json', '.txt', '.xml', '.yaml', '.yml', '.csv', '.md', '.db', '.ini', '.cache', '.zip'}
 _ORIENTATION = 0x0112  # EXIF tag
 _MOST_PIXELS = 2 ** 30  # of an image that OpenCV reads
+_MOST_COLOURS = 256  # of a mask; more is a photo
 _JPEG_SIDE = 256  # side to which a JPEG is reduced when only its integrity matters
 _UNREADABLE = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)  # of PIL
 
@@ -84,7 +84,7 @@ def image_size(path: Path, decode: bool = True) -> tuple[int, int]:
 
 
 def orientation(path: Path) -> int:
-    """Return the EXIF orientation of an image that can be read: from 5 on, rows and columns are exchanged."""
+    """Return the EXIF orientation of an image that can be read: 1 is upright; 5 to 8 exchange rows and columns."""
     try:
         with _open(path) as image:
             return int(image.getexif().get(_ORIENTATION, 1))
@@ -103,7 +103,7 @@ def read_pixels(path: Path) -> np.ndarray:
     Raises:
         ValueError: The file cannot be decoded, or was compressed with loss.
     """
-    if path.suffix.lower() in ('.jpg', '.jpeg'):
+    if path.suffix.lower() in JPEG_SUFFIXES:
         raise ValueError(f'{path}: JPEG changes the values of a mask; save masks as PNG')
     try:
         with _open(path) as image:
@@ -132,13 +132,21 @@ def _sixteen_bits(path: Path) -> np.ndarray:
 def read_map(path: Path) -> tuple[np.ndarray, bool]:
     """Read a mask or label map as :func:`read_pixels` does.
 
+    Transparent pixels are 0, the background. A photo that is transparent around an object, or an image of one colour,
+    has its mask in the alpha channel.
+
     Returns:
-        (H, W) int64 values, and whether they are colours: 65536 R + 256 G + B. Transparency does not count.
+        (H, W) int64 values, and whether they are colours: 65536 R + 256 G + B.
     """
     pixels = read_pixels(path)
     if pixels.ndim == 2:
         return pixels, False
+    alpha = pixels[..., -1] if pixels.shape[2] in (2, 4) else None
     colours = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
-    if (colours == colours[..., :1]).all():
-        return colours[..., 0], False
-    return colours @ np.array([65536, 256, 1]), True
+    grey = bool((colours == colours[..., :1]).all())
+    values = colours[..., 0] if grey else colours @ np.array([65536, 256, 1])
+    if alpha is None or alpha.min() == alpha.max():
+        return values, not grey
+    if not 1 < np.unique(values).size <= _MOST_COLOURS:
+        return (alpha > alpha.max() // 2).astype(np.int64), False
+    return np.where(alpha, values, 0), not grey

@@ -78,6 +78,10 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
         writers = _write(replace(description, root=draft), splits, classes.fill, reading)
         _check_objects(description, writers, reading, sources[0])
     counts = {split: {name: writer.count[name] for name in description.classes} for split, writer in writers.items()}
+    if reading.turned:
+        reading.notes.append(f'EXIF data mirror or turn {len(reading.turned)} photos, but perhaps not their '
+                             f'annotations: {first_few(reading.turned)}; if these do not fit, save the photos upright '
+                             'and without EXIF data')
     notes = [*reading.notes, *(f'{what} ({count} times)' for what, count in reading.counted.most_common())]
     for split, of_class in counts.items():
         if absent := [name for name, count in of_class.items() if not count]:
@@ -130,7 +134,7 @@ def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: 
             try:
                 size = image_size(sample.image)
                 regions = _read_regions(sample, size, description.classes, reading)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 faults.append(str(error))
                 if len(faults) == _MOST_FAULTS:
                     break
@@ -170,8 +174,12 @@ def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str],
 
 def _turned_like(image: Path, size: tuple[int, int], regions: list[Region], reading: Reading) -> list[Region]:
     """Turn regions that all have the rows and columns of the file to (height, width), as EXIF data turn the image."""
-    turned = size[0] != size[1] and bool(regions) and all(tuple(each.rle['size']) == size[::-1] for each in regions)
-    if not turned or (how := orientation(image)) < 5:
+    sizes = {tuple(region.rle['size']) for region in regions}
+    if not sizes or (how := orientation(image)) < 2:
+        return regions
+    if ambiguous := how < 5 or size[0] == size[1]:  # the size of the annotation does not tell
+        reading.turned.append(image.name)
+    if ambiguous or sizes != {size[::-1]}:
         return regions
     reading.counted['annotation turned as EXIF data turn its photo'] += 1
     return [replace(region, rle=turn(region.rle, how)) for region in regions]

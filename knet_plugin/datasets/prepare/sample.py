@@ -82,6 +82,7 @@ class Reading:
         samples: Images in any order.
         notes: Lines for the user.
         counted: How often something happened that the user should know; grows while ``Sample.regions`` are called.
+        turned: Photos that EXIF data turn, whose annotations may be turned or not.
     """
 
     names: list[str]
@@ -89,6 +90,7 @@ class Reading:
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+    turned: list[str] = field(default_factory=list)
 
 
 def encode_map(values: np.ndarray) -> dict[int, dict[str, Any]]:

@@ -191,3 +191,25 @@ def test_reduce_zero_label_of_the_loading_differs_from_the_data_set(root):
     cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
     error, = check_config(cfg, ('train', )).errors
     assert 'reduce_zero_label' in error.message
+
+
+@pytest.mark.parametrize(('number', 'loader', 'fine'), [
+    (255, dict(type='LoadAnnotations'), True), (256, dict(type='LoadAnnotations'), False),
+    (256, dict(type='knet_plugin.LoadLabels'), False),
+    (256, dict(type='knet_plugin.LoadLabels', ignore_index=65535), True)])
+def test_label_255_is_void(root, number, loader, fine):
+    classes = [str(i) for i in range(number)]
+    cfg = semantic_config(root, metainfo=dict(classes=classes), pipeline=[dict(type='LoadImageFromFile'), loader])
+    cfg.model = dict(decode_head=dict(num_classes=number))
+    assert ('256 classes, but label 255' not in messages(check_config(cfg, ('train', )).errors)) == fine
+
+
+@pytest.mark.parametrize(('options', 'fine'), [({}, True), (dict(ignore_index=0), False)])
+def test_the_metric_ignores_other_pixels_than_the_data(root, options, fine):
+    cfg = semantic_config(root)
+    cfg.val_evaluator = [dict(type='mmseg.IoUMetric', **options)]
+    report = check_config(cfg)
+    assert report.errors == [] and [
+        'val_evaluator: ignore_index=0' in each.message and 'label 255' in each.message
+        for each in report.warnings] == [True] * (not fine)
+    assert check_config(cfg, ('train', )).warnings == []

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from check_data_files import CLASSES, STUFF, THINGS, label_map, panoptic_config, write_json, write_maps, write_panoptic
 
-from knet_plugin.datasets import loading
-from knet_plugin.datasets.check import check_config
+from knet_plugin.datasets.check import check_config, png_rules
 
 
 @pytest.fixture
@@ -194,7 +193,7 @@ def test_pngs_of_the_metric_in_another_folder(root, metric, values, words, stops
 
 def test_the_pngs_of_data_and_metric_are_read_once(root, monkeypatch):
     read = []
-    monkeypatch.setattr(loading, 'read_segment_ids', lambda *args: read.append(args) or label_map(1, 2, 3, 4))
+    monkeypatch.setattr(png_rules, 'read_segment_ids', lambda *args: read.append(args) or label_map(1, 2, 3, 4))
     cfg = panoptic_config(root)
     cfg.val_evaluator.seg_prefix = str(root / 'panoptic')  # the data set has a slash at the end
     check_config(cfg, ('val', ))
