@@ -38,28 +38,14 @@ def semantic_heads(model: Mapping) -> dict[str, Mapping]:
     return heads
 
 
-def _detection_heads(model: Mapping) -> dict[str, Mapping]:
-    """Heads of mmdet's detectors that classify objects."""
-    roi_head = model.get('roi_head') or {}
-    heads = {'model.bbox_head': model.get('bbox_head'), 'model.mask_head': model.get('mask_head')}
-    for name in ('bbox_head', 'mask_head'):
-        part = roi_head.get(name) if isinstance(roi_head, Mapping) else None
-        for i, head in enumerate(part if isinstance(part, list | tuple) else [part]):
-            heads[f'model.roi_head.{name}' + (f'[{i}]' if isinstance(part, list | tuple) else '')] = head
-    return {where: head for where, head in heads.items() if isinstance(head, Mapping) and 'num_classes' in head}
-
-
 def check_model_classes(model: Mapping, source: Source, where: str, report: Report) -> None:
     """Compare the numbers of classes of the model with those of a data set, called ``where``."""
-    metainfo = source.metainfo
-    if source.kind == 'semantic':
-        heads = semantic_heads(model)
-    else:
-        heads = _detection_heads(model)
+    if source.kind != 'semantic':
         if isinstance(head := model.get('panoptic_head'), Mapping):
-            _check_panoptic_head(head, metainfo, where, report)
-    for name, head in heads.items():
-        if source.kind == 'semantic' and _softmax_of_one_class(head):
+            _check_panoptic_head(head, source.metainfo, where, report)
+        return
+    for name, head in semantic_heads(model).items():
+        if _softmax_of_one_class(head):
             report.error(f'{name} has one output with a softmax, whose loss is always 0; use num_classes=2, '
                          'out_channels=1 and loss_decode=dict(type=\'CrossEntropyLoss\', use_sigmoid=True)')
         number = head.get('num_classes')
@@ -142,11 +128,6 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
     else:
         ours = 'PanopticDataset' if source.kind == 'panoptic' else 'InstanceDataset'
         check_order(classes, file.categories, file.path, ours, report)
-        unknown = sum(number for each, number in counts.items()
-                      if each not in {category['id'] for category in file.categories})
-        if unknown:
-            (report.error if source.kind == 'panoptic' else report.warn)(
-                f'{unknown} objects have a category_id that is in no entry of "categories"', file.path, unknown)
     if source.kind == 'panoptic':
         check_isthing(source, file, '' if source.ours else 'PanopticDataset', report)
 

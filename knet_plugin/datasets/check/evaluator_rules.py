@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from knet_plugin.datasets.check.class_rules import check_isthing, check_order, nearest_name
-from knet_plugin.datasets.check.coco_rules import segmentation_problems
+from knet_plugin.datasets.check.coco_rules import check_objects
 from knet_plugin.datasets.check.files import Annotations, Files
 from knet_plugin.datasets.check.image_rules import spread
 from knet_plugin.datasets.check.png_rules import Reader, read_pngs
@@ -25,12 +25,15 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
         _check_folder(metric, report)
     if not path:
         return
-    file = files.annotations(path, options.get('backend_args'), () if metric.ours else None)
+    file = files.annotations(path, options.get('backend_args'))
     if isinstance(file, str):
         report.error(f'{metric.section}_evaluator.ann_file: {file}', path)
         return
-    if not options.get('format_only'):
-        _check_objects(metric, file, report)
+    if file.file.panoptic != (metric.kind == 'panoptic') and file.file.data['annotations']:
+        report.error(f'{metric.section}_evaluator: {metric.options["type"]} expects {metric.kind} annotations, and the '
+                     'file has others', path)
+    elif not options.get('format_only'):
+        check_objects(file, metric.kind, metric.ours, report)
     if metric.kind == 'panoptic' and not options.get('format_only') and metric.options.get('seg_prefix'):
         _check_pngs(metric, file, sources, files, report, limit)
     if sources and sources[0].classes:
@@ -104,30 +107,6 @@ def _check_pngs(metric: Metric, file: Annotations, sources: Sequence[Source], fi
         read_pngs(file, dict(present), classes, folder, reader, report)
 
 
-def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
-    """Entries without which mmdet's metrics fail, after the first training epoch."""
-    where = f'{metric.section}_evaluator'
-    if file.panoptic != (metric.kind == 'panoptic') and any(file.objects.values()):
-        report.error(f'{where}: {metric.options["type"]} expects {metric.kind} annotations, and the file has others',
-                     file.path)
-        return
-    if not file.has_annotations:
-        report.error(f'{where}: the file has no "annotations"', file.path)
-    objects = [each for found in file.objects.values() for each in found]
-    if metric.ours:
-        return
-    for name in ('id', 'iscrowd', 'category_id', *(['area'] if metric.kind == 'instances' else [])):
-        if number := sum(name not in each for each in objects):
-            ours = 'InstanceMetric' if metric.kind == 'instances' else 'PanopticMetric'
-            report.error(f'{where}: {number} of {len(objects)} objects have no {name!r}, which '
-                         f'{metric.options["type"]} needs; add it, or use knet_plugin.{ours}', file.path, number)
-    kinds = metric.options.get('metric', 'bbox')
-    if metric.kind == 'instances' and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
-        for problem, number in segmentation_problems(objects, file.sizes).items():
-            report.error(f'{where}: {number} objects have {problem}; correct the file, or use '
-                         'knet_plugin.InstanceMetric, which skips them', file.path, number)
-
-
 def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report) -> None:
     """The metric must know the images of the data set: others would count as images without a correct prediction."""
     known: dict[object, Mapping] = {}
@@ -135,8 +114,7 @@ def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source]
         dataset = source.dataset
         if source.kind == 'semantic' or getattr(dataset, '_indices', None) is not None:
             return
-        data = files.annotations(dataset.ann_file, getattr(dataset, 'backend_args', None),
-                                 source.declared)
+        data = files.annotations(dataset.ann_file, getattr(dataset, 'backend_args', None))
         if isinstance(data, str):
             return
         known |= data.images

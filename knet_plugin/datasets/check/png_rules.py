@@ -61,20 +61,19 @@ def read_pngs(file: Annotations, paths: Mapping[Any, str], classes: Collection[s
     ``paths`` are those of the PNGs by id of the image; ``folder`` is the one that they are in.
     """
     known = {category['id'] for category in file.categories if category['name'] in classes}
-    sizes = file.sizes
     broken, absent, foreign = [], [], []
     for number, path in paths.items():
-        if number not in sizes:
+        image = file.images.get(number)
+        if image is None:
             continue
-        listed = [each['id'] for each in file.objects.get(number, ()) if each.get('category_id') in known
-                  and each.get('id') is not None]
+        listed = [each['id'] for each in file.objects.get(number, ()) if each['category_id'] in known]
         try:
             ids = read_segment_ids(path, listed if reader.used else ())
         except ValueError as error:
             broken.append(str(error).removeprefix('seg_map_path '))
             continue
-        if ids.shape != tuple(sizes[number]):
-            broken.append(f'{path}: size {ids.shape} (height, width), not {tuple(sizes[number])}')
+        if ids.shape != (image['height'], image['width']):
+            broken.append(f'{path}: size {ids.shape} (height, width), not {(image["height"], image["width"])}')
             continue
         runs = ids.ravel()
         found = {int(runs[-1]), *runs[:-1][runs[1:] != runs[:-1]].tolist()}  # the last of each run of equal ids

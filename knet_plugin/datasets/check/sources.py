@@ -47,11 +47,6 @@ class Source:
         return type(self.dataset).__module__.startswith(SCOPE)
 
     @property
-    def declared(self) -> list[str] | None:
-        """For our data sets, the classes that the config names, none if they come from the file; None for others."""
-        return list(self.dataset.metainfo.get('classes') or ()) if self.ours else None
-
-    @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of their labels."""
         return list(self.metainfo.get('classes') or ())

@@ -106,20 +106,18 @@ ERRORS = {
     'categories in another order': (reverse_categories, ["label 0 is 'cat'", "'dog'"]),
     'more classes in the model': (model(num_things_classes=80), ['num_things_classes=80', 'cat, dog']),
     'stuff in the model': (model(num_stuff_classes=2), ['num_stuff_classes=2']),
-    'category twice': (two_roots, ['cat', 'knet_plugin.InstanceDataset']),
+    'category twice': (two_roots, ['1 categories', 'knet_plugin.InstanceDataset']),
     'no such file': (options(ann_file='trian.json'), ['trian.json', 'does not exist']),
     'no such folder': (options(ann_file='annotation/train.json'), ['annotation/train.json']),
     'no such data': (options(data_root='/none/data'), ['/none/data']),
     'empty file': (text(''), ['train.json', 'JSON']),
     'half a file': (text('{"images": ['), ['train.json', 'JSON']),
-    'a list': (text('[]'), ["'images'", "'categories'"]),
-    'no categories': (text('{"images": [], "annotations": []}'), ["'categories'"]),
-    'nameless category': (text('{"images": [], "categories": [{"id": 1}]}'), ["'categories'", 'name']),
+    'no categories': (text('{"images": [], "annotations": []}'), ['"categories"']),
     'images missing': (without_images, ['2 of 3 images are missing', '1.jpg', 'images/']),
     'wrong prefix': (options(data_prefix=dict(img='imgs/')), ['3 of 3 images', 'imgs/']),
-    'no height': (entries('images', height=None), ["'height'"]),
+    'no height': (entries('images', height=None), ['"height"']),
     'another size': (entries('images', width=77), ['1 images', '77']),
-    'no area': (entries('annotations', area=None), ["'area'"]),
+    'no area': (entries('annotations', area=None), ['"area"']),
     'empty segmentation': (entries('annotations', segmentation=[]), ['1 objects', 'empty']),
     'no segmentation': (entries('annotations', segmentation=None), ['1 objects', 'missing']),
     'empty polygon': (entries('annotations', segmentation=[[]]), ['1 objects', 'empty']),
@@ -128,13 +126,13 @@ ERRORS = {
     'nothing left': (empty_image, ['no image is left']),
     'unknown class': (options(type='CocoDataSet'), ["'CocoDataSet'"]),
     'misspelt option': (options(ann_files='train.json'), ['ann_files']),
-    'no iscrowd': (entries('annotations', ('val', ), iscrowd=None), ["'iscrowd'", 'InstanceMetric', 'val.json']),
+    'no iscrowd': (entries('annotations', ('val', ), iscrowd=None), ['"iscrowd"', 'InstanceMetric', 'val.json']),
 }
 WARNINGS = {
     'more objects than kernels': (crowded, ['1 images', '200 objects', '3 kernels']),
     'class never occurs': (lambda root, cfg: change(root, lambda data: data.update(
         annotations=data['annotations'][::2]), 'train'), ['dog']),
-    'orphans': (entries('annotations', image_id=99), ['1 objects belong to no']),
+    'orphans': (entries('annotations', image_id=99), ['1 objects are skipped: an image_id of no image']),
     'category outside the classes': (lambda root, cfg: (
         change(root, lambda data: data['categories'].append(dict(id=9, name='cow'))),
         entries('annotations', category_id=9)(root, cfg)), ['1 objects are ignored', 'cow']),
@@ -196,15 +194,11 @@ def test_wrapped_data_sets(root, wrap):
     assert '2 of 3 images' in messages(check_config(cfg, ('train', )).errors)
 
 
-def test_test_time_augmentation_and_other_detectors(root):
+def test_test_time_augmentation(root):
     cfg = instance_config(root)
     cfg.model = dict(type='DetTTAModel', module=dict(cfg.model, panoptic_head=dict(
         num_things_classes=7, num_stuff_classes=0)))
     assert 'num_things_classes=7' in messages(check_config(cfg).errors)
-    cfg.model = dict(roi_head=dict(bbox_head=[dict(num_classes=80)], mask_head=dict(num_classes=2)))
-    report = check_config(cfg, ('train', ))
-    assert 'roi_head.bbox_head[0].num_classes=80' in messages(report.errors)
-    assert len(report.errors) == 1
 
 
 def test_what_is_no_coco_data_is_not_checked(root):
@@ -217,8 +211,7 @@ def test_what_is_no_coco_data_is_not_checked(root):
     (lambda data: data.update(images=data['images'][:2], annotations=data['annotations'][:4]), ['1 ids only']),
     (lambda data: data.update(categories=data['categories'][::-1]), ["label 0 is 'cat'"]),
     (lambda data: data.update(categories=[dict(id=1, name='cow'), dict(id=2, name='hen')]), ['none of the classes']),
-    (lambda data: data.pop('annotations'), ['no "annotations"']),
-    (lambda data: [each.pop('iscrowd') for each in data['annotations']][:0], ['6 of 6 objects', "'iscrowd'"]),
+    (lambda data: [each.pop('iscrowd') for each in data['annotations']][:0], ['6 objects', '"iscrowd"']),
 ])
 def test_metrics(root, function, words):
     cfg = instance_config(root)
