@@ -1,18 +1,14 @@
 """Loading transforms whose errors name the file that is unusable."""
 
-from typing import Any
-
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as StockLoadImageFromFile
-from mmdet.datasets.transforms import LoadAnnotations as StockLoadAnnotations
 from mmdet.datasets.transforms import LoadPanopticAnnotations as StockLoadPanopticAnnotations
 from mmdet.structures.mask import BitmapMasks
 
 from knet_plugin.datasets.panoptic_png import read_segment_ids
-from knet_plugin.datasets.segmentations import MAX_COORDINATE
 from knet_plugin.registry import TRANSFORMS
 
-__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations']
+__all__ = ['LoadImageFromFile', 'LoadPanopticAnnotations', 'check_size']
 
 
 @TRANSFORMS.register_module()
@@ -38,22 +34,6 @@ class LoadImageFromFile(StockLoadImageFromFile):
         if loaded is not None and results.get('height') and results.get('width'):
             check_size('img_path', path, loaded['ori_shape'], (results['height'], results['width']), 'annotation file')
         return loaded
-
-
-@TRANSFORMS.register_module()
-class LoadAnnotations(StockLoadAnnotations):
-    """mmdet's transform; a segmentation that pycocotools cannot draw is an error that names the image.
-
-    pycocotools fills masks with arbitrary memory if an RLE does not cover the image.
-    """
-
-    def _load_masks(self, results: dict) -> None:
-        """Check the segmentations, then add ``gt_masks``, (G, H, W)."""
-        for instance in results.get('instances', []):
-            if problem := _mask_problem(instance.get('mask'), results['ori_shape']):
-                raise ValueError(f'img_path {results.get("img_path")}: segmentation of the object with bbox '
-                                 f'{instance.get("bbox")}: {problem}')
-        super()._load_masks(results)
 
 
 @TRANSFORMS.register_module()
@@ -120,24 +100,7 @@ def _skip_absent(results: dict, ids: np.ndarray) -> None:
                             if segment['id'] not in absent]
 
 
-def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
-    """What is wrong with the ``segmentation`` of an object in an image of (height, width) ``size``."""
-    if not mask:
-        return 'missing; knet_plugin.InstanceDataset leaves such objects out'
-    if isinstance(mask, list):
-        try:
-            valid = all(np.abs(np.array(polygon, np.float64)).max(initial=0) <= MAX_COORDINATE for polygon in mask)
-        except (TypeError, ValueError):
-            valid = False
-        return None if valid else f'polygons need finite coordinates, got {str(mask)[:80]}'
-    if list(mask.get('size', ())) != list(size):
-        return f'the RLE has size {mask.get("size")} (height, width), the image {list(size)}'
-    counts = mask.get('counts')
-    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
-        return f'RLE counts must sum to {size[0] * size[1]}, got {str(counts)[:80]}'
-    return None
-
-
-def check_size(field: str, path: str, size: tuple[int, int], expected: tuple[int, int], source: str) -> None:
+def check_size(field: str, path: str, size: tuple[int, ...], expected: tuple[int, int], source: str) -> None:
+    """Raise a ``ValueError`` if a file has another (height, width) than its ``source`` says."""
     if tuple(size) != tuple(expected):
         raise ValueError(f'{field} {path}: size {tuple(size)} (height, width), but {tuple(expected)} in the {source}')

@@ -10,8 +10,8 @@ from odd_data import odd_data
 
 from knet_plugin.datasets.instances import InstanceDataset
 
-PIPELINE = [dict(type='knet_plugin.LoadImageFromFile'), dict(type='knet_plugin.LoadAnnotations', with_bbox=True,
-                                                             with_mask=True), dict(type='PackDetInputs')]
+PIPELINE = [dict(type='knet_plugin.LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            dict(type='PackDetInputs')]
 
 
 def load(root, **options: Any) -> InstanceDataset:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from knet_plugin.datasets.check.class_rules import check_isthing, check_order, nearest_name
 from knet_plugin.datasets.check.coco_rules import check_objects
 from knet_plugin.datasets.check.files import Annotations, Files
-from knet_plugin.datasets.check.image_rules import spread
 from knet_plugin.datasets.check.png_rules import Reader, read_pngs
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Metric, Source
@@ -34,7 +33,7 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
                      'file has others', path)
     elif not options.get('format_only'):
         check_objects(file, metric.kind, metric.ours, report)
-    if metric.kind == 'panoptic' and not options.get('format_only') and metric.options.get('seg_prefix'):
+    if metric.kind == 'panoptic' and not options.get('format_only') and os.path.isdir(options.get('seg_prefix') or ''):
         _check_pngs(metric, file, sources, files, report, limit)
     if sources and sources[0].classes:
         _check_classes(metric, file, sources, report)
@@ -61,16 +60,15 @@ def _check_classes(metric: Metric, file: Annotations, sources: Sequence[Source],
         report.error(f'{where}: the file has none of the classes of the data set ({first_few(source.classes)}), but '
                      f'{first_few(sorted(known), 8)}', file.path)
         return
-    ours = 'PanopticMetric' if metric.kind == 'panoptic' else 'InstanceMetric'
     if not metric.ours:
-        check_order(expected, file.categories, file.path, ours, report)
+        check_order(expected, known, file.path, metric.kind, report)
     elif not _same_file(file.path, [getattr(each.dataset, 'ann_file', '') for each in sources]):
         others = [name for name in known if name not in source.classes]
         for name in [name for name in expected if name not in known]:
             report.warn(f'{where}: the data set has the class {name!r}, which is no category of the file'
                         f'{nearest_name(name, others)}', file.path)
     if metric.kind == source.kind == 'panoptic':
-        check_isthing(source, file, '' if metric.ours else ours, report)
+        check_isthing(source, file, metric.ours, report)
 
 
 def _same_file(path: str, paths: Iterable[str]) -> bool:
@@ -88,23 +86,15 @@ def _check_folder(metric: Metric, report: Report) -> None:
 
 def _check_pngs(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report,
                 limit: int) -> None:
+    """Check the PNGs of the metric, unless they are those that a data set reads."""
     folder = metric.options['seg_prefix']
-    if not os.path.isdir(folder) or metric.options.get('backend_args'):
-        return
-    names = file.png if metric.ours else {
-        number: os.path.basename(image['file_name']).replace('.jpg', '.png') for number, image in file.images.items()}
-    paths = {number: os.path.join(folder, name) for number, name in names.items()}
-    if missing := files.missing(list(paths.values())):
-        report.error(f'{metric.section}_evaluator: {len(missing)} of {len(names)} panoptic PNGs are missing in '
-                     f'seg_prefix: {first_few(missing)}', folder, len(missing))
     read = [source.dataset for source in sources if source.transform('LoadPanopticAnnotations') is not None]
-    if not any(_same_file(file.path, [dataset.ann_file]) and _same_file(folder, [dataset.data_prefix.get('seg') or ''])
-               for dataset in read):
-        gone = set(missing)
-        present = spread([each for each in paths.items() if each[1] not in gone], limit)
-        classes = sources[0].classes if sources else [category['name'] for category in file.categories]
-        reader = Reader('knet_plugin.PanopticMetric', metric.ours, f'{metric.section}_evaluator: ')
-        read_pngs(file, dict(present), classes, folder, reader, report)
+    if any(_same_file(file.path, [dataset.ann_file]) and _same_file(folder, [dataset.data_prefix.get('seg') or ''])
+           for dataset in read):
+        return
+    classes = sources[0].classes if sources else [category['name'] for category in file.categories]
+    reader = Reader('knet_plugin.PanopticMetric', metric.ours, f'{metric.section}_evaluator: ')
+    read_pngs(file, folder, classes, reader, files, report, limit)
 
 
 def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report) -> None:

@@ -1,8 +1,8 @@
 """Rules on the PNGs of panoptic annotations."""
 
 import os
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 from knet_plugin.datasets.check.files import Annotations, Files
 from knet_plugin.datasets.check.image_rules import spread
@@ -10,7 +10,6 @@ from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.panoptic_png import read_segment_ids
-from knet_plugin.registry import SCOPE
 
 __all__ = ['Reader', 'check_pngs', 'read_pngs']
 
@@ -31,42 +30,32 @@ def check_pngs(source: Source, file: Annotations, files: Files, report: Report, 
         return
     if without := [image['file_name'] for number, image in file.images.items() if number not in file.png]:
         report.warn(f'{len(without)} images have no annotation: {first_few(without)}', file.path, len(without))
-    if source.ours:
-        names = {number: name for number, name in file.png.items() if number in file.images}
-    else:  # mmdet's rule, whatever the annotation says
-        names = {number: image['file_name'].replace('.jpg', '.png') for number, image in file.images.items()}
-        other = [file.images[number]['file_name'] for number, name in file.png.items()
-                 if number in names and names[number] != name]
-        if other:
-            report.error(f'{len(other)} images have a PNG that is not called as the image with .jpg replaced by .png '
-                         f'({first_few(other)}); use knet_plugin.PanopticDataset, which takes the name from the file',
-                         file.path, len(other))
-            return
-    paths = {number: os.path.join(folder, name) for number, name in names.items()}
-    missing = files.missing(list(paths.values()))
-    if missing:
-        report.error(f'{len(missing)} of {len(names)} panoptic PNGs are missing: {first_few(missing)}', folder,
-                     len(missing))
-    kind = (source.transform('LoadPanopticAnnotations') or {}).get('type', '')
-    ours = (kind if isinstance(kind, str) else kind.__module__).startswith(SCOPE)
-    gone = set(missing)
-    read_pngs(file, dict(spread([each for each in paths.items() if each[1] not in gone], limit)), source.classes,
-              folder, Reader('knet_plugin.LoadPanopticAnnotations', ours), report)
+    other = [name for number, name in file.png.items()
+             if name != file.images[number]['file_name'].replace('.jpg', '.png')]
+    if other and not source.ours:
+        report.error(f'{len(other)} images have a PNG that is not called as the image with .jpg replaced by .png '
+                     f'({first_few(other)}); use knet_plugin.PanopticDataset, which takes the name from the file',
+                     file.path, len(other))
+        return
+    reader = Reader('knet_plugin.LoadPanopticAnnotations', source.uses_ours('LoadPanopticAnnotations'))
+    read_pngs(file, folder, source.classes, reader, files, report, limit)
 
 
-def read_pngs(file: Annotations, paths: Mapping[Any, str], classes: Collection[str], folder: str, reader: Reader,
-              report: Report) -> None:
-    """Report PNGs that cannot be used, and segments of the classes without a pixel in theirs.
-
-    ``paths`` are those of the PNGs by id of the image; ``folder`` is the one that they are in.
-    """
+def read_pngs(file: Annotations, folder: str, classes: Collection[str], reader: Reader, files: Files, report: Report,
+              limit: int) -> None:
+    """Report PNGs in ``folder`` that are missing or cannot be used, and segments of the classes without a pixel."""
+    paths = {number: os.path.join(folder, name) for number, name in file.png.items()}
+    if missing := files.missing(list(paths.values())):
+        report.error(f'{reader.field}{len(missing)} of {len(paths)} panoptic PNGs are missing: {first_few(missing)}',
+                     folder, len(missing))
     known = {category['id'] for category in file.categories if category['name'] in classes}
-    broken, absent, foreign = [], [], []
-    for number, path in paths.items():
-        image = file.images.get(number)
-        if image is None:
-            continue
-        listed = [each['id'] for each in file.objects.get(number, ()) if each['category_id'] in known]
+    gone = set(missing)
+    broken: list[str] = []
+    absent: list[str] = []
+    foreign: list[str] = []
+    for number, path in spread([each for each in paths.items() if each[1] not in gone], limit):
+        image = file.images[number]
+        listed = [each['id'] for each in file.objects[number] if each['category_id'] in known]
         try:
             ids = read_segment_ids(path, listed if reader.used else ())
         except ValueError as error:
@@ -78,10 +67,7 @@ def read_pngs(file: Annotations, paths: Mapping[Any, str], classes: Collection[s
         runs = ids.ravel()
         found = {int(runs[-1]), *runs[:-1][runs[1:] != runs[:-1]].tolist()}  # the last of each run of equal ids
         lacking = [f'{each} of {path}' for each in listed if each not in found]
-        if len(lacking) < len(listed):
-            absent += lacking
-        else:
-            foreign += lacking
+        (absent if len(lacking) < len(listed) else foreign).extend(lacking)
     if broken:
         report.error(f'{reader.field}{len(broken)} panoptic PNGs cannot be used: {first_few(broken)}', folder,
                      len(broken))
@@ -89,8 +75,6 @@ def read_pngs(file: Annotations, paths: Mapping[Any, str], classes: Collection[s
         report.error(f'{reader.field}{len(foreign)} segments have no pixel with their id, and neither has another '
                      f'segment of their images: {first_few(foreign)}', file.path, len(foreign))
     if absent:
-        message = f'{reader.field}{len(absent)} segments have no pixel with their id: {first_few(absent)}; '
-        if reader.used:
-            report.warn(f'{message}{reader.name} skips them', file.path, len(absent))
-        else:
-            report.error(f'{message}correct the file, or use {reader.name}, which skips them', file.path, len(absent))
+        (report.warn if reader.used else report.error)(
+            f'{reader.field}{len(absent)} segments have no pixel with their id: {first_few(absent)}; {reader.name} '
+            'skips them', file.path, len(absent))

@@ -61,6 +61,11 @@ class Source:
         """The label of pixels without class in semantic segmentation."""
         return (self.transform('LoadLabels') or {}).get('ignore_index', 255)
 
+    def uses_ours(self, ending: str) -> bool:
+        """Whether the transform whose name ends so is one of ours."""
+        kind = (self.transform(ending) or {}).get('type', '')
+        return (kind if isinstance(kind, str) else kind.__module__).startswith(SCOPE)
+
     def transform(self, ending: str) -> Mapping | None:
         """The first transform whose name ends so."""
         return next((each for each in self.pipeline if transform_name(each).endswith(ending)), None)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from check_data_files import CLASSES, label_map, semantic_config, write_images, write_maps
+from check_data_files import CLASSES, label_map, messages, semantic_config, write_images, write_maps
 from PIL import Image
 
 from knet_plugin.datasets.check import check_config
@@ -14,10 +14,6 @@ def root(tmp_path):
     write_images(tmp_path / 'images')
     write_maps(tmp_path / 'labels', label_map(0, 1))
     return tmp_path
-
-
-def messages(findings):
-    return '\n'.join(map(str, findings))
 
 
 def test_good_data(root):
