@@ -1,15 +1,17 @@
-"""PNGs of panoptic annotations."""
+"""PNGs of panoptic annotations, and what ``segments_info`` says of them."""
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
 from mmengine.fileio import get
 from PIL import Image
+from scipy.ndimage import find_objects
 
-__all__ = ['read_segment_ids']
+__all__ = ['measure_segments', 'read_segment_ids', 'segment_colours']
 
 _COLOUR_TYPE = 25  # its byte in a PNG file
 _ONE_CHANNEL = (0, 3)  # grey, palette
@@ -41,3 +43,21 @@ def read_segment_ids(path: str, listed: Sequence[int] = (), backend_args: dict |
     except Exception as error:  # every decoder has its own errors, and none names the file
         raise ValueError(f'seg_map_path {path}: the file is empty or cannot be decoded') from error
     return max(colours, values, key=lambda ids: np.isin(listed, ids).sum())
+
+
+def segment_colours(ids: np.ndarray) -> np.ndarray:
+    """Return the colours of a panoptic PNG in OpenCV's order, (H, W, 3) BGR uint8, for segment ids (H, W)."""
+    content = np.ascontiguousarray(ids, '<i4').view(np.uint8)
+    return content.reshape(*ids.shape, 4)[..., 2::-1]  # id = R + 256 G + 65536 B
+
+
+def measure_segments(ids: np.ndarray) -> dict[int, dict[str, Any]]:
+    """Return ``id``, ``bbox`` (x, y, width, height) and ``area`` of each segment that has a pixel in (H, W)."""
+    area = np.bincount(ids.ravel())
+    measured = {}
+    for number, place in enumerate(find_objects(ids), start=1):
+        if place is not None:
+            rows, columns = place
+            box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+            measured[number] = dict(id=number, bbox=box, area=int(area[number]))
+    return measured

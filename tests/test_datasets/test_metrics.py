@@ -148,19 +148,6 @@ def test_result_files(tmp_path, format_only):
                                               if each['id'] == segment['category_id'])
 
 
-@pytest.mark.parametrize('from_sample', [True, False])
-def test_ground_truth_of_the_data_samples(tmp_path, from_sample):
-    root = odd_data(tmp_path)
-    items = samples(root)
-    for index, item in enumerate(items):
-        if from_sample:
-            item['seg_map_path'] = str(root / f'png/{index}.png')
-        item['segments_info'] = [dict(id=number, category=LABELS[category], is_thing=category in (1, 4))
-                                 for number, category in segment_map(index)[1].items()]
-    metric = PanopticMetric(seg_prefix=str(root / 'none' if from_sample else root / 'png'))
-    assert evaluate(metric, items)['coco_panoptic/PQ'] == 100
-
-
 def instance_samples(root: Path) -> list[dict]:
     """Data samples with the objects of ``odd_data`` as predictions."""
     items = samples(root)

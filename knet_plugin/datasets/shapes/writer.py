@@ -71,9 +71,6 @@ def make_shapes(root: str | os.PathLike[str],
         if overwrite:
             shutil.rmtree(root, ignore_errors=True)
         draft.rename(root)
-    except OSError:
-        if not _is_made(root, manifest, overwrite=False):  # by another process in the meantime
-            raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
