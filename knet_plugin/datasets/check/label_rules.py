@@ -10,9 +10,10 @@ import numpy as np
 
 from knet_plugin.datasets.check.class_rules import check_model_classes, semantic_heads
 from knet_plugin.datasets.check.files import Files
-from knet_plugin.datasets.check.image_rules import LOADERS, check_images, read_header, spread
+from knet_plugin.datasets.check.image_rules import LOADERS, check_images, spread
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
+from knet_plugin.datasets.image_files import read_header
 from knet_plugin.datasets.names import IMAGE_SUFFIXES, first_few
 
 __all__ = ['check_label_maps']
@@ -111,7 +112,7 @@ def _read(images: Mapping[str, str], sized: bool) -> _Values:
         if isinstance(array, str):
             values.broken.setdefault(array, []).append(path)
             continue
-        size, expected = array.shape[::-1], read_header(image)[1] if sized and os.path.isfile(image) else None
+        size, expected = array.shape[::-1], _size_of(image) if sized else None
         if expected and size != expected:
             values.broken.setdefault('have another (width, height) than their image', []).append(
                 f'{path} is {size}, not {expected}')
@@ -119,6 +120,13 @@ def _read(images: Mapping[str, str], sized: bool) -> _Values:
         values.maps.update(found.tolist())
         values.pixels.update(dict(zip(found.tolist(), pixels.tolist(), strict=True)))
     return values
+
+
+def _size_of(image: str) -> tuple[int, ...] | None:
+    try:
+        return read_header(image).size[::-1]
+    except ValueError:  # which check_images reports
+        return None
 
 
 def _label_map(path: str) -> Any:

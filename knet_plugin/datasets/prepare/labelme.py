@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from knet_plugin.datasets.image_files import read_header
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
+from knet_plugin.datasets.prepare.files import list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
@@ -81,7 +82,7 @@ def _regions(path: Path, image: Path, reading: Reading) -> list[Region]:
     data = _load(path)
     size: tuple[Any, Any] = data.get('imageHeight'), data.get('imageWidth')
     if size == (None, None):
-        size = image_size(image, decode=False)
+        size = read_header(image).size
     if not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError(f'{path}: imageHeight and imageWidth are {size}')
     parts: dict[Any, list[dict]] = {}

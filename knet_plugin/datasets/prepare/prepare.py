@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import track
 
 from knet_plugin.datasets.description import DataDescription
+from knet_plugin.datasets.image_files import Header, read_header
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.classes import Classes, choose_classes
-from knet_plugin.datasets.prepare.files import image_size, orientation
 from knet_plugin.datasets.prepare.formats import FORMATS, detect_format
 from knet_plugin.datasets.prepare.output import check_output, whole_folder
 from knet_plugin.datasets.prepare.pictures import draw_sample
@@ -132,17 +132,17 @@ def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: 
         num_pictures = 0
         for i, sample in enumerate(track(samples, split, console=console, disable=not console.is_terminal)):
             try:
-                size = image_size(sample.image)
-                regions = _read_regions(sample, size, description.classes, reading)
+                header = read_header(sample.image, decode=True)
+                regions = _read_regions(sample, header, description.classes, reading)
             except (ValueError, OSError) as error:
                 faults.append(str(error))
                 if len(faults) == _MOST_FAULTS:
                     break
                 continue
-            segments = writers[split].add(sample, size, regions)
+            segments = writers[split].add(sample, header.size, regions)
             is_due = num_pictures < _NUM_PICTURES and i >= num_pictures * len(samples) // _NUM_PICTURES
             if split == 'train' and is_due and regions:
-                draw_sample(description, sample, size, regions, segments)
+                draw_sample(description, sample, header.size, regions, segments)
                 num_pictures += 1
     if faults:
         more = ' (and perhaps more)' if len(faults) == _MOST_FAULTS else ''
@@ -153,12 +153,12 @@ def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: 
     return writers
 
 
-def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str], reading: Reading) -> list[Region]:
-    """Read the regions of ``classes`` in an image of (height, width), without those that have no pixel."""
+def _read_regions(sample: Sample, header: Header, classes: Sequence[str], reading: Reading) -> list[Region]:
+    """Read the regions of ``classes`` in an image, without those that have no pixel."""
     from pycocotools import mask as mask_utils
 
-    regions = []
-    for region in _turned_like(sample.image, size, sample.regions(), reading):
+    size, regions = header.size, []
+    for region in _turned_like(sample.image, header, sample.regions(), reading):
         found = tuple(region.rle['size'])
         if found != size:
             turned = '; it is turned, but the photo has no EXIF data that turn it' if found == size[::-1] else ''
@@ -172,10 +172,10 @@ def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str],
     return regions
 
 
-def _turned_like(image: Path, size: tuple[int, int], regions: list[Region], reading: Reading) -> list[Region]:
-    """Turn regions that all have the rows and columns of the file to (height, width), as EXIF data turn the image."""
-    sizes = {tuple(region.rle['size']) for region in regions}
-    if not sizes or (how := orientation(image)) < 2:
+def _turned_like(image: Path, header: Header, regions: list[Region], reading: Reading) -> list[Region]:
+    """Turn regions that all have the rows and columns of the file, as EXIF data turn the image."""
+    sizes, size, how = {tuple(region.rle['size']) for region in regions}, header.size, header.orientation
+    if not sizes or how < 2:
         return regions
     if ambiguous := how < 5 or size[0] == size[1]:  # the size of the annotation does not tell
         reading.turned.append(image.name)

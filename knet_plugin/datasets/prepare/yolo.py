@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from knet_plugin.datasets.image_files import read_header
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
+from knet_plugin.datasets.prepare.files import list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
@@ -91,7 +92,7 @@ def _names_of(path: Path) -> list[str]:
 def _regions(label: Path | None, image: Path, reading: Reading) -> list[Region]:
     if label is None:
         return []
-    size = image_size(image, decode=False)
+    size = read_header(image).size
     regions = []
     for number, line in enumerate(label.read_text(encoding='utf-8-sig').splitlines(), 1):
         if line.strip():
