@@ -26,14 +26,6 @@ def labels(dataset: InstanceDataset) -> list:
     return [[names[i] for i in dataset[k]['data_samples'].gt_instances.labels] for k in range(len(dataset))]
 
 
-@pytest.fixture
-def log(monkeypatch) -> list[str]:
-    """Lines of the log."""
-    lines: list[str] = []
-    monkeypatch.setattr('knet_plugin.datasets.instances.print_log', lambda line, *args, **options: lines.append(line))
-    return lines
-
-
 def test_same_as_mmdet(shapes):
     """With the classes in the order of the file."""
     names = [category['name'] for category in json.loads((shapes / 'annotations/instances_train.json').read_text())[

@@ -42,14 +42,6 @@ def check_content(dataset: PanopticDataset, number: int = 4) -> None:
             assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-@pytest.fixture
-def log(monkeypatch) -> list[str]:
-    """Lines of the log."""
-    lines: list[str] = []
-    monkeypatch.setattr('knet_plugin.datasets.instances.print_log', lambda line, *args, **options: lines.append(line))
-    return lines
-
-
 def test_same_as_mmdet(shapes):
     metainfo = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
     options = dict(ann_file='annotations/panoptic_train.json', metainfo=metainfo,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from knet_plugin.datasets.check.class_rules import check_isthing, check_order, nearest_name
 from knet_plugin.datasets.check.coco_rules import check_objects
 from knet_plugin.datasets.check.files import Annotations, Files
-from knet_plugin.datasets.check.png_rules import Reader, read_pngs
+from knet_plugin.datasets.check.png_rules import read_pngs
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Metric, Source
 from knet_plugin.datasets.names import first_few
@@ -93,8 +93,7 @@ def _check_pngs(metric: Metric, file: Annotations, sources: Sequence[Source], fi
            for dataset in read):
         return
     classes = sources[0].classes if sources else [category['name'] for category in file.categories]
-    reader = Reader('knet_plugin.PanopticMetric', metric.ours, f'{metric.section}_evaluator: ')
-    read_pngs(file, folder, classes, reader, files, report, limit)
+    read_pngs(file, folder, classes, metric.ours, f'{metric.section}_evaluator: ', files, report, limit)
 
 
 def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report) -> None:

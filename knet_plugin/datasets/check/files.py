@@ -4,7 +4,6 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from knet_plugin.datasets.check.report import UNEXPECTED, explain
@@ -71,18 +70,10 @@ def _names_in(folder: str) -> frozenset[str]:
 
 def _read(path: str, backend_args: dict | None, classes: Sequence[str]) -> Annotations | str:
     if not backend_args and not os.path.isfile(path):
-        return 'the annotation file does not exist' + _existing_part(path)
+        return 'the annotation file does not exist'
     try:
         return Annotations(path, read_coco(path, backend_args, classes))
     except (OSError, ValueError) as error:
         return str(error).removeprefix(path).lstrip(': ')
     except UNEXPECTED as error:
         return f'not a COCO annotation file: an unexpected value ({explain(error)})'
-
-
-def _existing_part(path: str) -> str:
-    """Where the path stops to exist, if that is not its last part."""
-    missing = Path(os.path.abspath(path))
-    while not missing.parent.exists():
-        missing = missing.parent
-    return '' if missing == Path(os.path.abspath(path)) else f'; there is no folder {missing}'

@@ -10,9 +10,9 @@ from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.image_files import read_header, read_values
 from knet_plugin.datasets.names import first_few
 
-__all__ = ['LOADERS', 'check_images', 'spread']
+__all__ = ['check_images', 'spread']
 
-LOADERS = ('cv2', 'pillow')  # of LoadImageFromFile, that read what the check reads
+_LOADERS = ('cv2', 'pillow')  # of LoadImageFromFile, that read what the check reads
 _SAMPLED_VALUES = 8
 # 3 = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH: three channels of the file's own depth.
 _KEEP_DEPTH = "dict(type='LoadImageFromFile', color_type=3, to_float32=True)"
@@ -28,10 +28,11 @@ def spread(items: Sequence, limit: int) -> list:
 
 
 def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int, int]], model: Mapping, files: Files,
-                 report: Report, limit: int) -> None:
+                 report: Report, limit: int) -> dict[str, tuple[int, int]]:
     """Look for every image, and into the headers of at most ``limit``.
 
-    ``sizes`` are the (width, height) that the annotations give, by path.
+    ``sizes`` are the (width, height) that the annotations give, by path. Returns those that the loader gives, as far as
+    they are known.
     """
     prefix = source.dataset.data_prefix
     folder = prefix.get('img') or prefix.get('img_path') or ''
@@ -42,6 +43,7 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
     gone = set(missing)
     unreadable: list[str] = []
     resized: list[str] = []
+    shown: dict[str, tuple[int, int]] = {}
     examples: dict[tuple[int, int], list[str]] = {}  # by bits and channels
     for path in spread([path for path in paths if path not in gone], limit):
         try:
@@ -50,11 +52,12 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
             unreadable.append(path)
             continue
         examples.setdefault((header.bits, header.channels), []).append(path)
-        if (size := header.size[::-1]) != sizes.get(path, size):
-            resized.append(f'{path} is {size}, not {sizes[path]}')
+        width_height = shown[path] = header.size[1], header.size[0]
+        if width_height != sizes.get(path, width_height):
+            resized.append(f'{path} is {width_height}, not {sizes[path]}')
     loader = source.transform('LoadImageFromFile')
-    if loader is None or loader.get('imdecode_backend', 'cv2') not in LOADERS:
-        return  # the user's own way to load, which may know other formats
+    if loader is None or loader.get('imdecode_backend', 'cv2') not in _LOADERS:
+        return {}  # the user's own way to load, which may know other formats
     if unreadable:
         advice = _TIFFS if unreadable[0].lower().endswith(('.tif', '.tiff')) else 'replace or remove them'
         report.error(f'{len(unreadable)} images cannot be decoded: {first_few(unreadable)}; {advice}', folder,
@@ -64,6 +67,7 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
                      f'{first_few(resized)}', folder, len(resized))
     for (bits, channels), found in examples.items():
         _check_loading(loader, bits, channels, found, model, folder, report)
+    return {} if loader.get('color_type') == 'unchanged' else shown  # which ignores the orientation
 
 
 def _check_loading(loader: Mapping, bits: int, channels: int, found: list[str], model: Mapping, folder: str,

@@ -10,10 +10,9 @@ import numpy as np
 
 from knet_plugin.datasets.check.class_rules import check_model_classes, semantic_heads
 from knet_plugin.datasets.check.files import Files
-from knet_plugin.datasets.check.image_rules import LOADERS, check_images, spread
+from knet_plugin.datasets.check.image_rules import check_images, spread
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
-from knet_plugin.datasets.image_files import read_header
 from knet_plugin.datasets.names import IMAGE_SUFFIXES, first_few
 
 __all__ = ['check_label_maps']
@@ -53,8 +52,9 @@ def check_label_maps(source: Source, model: Mapping, files: Files, report: Repor
         items = dataset.load_data_list()
         _check_suffix(source, folder, {item['img_path'] for item in items}, report)
         if items:
-            check_images(source, [item['img_path'] for item in items], {}, model, files, report, limit)
-            _check_maps(source, model, {item['seg_map_path']: item['img_path'] for item in items}, files, report, limit)
+            sizes = check_images(source, [item['img_path'] for item in items], {}, model, files, report, limit)
+            expected = {item['seg_map_path']: sizes.get(item['img_path']) for item in items}
+            _check_maps(source, model, expected, files, report, limit)
 
 
 def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -> None:
@@ -71,17 +71,17 @@ def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -
         report.warn(f'images that do not end in img_suffix={suffix!r} are not used: {found}', folder, others.total())
 
 
-def _check_maps(source: Source, model: Mapping, images: Mapping[str, str], files: Files, report: Report,
+def _check_maps(source: Source, model: Mapping, expected: Mapping[str, Any], files: Files, report: Report,
                 limit: int) -> None:
-    """Check the maps, ``images`` by their paths."""
-    folder, paths = source.dataset.data_prefix['seg_map_path'], list(images)
+    """Check the maps; ``expected`` has the (width, height) of their images, if known, by their paths."""
+    folder, paths = source.dataset.data_prefix['seg_map_path'], list(expected)
     missing = files.missing(paths)
     if missing:
         report.error(f'{len(missing)} of {len(paths)} label maps are missing: {first_few(missing)}; check '
                      f'seg_map_suffix={source.dataset.seg_map_suffix!r}', folder, len(missing))
     gone = set(missing)
     present = [path for path in paths if path not in gone]
-    values = _read({path: images[path] for path in spread(present, limit)}, _sized(source))
+    values = _read({path: expected[path] for path in spread(present, limit)})
     for problem, found in values.broken.items():
         report.error(f'{len(found)} label maps {problem}: {first_few(found)}', folder, len(found))
     if not values.pixels:
@@ -97,36 +97,22 @@ def _check_maps(source: Source, model: Mapping, images: Mapping[str, str], files
     _judge(source, values, ignore, census, folder, report)
 
 
-def _sized(source: Source) -> bool:
-    """Whether the run's images have the size that their headers give; users may load them in their own way."""
-    loader = source.transform('LoadImageFromFile')
-    return (loader is not None and loader.get('imdecode_backend', 'cv2') in LOADERS
-            and loader.get('color_type') != 'unchanged')  # ignores the orientation
-
-
-def _read(images: Mapping[str, str], sized: bool) -> _Values:
-    """Read label maps, ``images`` by their paths; if ``sized``, compare their size with that of the image."""
+def _read(expected: Mapping[str, Any]) -> _Values:
+    """Read label maps, and compare their (width, height) with the expected ones."""
     values = _Values()
-    for path, image in images.items():
+    for path, wanted in expected.items():
         array = _label_map(path)
         if isinstance(array, str):
             values.broken.setdefault(array, []).append(path)
             continue
-        size, expected = array.shape[::-1], _size_of(image) if sized else None
-        if expected and size != expected:
+        size = array.shape[::-1]
+        if size != (wanted or size):
             values.broken.setdefault('have another (width, height) than their image', []).append(
-                f'{path} is {size}, not {expected}')
+                f'{path} is {size}, not {wanted}')
         found, pixels = np.unique(array, return_counts=True)
         values.maps.update(found.tolist())
         values.pixels.update(dict(zip(found.tolist(), pixels.tolist(), strict=True)))
     return values
-
-
-def _size_of(image: str) -> tuple[int, ...] | None:
-    try:
-        return read_header(image).size[::-1]
-    except ValueError:  # which check_images reports
-        return None
 
 
 def _label_map(path: str) -> Any:

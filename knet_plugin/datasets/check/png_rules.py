@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection
-from typing import NamedTuple
 
 from knet_plugin.datasets.check.files import Annotations, Files
 from knet_plugin.datasets.check.image_rules import spread
@@ -11,15 +10,7 @@ from knet_plugin.datasets.check.sources import Source
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.panoptic_png import read_segment_ids
 
-__all__ = ['Reader', 'check_pngs', 'read_pngs']
-
-
-class Reader(NamedTuple):
-    """Our part that skips segments without a pixel, whether the run uses it, and the beginning of findings on it."""
-
-    name: str
-    used: bool
-    field: str = ''
+__all__ = ['check_pngs', 'read_pngs']
 
 
 def check_pngs(source: Source, file: Annotations, files: Files, report: Report, limit: int) -> None:
@@ -37,16 +28,19 @@ def check_pngs(source: Source, file: Annotations, files: Files, report: Report, 
                      f'({first_few(other)}); use knet_plugin.PanopticDataset, which takes the name from the file',
                      file.path, len(other))
         return
-    reader = Reader('knet_plugin.LoadPanopticAnnotations', source.uses_ours('LoadPanopticAnnotations'))
-    read_pngs(file, folder, source.classes, reader, files, report, limit)
+    ours = source.uses_ours('LoadPanopticAnnotations')
+    read_pngs(file, folder, source.classes, ours, '', files, report, limit)
 
 
-def read_pngs(file: Annotations, folder: str, classes: Collection[str], reader: Reader, files: Files, report: Report,
-              limit: int) -> None:
-    """Report PNGs in ``folder`` that are missing or cannot be used, and segments of the classes without a pixel."""
+def read_pngs(file: Annotations, folder: str, classes: Collection[str], ours: bool, where: str, files: Files,
+              report: Report, limit: int) -> None:
+    """Report PNGs in ``folder`` that are missing or cannot be used, and segments of the classes without a pixel.
+
+    Findings begin with ``where``. Segments without a pixel are errors unless ``ours`` reads the PNGs.
+    """
     paths = {number: os.path.join(folder, name) for number, name in file.png.items()}
     if missing := files.missing(list(paths.values())):
-        report.error(f'{reader.field}{len(missing)} of {len(paths)} panoptic PNGs are missing: {first_few(missing)}',
+        report.error(f'{where}{len(missing)} of {len(paths)} panoptic PNGs are missing: {first_few(missing)}',
                      folder, len(missing))
     known = {category['id'] for category in file.categories if category['name'] in classes}
     gone = set(missing)
@@ -57,7 +51,7 @@ def read_pngs(file: Annotations, folder: str, classes: Collection[str], reader: 
         image = file.images[number]
         listed = [each['id'] for each in file.objects[number] if each['category_id'] in known]
         try:
-            ids = read_segment_ids(path, listed if reader.used else ())
+            ids = read_segment_ids(path, listed if ours else ())
         except ValueError as error:
             broken.append(str(error).removeprefix('seg_map_path '))
             continue
@@ -69,12 +63,12 @@ def read_pngs(file: Annotations, folder: str, classes: Collection[str], reader: 
         lacking = [f'{each} of {path}' for each in listed if each not in found]
         (absent if len(lacking) < len(listed) else foreign).extend(lacking)
     if broken:
-        report.error(f'{reader.field}{len(broken)} panoptic PNGs cannot be used: {first_few(broken)}', folder,
+        report.error(f'{where}{len(broken)} panoptic PNGs cannot be used: {first_few(broken)}', folder,
                      len(broken))
     if foreign:
-        report.error(f'{reader.field}{len(foreign)} segments have no pixel with their id, and neither has another '
+        report.error(f'{where}{len(foreign)} segments have no pixel with their id, and neither has another '
                      f'segment of their images: {first_few(foreign)}', file.path, len(foreign))
     if absent:
-        (report.warn if reader.used else report.error)(
-            f'{reader.field}{len(absent)} segments have no pixel with their id: {first_few(absent)}; {reader.name} '
-            'skips them', file.path, len(absent))
+        (report.warn if ours else report.error)(
+            f'{where}{len(absent)} segments have no pixel with their id: {first_few(absent)}; '
+            'knet_plugin.LoadPanopticAnnotations and knet_plugin.PanopticMetric skip them', file.path, len(absent))
