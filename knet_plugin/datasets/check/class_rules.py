@@ -100,7 +100,7 @@ def check_val_classes(report: Report) -> None:
     lacking = [name for name in trained if name not in judged]
     if lacking and judged and not any(census.sampled for census in val):
         report.warn(f'{len(lacking)} classes occur in the training data, but not in the validation data, so no metric '
-                    f'judges them: {first_few(lacking, 8)}', val[0].file, len(lacking))
+                    f'judges them: {first_few(lacking, 8)}', val[0].file)
 
 
 def check_categories(source: Source, file: Annotations, report: Report) -> None:
@@ -117,7 +117,7 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
     others = {each['id']: each['name'] for each in file.categories if each['name'] not in classes}
     if number := sum(each['category_id'] in others for objects in file.objects.values() for each in objects):
         report.warn(f'{number} objects are ignored, because their categories are not in metainfo.classes: '
-                    f'{first_few(list(others.values()), 8)}', file.path, number)
+                    f'{first_few(list(others.values()), 8)}', file.path)
     if source.ours:
         for name in [name for name in classes if name not in names]:
             nearest = nearest_name(name, list(others.values()))
@@ -148,7 +148,7 @@ def check_isthing(source: Source, file: Annotations, ours: bool, report: Report)
     absent = [category['name'] for category in known if 'isthing' not in category]
     if absent and not ours:
         report.error(f'{len(absent)} categories have no "isthing", which mmdet needs: {first_few(absent)}; add it, or '
-                     'use knet_plugin.PanopticDataset and knet_plugin.PanopticMetric', file.path, len(absent))
+                     'use knet_plugin.PanopticDataset and knet_plugin.PanopticMetric', file.path)
     for category in known if things else ():
         if 'isthing' in category and bool(category['isthing']) != (category['name'] in things):
             report.error(f'category {category["name"]!r} has isthing={category["isthing"]} in the file, against '

@@ -76,12 +76,12 @@ def check_objects(file: Annotations, kind: str, ours: bool, report: Report, fine
     advice = f'correct the file, or use knet_plugin.{name}Dataset and knet_plugin.{name}Metric'
     for reason, number in file.file.skipped.items():
         if ours or kind == 'instances' and reason in FOREIGN:
-            report.warn(f'{number} objects are skipped: {reason}', file.path, number)
+            report.warn(f'{number} objects are skipped: {reason}', file.path)
         else:
-            report.error(f'{number} objects have {reason}; {advice}, which skip them', file.path, number)
+            report.error(f'{number} objects have {reason}; {advice}, which skip them', file.path)
     for what, number in file.file.needed.items():
         if not ours and not what.endswith(fine):
-            report.error(f'{number} {what}, which mmdet does not take; {advice}', file.path, number)
+            report.error(f'{number} {what}, which mmdet does not take; {advice}', file.path)
 
 
 def kernels_of(model: Mapping) -> int | None:
@@ -142,12 +142,11 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
         report.error(f'no image is left; dropped: {census.dropped}', path)
     if number := census.dropped.get('stuff only'):
         report.warn(f'{number} of {len(numbers)} images have only stuff, and mmdet drops them from the '
-                    f'{source.section} data; use knet_plugin.PanopticDataset, or filter_cfg=None', path, number)
+                    f'{source.section} data; use knet_plugin.PanopticDataset, or filter_cfg=None', path)
     if source.section == 'train':
         never = [name for name, number in census.objects.items() if number == 0]
         if never and len(never) < len(source.classes):
-            report.warn(f'{len(never)} classes have no object in the training data: {first_few(never, 8)}', path,
-                        len(never))
+            report.warn(f'{len(never)} classes have no object in the training data: {first_few(never, 8)}', path)
         elif never:
             report.error('no object of any class in the training data', path)
     elif source.section == 'val' and census.images and not census.occurring:
@@ -155,4 +154,4 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
     if kernels and (crowded := [number for number in numbers if number > kernels]):
         report.warn(f'{len(crowded)} images have more objects than the model has kernels: up to {max(crowded)} '
                     f'objects, {kernels} kernels; the others are never detected. Raise '
-                    'model.panoptic_head.kernel_head.num_kernels and test_cfg.max_per_img', path, len(crowded))
+                    'model.panoptic_head.kernel_head.num_kernels and test_cfg.max_per_img', path)

@@ -112,4 +112,4 @@ def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source]
     if sources and (lacking or more):
         report.error(f'{metric.section}_evaluator: ann_file and the {metric.section} data have different images: '
                      f'{len(lacking)} ids only in the data ({first_few(lacking)}), {len(more)} only in ann_file '
-                     f'({first_few(more)}); use files of the same images', file.path, len(lacking) + len(more))
+                     f'({first_few(more)}); use files of the same images', file.path)

@@ -39,7 +39,7 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
     missing = files.missing(paths)
     if missing:
         report.error(f'{len(missing)} of {len(paths)} images are missing: {first_few(missing)}; check data_root and '
-                     'data_prefix', folder, len(missing))
+                     'data_prefix', folder)
     gone = set(missing)
     unreadable: list[str] = []
     resized: list[str] = []
@@ -60,11 +60,10 @@ def check_images(source: Source, paths: list[str], sizes: Mapping[str, tuple[int
         return {}  # the user's own way to load, which may know other formats
     if unreadable:
         advice = _TIFFS if unreadable[0].lower().endswith(('.tif', '.tiff')) else 'replace or remove them'
-        report.error(f'{len(unreadable)} images cannot be decoded: {first_few(unreadable)}; {advice}', folder,
-                     len(unreadable))
+        report.error(f'{len(unreadable)} images cannot be decoded: {first_few(unreadable)}; {advice}', folder)
     if resized:
         report.error(f'{len(resized)} images have another (width, height) than the annotations say: '
-                     f'{first_few(resized)}', folder, len(resized))
+                     f'{first_few(resized)}', folder)
     for (bits, channels), found in examples.items():
         _check_loading(loader, bits, channels, found, model, folder, report)
     return {} if loader.get('color_type') == 'unchanged' else shown  # which ignores the orientation
@@ -82,12 +81,11 @@ def _check_loading(loader: Mapping, bits: int, channels: int, found: list[str], 
             kept = f'of values up to {highest:.0f}, {int(highest) // 256 + 1} grey levels are left'
         report.warn(f'{len(found)} images have {bits} bits ({first_few(found)}), but LoadImageFromFile makes 8 bits of '
                     f'them: {kept}. To keep them, load with {_KEEP_DEPTH} everywhere, leave out PhotoMetricDistortion, '
-                    f'and set mean and std of model.data_preprocessor in the range 0 .. {highest:.0f}', folder,
-                    len(found))
+                    f'and set mean and std of model.data_preprocessor in the range 0 .. {highest:.0f}', folder)
     if channels > 3 and color_type != 'unchanged':
         report.warn(f'{len(found)} images have {channels} channels ({first_few(found)}), of which LoadImageFromFile '
-                    'keeps 3 (of four, an alpha channel is dropped)', folder, len(found))
+                    'keeps 3 (of four, an alpha channel is dropped)', folder)
     inputs = (model.get('backbone') or {}).get('in_channels', 3)
     if color_type == 'unchanged' and channels != inputs:
         report.error(f'{len(found)} images have {channels} channels ({first_few(found)}), but '
-                     f'model.backbone.in_channels={inputs}', folder, len(found))
+                     f'model.backbone.in_channels={inputs}', folder)

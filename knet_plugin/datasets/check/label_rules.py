@@ -68,7 +68,7 @@ def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -
     if not used:
         report.error(f'no image ends in img_suffix={suffix!r}; there are {found or "no images"}', folder)
     elif others and os.path.splitext(suffix)[0] == suffix:  # CamVid and Cityscapes have other files beside their images
-        report.warn(f'images that do not end in img_suffix={suffix!r} are not used: {found}', folder, others.total())
+        report.warn(f'images that do not end in img_suffix={suffix!r} are not used: {found}', folder)
 
 
 def _check_maps(source: Source, model: Mapping, expected: Mapping[str, Any], files: Files, report: Report,
@@ -78,12 +78,12 @@ def _check_maps(source: Source, model: Mapping, expected: Mapping[str, Any], fil
     missing = files.missing(paths)
     if missing:
         report.error(f'{len(missing)} of {len(paths)} label maps are missing: {first_few(missing)}; check '
-                     f'seg_map_suffix={source.dataset.seg_map_suffix!r}', folder, len(missing))
+                     f'seg_map_suffix={source.dataset.seg_map_suffix!r}', folder)
     gone = set(missing)
     present = [path for path in paths if path not in gone]
     values = _read({path: expected[path] for path in spread(present, limit)})
     for problem, found in values.broken.items():
-        report.error(f'{len(found)} label maps {problem}: {first_few(found)}', folder, len(found))
+        report.error(f'{len(found)} label maps {problem}: {first_few(found)}', folder)
     if not values.pixels:
         return
     heads = list(semantic_heads(model).values())
@@ -145,14 +145,14 @@ def _count(source: Source, values: _Values, ignore: int, census: Census, folder:
     if deep:
         number = max(values.maps[value] for value in deep)
         report.error(f'at least {number} label maps have values above 255 ({first_few(deep)}), of which mmseg\'s '
-                     'LoadAnnotations keeps the lowest 8 bits; load them with knet_plugin.LoadLabels', folder, number)
+                     'LoadAnnotations keeps the lowest 8 bits; load them with knet_plugin.LoadLabels', folder)
     wrong = sorted(set(wrong).difference(deep))
     if wrong:
         number = max(values.maps[value] for value in wrong)
         remark = ', after reduce_zero_label' if source.dataset.reduce_zero_label else ''
         report.error(f'labels must be 0 .. {len(source.classes) - 1} or {ignore} (ignored){remark}, but at least '
                      f'{number} label maps have other values: {first_few(wrong, 10)}; add the classes to '
-                     'metainfo and model, or correct the label maps', folder, number)
+                     'metainfo and model, or correct the label maps', folder)
 
 
 def _label(source: Source, value: int) -> int:
@@ -184,4 +184,4 @@ def _judge(source: Source, values: _Values, ignore: int, census: Census, folder:
                              f'{source.classes.index(never[0])}'), len(occurring) == 1
         (report.error if useless else report.warn)(
             f'{len(never)} of {len(source.classes)} classes never occur: {first_few(never, 8)}{hint} (values in the '
-            f'label maps: {counts})', folder, len(never))
+            f'label maps: {counts})', folder)

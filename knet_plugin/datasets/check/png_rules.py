@@ -20,13 +20,13 @@ def check_pngs(source: Source, file: Annotations, files: Files, report: Report, 
         report.error('data_prefix.seg, the folder of the panoptic PNGs, is not set', file.path)
         return
     if without := [image['file_name'] for number, image in file.images.items() if number not in file.png]:
-        report.warn(f'{len(without)} images have no annotation: {first_few(without)}', file.path, len(without))
+        report.warn(f'{len(without)} images have no annotation: {first_few(without)}', file.path)
     other = [name for number, name in file.png.items()
              if name != file.images[number]['file_name'].replace('.jpg', '.png')]
     if other and not source.ours:
         report.error(f'{len(other)} images have a PNG that is not called as the image with .jpg replaced by .png '
                      f'({first_few(other)}); use knet_plugin.PanopticDataset, which takes the name from the file',
-                     file.path, len(other))
+                     file.path)
         return
     ours = source.uses_ours('LoadPanopticAnnotations')
     read_pngs(file, folder, source.classes, ours, '', files, report, limit)
@@ -41,7 +41,7 @@ def read_pngs(file: Annotations, folder: str, classes: Collection[str], ours: bo
     paths = {number: os.path.join(folder, name) for number, name in file.png.items()}
     if missing := files.missing(list(paths.values())):
         report.error(f'{where}{len(missing)} of {len(paths)} panoptic PNGs are missing: {first_few(missing)}',
-                     folder, len(missing))
+                     folder)
     known = {category['id'] for category in file.categories if category['name'] in classes}
     gone = set(missing)
     broken: list[str] = []
@@ -63,12 +63,11 @@ def read_pngs(file: Annotations, folder: str, classes: Collection[str], ours: bo
         lacking = [f'{each} of {path}' for each in listed if each not in found]
         (absent if len(lacking) < len(listed) else foreign).extend(lacking)
     if broken:
-        report.error(f'{where}{len(broken)} panoptic PNGs cannot be used: {first_few(broken)}', folder,
-                     len(broken))
+        report.error(f'{where}{len(broken)} panoptic PNGs cannot be used: {first_few(broken)}', folder)
     if foreign:
         report.error(f'{where}{len(foreign)} segments have no pixel with their id, and neither has another '
-                     f'segment of their images: {first_few(foreign)}', file.path, len(foreign))
+                     f'segment of their images: {first_few(foreign)}', file.path)
     if absent:
         (report.warn if ours else report.error)(
             f'{where}{len(absent)} segments have no pixel with their id: {first_few(absent)}; '
-            'knet_plugin.LoadPanopticAnnotations and knet_plugin.PanopticMetric skip them', file.path, len(absent))
+            'knet_plugin.LoadPanopticAnnotations and knet_plugin.PanopticMetric skip them', file.path)

@@ -121,7 +121,7 @@ def test_maps_of_another_size_than_their_images(root, section):
     cfg = semantic_config(root)
     cfg[f'{section}_dataloader'].dataset.data_prefix.seg_map_path = 'small'
     error, = check_config(cfg).errors
-    assert (error.file, error.count) == (str(root / 'small'), 3)
+    assert error.file == str(root / 'small') and '3 label maps' in error.message
     cfg[f'{section}_dataloader'].dataset.pipeline[0].imdecode_backend = 'tifffile'  # may know other sizes
     assert check_config(cfg).errors == []
 
@@ -177,8 +177,7 @@ def test_a_class_in_the_training_maps_alone(root):
     write_maps(root / 'val', label_map(0, 2))
     cfg.val_dataloader.dataset.data_prefix.seg_map_path = 'val'
     warning, = check_config(cfg).warnings
-    assert (warning.file, warning.count) == (str(root / 'val'), 1)
-    assert ': dog' in warning.message
+    assert warning.file == str(root / 'val') and '1 classes' in warning.message and ': dog' in warning.message
     assert check_config(cfg, limit=2).warnings == []  # another map may have it
 
 

@@ -34,7 +34,7 @@ def test_faults(root):
     write_json(path, data)
     (root / 'images/val/1.jpg').unlink()
     report = check_data(root)
-    assert [error.count for error in report.errors] == [1]
+    assert ['1 of 3 images' in str(error) for error in report.errors] == [True]
     assert any('200 objects' in str(warning) for warning in report.warnings)
 
 
