@@ -84,9 +84,7 @@ def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tupl
     if not found:
         raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {first_few(missing)}'
                          f'{other_files(source.images)}')
-    if missing:
-        reading.notes.append(f'{source.annotations}: {len(missing)} of {len(file.data["images"])} images are not in '
-                             f'{source.images} and are left out: {first_few(missing)}{other_files(source.images)}')
-    if unknown := [name for name in files.paths if name not in found]:
-        reading.notes.append(f'{len(unknown)} images in {source.images} are not in {source.annotations.name} and are '
-                             f'left out: {first_few(unknown)}')
+    reading.note(missing, f'images of {source.annotations} are not in {source.images} and are left out'
+                 f'{other_files(source.images)}')
+    reading.note([name for name in files.paths if name not in found],
+                 f'images in {source.images} are not in {source.annotations.name} and are left out')

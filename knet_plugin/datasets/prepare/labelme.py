@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from knet_plugin.datasets.image_files import read_header
-from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
 from knet_plugin.datasets.prepare.files import list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
@@ -56,11 +55,9 @@ def read_labelme(sources: Sequence[Source], options: Options) -> Reading:
         if not used:
             raise ValueError(f'{source.annotations}: no labelme file has the name of an image in {source.images}'
                              f'{other_files(source.images)}')
-        if alone:
-            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {first_few(alone)}'
-                                 f'{other_files(source.images)}')
-        if unknown := [name for name in files.paths if name not in used]:
-            reading.notes.append(f'{len(unknown)} images have no labelme file and are left out: {first_few(unknown)}')
+        reading.note(alone, f'labelme files have no image and are left out{other_files(source.images)}')
+        reading.note([name for name in files.paths if name not in used],
+                     'images have no labelme file and are left out')
     reading.names = sorted(names - {_IGNORED})
     return reading
 

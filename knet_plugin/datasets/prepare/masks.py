@@ -95,7 +95,7 @@ def _files_of_images(source: Source, folders: Sequence[str],
         pairs.masks.update(found.masks)
         pairs.masks_alone += [name / mask for mask in found.masks_alone]
     pairs.images_alone = [image for image in images if image not in files]
-    reading.notes += pairs.notes(other_files(source.images))
+    pairs.note(reading, other_files(source.images))
     return files
 
 

@@ -78,10 +78,8 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
         writers = _write(replace(description, root=draft), splits, classes.fill, reading)
         _check_objects(description, writers, reading, sources[0])
     counts = {split: {name: writer.count[name] for name in description.classes} for split, writer in writers.items()}
-    if reading.turned:
-        reading.notes.append(f'EXIF data mirror or turn {len(reading.turned)} photos, but perhaps not their '
-                             f'annotations: {first_few(reading.turned)}; if these do not fit, save the photos upright '
-                             'and without EXIF data')
+    reading.note(reading.turned, 'photos are mirrored or turned by EXIF data, but perhaps not their annotations; if '
+                 'these do not fit, save the photos upright and without EXIF data')
     notes = [*reading.notes, *(f'{what} ({count} times)' for what, count in reading.counted.most_common())]
     for split, of_class in counts.items():
         if absent := [name for name, count in of_class.items() if not count]:

@@ -48,11 +48,9 @@ def read_yolo(sources: Sequence[Source], options: Options) -> Reading:
         if len(alone) == len(images):
             raise ValueError(f'{source.annotations}: no text file has the name of an image in {source.images}'
                              f'{other_files(source.images)}')
-        if alone:
-            reading.notes.append(f'{len(alone)} images have no text file, so no object: {first_few(alone)}')
-        if without_image := set(files).difference(labels.values()):
-            reading.notes.append(f'{len(without_image)} text files have no image and are left out: '
-                                 f'{first_few(sorted(without_image))}{other_files(source.images)}')
+        reading.note(alone, 'images have no text file, so no object')
+        reading.note(sorted(set(files).difference(labels.values())),
+                     f'text files have no image and are left out{other_files(source.images)}')
         for name in images:
             file = labels.get(name.with_suffix(''))
             regions = partial(_regions, source.annotations / file if file else None, source.images / name, reading)
