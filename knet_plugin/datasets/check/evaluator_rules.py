@@ -20,8 +20,11 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
     if metric.kind == 'semantic':
         _check_ignored(metric, sources, report)
         return
-    if metric.kind == 'panoptic' and not options.get('format_only'):
-        _check_folder(metric, report)
+    folder = options.get('seg_prefix') if metric.kind == 'panoptic' and not options.get('format_only') else ''
+    if folder is None:
+        report.error(f'{metric.section}_evaluator: seg_prefix, the folder of the panoptic PNGs, is not set', path or '')
+    elif folder and not os.path.isdir(folder) and not options.get('backend_args'):
+        report.error(f'{metric.section}_evaluator: the folder seg_prefix does not exist', folder)
     if not path:
         return
     file = files.annotations(path, options.get('backend_args'))
@@ -33,8 +36,8 @@ def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report
                      'file has others', path)
     elif not options.get('format_only'):
         check_objects(file, metric.kind, metric.ours, report)
-    if metric.kind == 'panoptic' and not options.get('format_only') and os.path.isdir(options.get('seg_prefix') or ''):
-        _check_pngs(metric, file, sources, files, report, limit)
+    if folder and os.path.isdir(folder):
+        _check_pngs(metric, folder, file, sources, files, report, limit)
     if sources and sources[0].classes:
         _check_classes(metric, file, sources, report)
     _compare_images(metric, file, sources, files, report)
@@ -75,19 +78,9 @@ def _same_file(path: str, paths: Iterable[str]) -> bool:
     return os.path.normpath(path) in map(os.path.normpath, paths)
 
 
-def _check_folder(metric: Metric, report: Report) -> None:
-    folder = metric.options.get('seg_prefix')
-    if not folder:
-        report.error(f'{metric.section}_evaluator: seg_prefix, the folder of the panoptic PNGs, is not set',
-                     metric.ann_file or '')
-    elif not os.path.isdir(folder) and not metric.options.get('backend_args'):
-        report.error(f'{metric.section}_evaluator: the folder seg_prefix does not exist', folder)
-
-
-def _check_pngs(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report,
-                limit: int) -> None:
+def _check_pngs(metric: Metric, folder: str, file: Annotations, sources: Sequence[Source], files: Files,
+                report: Report, limit: int) -> None:
     """Check the PNGs of the metric, unless they are those that a data set reads."""
-    folder = metric.options['seg_prefix']
     read = [source.dataset for source in sources if source.transform('LoadPanopticAnnotations') is not None]
     if any(_same_file(file.path, [dataset.ann_file]) and _same_file(folder, [dataset.data_prefix.get('seg') or ''])
            for dataset in read):
