@@ -15,11 +15,12 @@ from knet_plugin.datasets.image_files import Header, read_header
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.classes import Classes, choose_classes
 from knet_plugin.datasets.prepare.formats import FORMATS, detect_format
-from knet_plugin.datasets.prepare.output import check_output, whole_folder
+from knet_plugin.datasets.prepare.output import check_output
 from knet_plugin.datasets.prepare.pictures import draw_sample
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, turn
 from knet_plugin.datasets.prepare.split import split_samples
 from knet_plugin.datasets.prepare.writer import SplitWriter
+from knet_plugin.datasets.whole_folder import whole_folder
 
 __all__ = ['Prepared', 'prepare']
 
