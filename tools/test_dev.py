@@ -27,7 +27,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, is_main_process
 
 from knet_plugin.cli import add_run_arguments, load_run_config
-from knet_plugin.datasets.check import read_categories
+from knet_plugin.datasets.coco_file import read_coco
 from knet_plugin.datasets.config_parts import plain_datasets
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
@@ -67,7 +67,7 @@ def read_image_info(image_info: Path, categories: Path | None, img_dir: Path) ->
     try:
         content = json.loads(image_info.read_bytes())
         names = [image['file_name'] for image in content['images']]
-        chosen = read_categories(str(categories or image_info))
+        chosen = read_coco(str(categories or image_info)).data['categories']
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise SystemExit(f'error: --image-info {image_info}: no COCO file with "images": {error!r}') from error
     missing = [name for name in names if not (img_dir / name).is_file()]

@@ -8,9 +8,12 @@ from pathlib import PurePath
 from typing import Any
 
 from knet_plugin.datasets.coco_records import load
-from knet_plugin.datasets.segmentations import complete, truth, usable
+from knet_plugin.datasets.segmentations import complete, is_box, is_number, truth, usable
 
-__all__ = ['CocoFile', 'ids_of_classes', 'read_coco']
+__all__ = ['FOREIGN', 'CocoFile', 'ids_of_classes', 'read_coco']
+
+# Reasons to leave out an object that mmdet leaves out, too.
+FOREIGN = ('an image_id of no image', 'a category_id of no category', 'an area of 0')
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class CocoFile:
             and ``segments_info``, in which ``bbox`` and ``area`` may be missing.
         skipped: Number of objects that were left out, by reason.
         notes: Lines on records that were merged or left out.
+        needed: What was put right, but mmdet's own data sets and metrics do not take, and how often.
     """
 
     data: dict[str, Any]
     skipped: Counter[str]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    needed: Counter[str]
 
     @property
     def panoptic(self) -> bool:
@@ -55,6 +60,7 @@ def read_coco(path: str, backend_args: dict | None = None, classes: Collection[s
         ValueError: This is no COCO file, or two images or categories cannot be told apart.
     """
     data, notes = load(path, backend_args, size_of)
+    needed: Counter[str] = Counter()
     panoptic = any('segments_info' in annotation for annotation in data['annotations'])
     skipped: Counter[str] = Counter()
     if panoptic:
@@ -63,9 +69,14 @@ def read_coco(path: str, backend_args: dict | None = None, classes: Collection[s
         objects = [segment for annotation in data['annotations'] for segment in annotation['segments_info']]
     else:
         objects = data['annotations']
+    needed['objects without "iscrowd"'] = sum(each.get('iscrowd') is None for each in objects)
+    needed['objects without a usable "area"'] = sum(not is_number(each.get('area')) for each in objects)
+    needed['objects without a usable "bbox"'] = sum(not is_box(each.get('bbox')) for each in objects)
+    names = [category['name'] for category in data['categories']]
     notes += _drop_categories(data, {each.get('category_id') for each in objects}, classes, path)
+    needed['categories with the name of another'] = len(names) - len(set(map(str, names)))
     (_clean_panoptic if panoptic else _clean_instances)(data, skipped)
-    return CocoFile(data, skipped, tuple(notes))
+    return CocoFile(data, skipped, tuple(notes), +needed)
 
 
 def ids_of_classes(data: dict[str, Any], classes: Sequence[str]) -> list[int]:
@@ -117,7 +128,9 @@ def _clean_instances(data: dict[str, Any], skipped: Counter[str]) -> None:
             continue
         size = sizes[annotation['image_id']]
         annotation['segmentation'], problem = usable(annotation.get('segmentation'), size)
-        if not problem and not complete(annotation, size):
+        if problem and is_number(annotation.get('area')) and annotation['area'] <= 0:
+            problem = FOREIGN[2]
+        elif not problem and not complete(annotation, size):
             problem = 'a segmentation without a pixel'
         if problem:
             skipped[problem] += 1
@@ -165,5 +178,5 @@ def _clean_panoptic(data: dict[str, Any], skipped: Counter[str]) -> None:
 
 def _reference_problem(annotation: dict, images: Collection, categories: Collection) -> str | None:
     if annotation.get('image_id') not in images:
-        return 'an image_id of no image'
-    return None if annotation.get('category_id') in categories else 'a category_id of no category'
+        return FOREIGN[0]
+    return None if annotation.get('category_id') in categories else FOREIGN[1]

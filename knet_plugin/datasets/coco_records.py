@@ -52,7 +52,7 @@ def _use_numbers(records: list[dict[str, Any]]) -> None:
     for record in records:
         for key in _NUMBERS & record.keys():
             record[key] = _number(record[key])
-            if key in ('height', 'width') and not isinstance(record[key], int):
+            if key in ('height', 'width') and not (isinstance(record[key], int) and record[key] > 0):
                 record[key] = None
         segments = record.get('segments_info')
         if isinstance(segments, list):

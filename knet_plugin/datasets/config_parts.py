@@ -86,7 +86,7 @@ def _detection_parts(description: DataDescription, task: str, short_side: int) -
     root, panoptic = description.root.as_posix(), task == 'panoptic'
     name = 'panoptic' if panoptic else 'instances'
     load = (dict(type=f'{SCOPE}.LoadPanopticAnnotations') if panoptic else
-            dict(type=f'{SCOPE}.LoadAnnotations', with_bbox=True, with_mask=True))
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True))
     side = crop_side(short_side)
     train_pipeline = [
         dict(type=f'{SCOPE}.LoadImageFromFile'),

@@ -1,20 +1,14 @@
 """Loading transforms whose errors name the file that is unusable."""
 
-from typing import Any
-
-import cv2
-import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as StockLoadImageFromFile
-from mmdet.datasets.transforms import LoadAnnotations as StockLoadAnnotations
 from mmdet.datasets.transforms import LoadPanopticAnnotations as StockLoadPanopticAnnotations
 from mmdet.structures.mask import BitmapMasks
-from mmengine.fileio import get
 
-from knet_plugin.datasets.segmentations import MAX_COORDINATE
+from knet_plugin.datasets.panoptic_png import read_segment_ids
 from knet_plugin.registry import TRANSFORMS
 
-__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'LoadPanopticAnnotations', 'read_segment_ids']
+__all__ = ['LoadImageFromFile', 'LoadPanopticAnnotations', 'check_size']
 
 
 @TRANSFORMS.register_module()
@@ -38,24 +32,8 @@ class LoadImageFromFile(StockLoadImageFromFile):
         except Exception as error:  # every decoder has its own errors, and none names the file
             raise ValueError(f'img_path {path}: the file is empty or cannot be decoded') from error
         if loaded is not None and results.get('height') and results.get('width'):
-            _check_size('img_path', path, loaded['ori_shape'], (results['height'], results['width']), 'annotation file')
+            check_size('img_path', path, loaded['ori_shape'], (results['height'], results['width']), 'annotation file')
         return loaded
-
-
-@TRANSFORMS.register_module()
-class LoadAnnotations(StockLoadAnnotations):
-    """mmdet's transform; a segmentation that pycocotools cannot draw is an error that names the image.
-
-    pycocotools fills masks with arbitrary memory if an RLE does not cover the image.
-    """
-
-    def _load_masks(self, results: dict) -> None:
-        """Check the segmentations, then add ``gt_masks``, (G, H, W)."""
-        for instance in results.get('instances', []):
-            if problem := _mask_problem(instance.get('mask'), results['ori_shape']):
-                raise ValueError(f'img_path {results.get("img_path")}: segmentation of the object with bbox '
-                                 f'{instance.get("bbox")}: {problem}')
-        super()._load_masks(results)
 
 
 @TRANSFORMS.register_module()
@@ -74,7 +52,8 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
         path = results.get('seg_map_path')
         if path is None or not (self.with_mask or self.with_seg):  # no ground truth, or none of the PNG
             return super().transform(results)
-        ids = read_segment_ids(path, results['ori_shape'], self.backend_args)
+        ids = read_segment_ids(path, [each['id'] for each in results['segments_info']], self.backend_args)
+        check_size('seg_map_path', path, ids.shape, results['ori_shape'], 'image')
         _skip_absent(results, ids)
         if self.with_bbox:
             self._load_bboxes(results)
@@ -102,30 +81,6 @@ class LoadPanopticAnnotations(StockLoadPanopticAnnotations):
             results['gt_seg_map'] = labels
 
 
-def read_segment_ids(path: str, size: tuple[int, int], backend_args: dict | None = None) -> np.ndarray:
-    """Read a panoptic PNG.
-
-    Args:
-        path: The file.
-        size: Height and width of the image.
-        backend_args: mmengine's file backend.
-
-    Returns:
-        Segment id of each pixel, 0 where unlabelled, (H, W).
-
-    Raises:
-        ValueError: The file cannot be decoded, or has another size.
-    """
-    content = get(path, backend_args=backend_args)
-    try:
-        image = mmcv.imfrombytes(content, flag='color', channel_order='rgb')
-    except Exception as error:
-        raise ValueError(f'seg_map_path {path}: the file is empty or cannot be decoded') from error
-    _check_size('seg_map_path', path, image.shape[:2], size, 'image')
-    # The id is R + 256 G + 256**2 B: the bytes of one number, whose fourth is the alpha channel.
-    return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view('<i4')[..., 0] & 0xFFFFFF
-
-
 def _skip_absent(results: dict, ids: np.ndarray) -> None:
     """Leave out the segments that no pixel has, and the objects that belong to them.
 
@@ -145,24 +100,7 @@ def _skip_absent(results: dict, ids: np.ndarray) -> None:
                             if segment['id'] not in absent]
 
 
-def _mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
-    """What is wrong with the ``segmentation`` of an object in an image of (height, width) ``size``."""
-    if not mask:
-        return 'missing; knet_plugin.InstanceDataset leaves such objects out'
-    if isinstance(mask, list):
-        try:
-            valid = all(np.abs(np.array(polygon, np.float64)).max(initial=0) <= MAX_COORDINATE for polygon in mask)
-        except (TypeError, ValueError):
-            valid = False
-        return None if valid else f'polygons need finite coordinates, got {str(mask)[:80]}'
-    if list(mask.get('size', ())) != list(size):
-        return f'the RLE has size {mask.get("size")} (height, width), the image {list(size)}'
-    counts = mask.get('counts')
-    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
-        return f'RLE counts must sum to {size[0] * size[1]}, got {str(counts)[:80]}'
-    return None
-
-
-def _check_size(field: str, path: str, size: tuple[int, int], expected: tuple[int, int], source: str) -> None:
+def check_size(field: str, path: str, size: tuple[int, ...], expected: tuple[int, int], source: str) -> None:
+    """Raise a ``ValueError`` if a file has another (height, width) than its ``source`` says."""
     if tuple(size) != tuple(expected):
         raise ValueError(f'{field} {path}: size {tuple(size)} (height, width), but {tuple(expected)} in the {source}')

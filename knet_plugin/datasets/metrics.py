@@ -16,7 +16,8 @@ from mmengine.logging import MMLogger
 
 from knet_plugin.datasets.coco_file import ids_of_classes
 from knet_plugin.datasets.instances import CocoIndex, read_and_report
-from knet_plugin.datasets.loading import read_segment_ids
+from knet_plugin.datasets.loading import check_size
+from knet_plugin.datasets.panoptic_png import read_segment_ids
 from knet_plugin.registry import METRICS
 
 __all__ = ['InstanceMetric', 'PanopticMetric']
@@ -63,19 +64,17 @@ class PanopticMetric(CocoPanopticMetric):
     - The predictions are not modified; mmdet's metric writes void into them.
     - Things or stuff that neither occur nor are predicted score 0; mmdet divides by 0.
 
-    The arguments are those of ``CocoPanopticMetric``; ``nproc`` has no effect, because images are compared as they
-    come.
+    The arguments are those of ``CocoPanopticMetric``, but ``ann_file`` is needed, and ``nproc`` has no effect, because
+    images are compared as they come.
     """
 
     categories: Any
 
-    def __init__(self, ann_file: str | None = None, *args: Any, backend_args: dict | None = None,
-                 **kwargs: Any) -> None:
+    def __init__(self, ann_file: str, *args: Any, backend_args: dict | None = None, **kwargs: Any) -> None:
         super().__init__(None, *args, backend_args=backend_args, **kwargs)
         self.ann_file = ann_file
-        self.data = read_and_report(ann_file, backend_args, panoptic=True).data if ann_file else None
-        annotations = self.data['annotations'] if self.data else []
-        self._annotations = {annotation['image_id']: annotation for annotation in annotations}
+        self.data = read_and_report(ann_file, backend_args, panoptic=True).data
+        self._annotations = {annotation['image_id']: annotation for annotation in self.data['annotations']}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Compare the ``pred_panoptic_seg`` of images with their ground truth.
@@ -121,16 +120,19 @@ class PanopticMetric(CocoPanopticMetric):
     def _categories(self) -> dict[int, dict]:
         """Categories by id, in the order of ``dataset_meta['classes']``."""
         names, things = self.dataset_meta['classes'], self.dataset_meta.get('thing_classes', ())
-        data = self.data or dict(categories=[])
-        known = {category['name']: category for category in data['categories']}
-        numbers = ids_of_classes(data, names) if self.data else range(len(names))
+        known = {category['name']: category for category in self.data['categories']}
+        numbers = ids_of_classes(self.data, names)
         return {number: dict(id=number, name=name, isthing=int(known.get(name, {}).get('isthing', name in things)))
                 for number, name in zip(numbers, names, strict=True)}
 
     def _compare(self, sample: dict, annotation: dict, prediction: dict) -> PQStat:
         """Compare the prediction for an image with its PNG, in which pixels of no listed segment are void."""
-        path, segments = self._truth(sample, annotation, prediction['file_name'])
-        ids = read_segment_ids(path, sample['ori_shape'], self.backend_args)
+        if not annotation:
+            raise ValueError(f'ann_file {self.ann_file} has no annotation of image {sample["img_id"]!r}, '
+                             f'{sample["img_path"]}')
+        path, segments = osp.join(self.seg_prefix or '', annotation['file_name']), annotation['segments_info']
+        ids = read_segment_ids(path, [segment['id'] for segment in segments], self.backend_args)
+        check_size('seg_map_path', path, ids.shape, sample['ori_shape'], 'image')
         areas = dict(zip(*np.unique(ids, return_counts=True), strict=True))
         listed = [dict(segment, area=areas[segment['id']]) for segment in segments
                   if segment['id'] in areas and segment['category_id'] in self.categories]
@@ -140,18 +142,6 @@ class PanopticMetric(CocoPanopticMetric):
             mmcv.imwrite(id2rgb(ids)[:, :, ::-1], osp.join(folder, 'truth.png'))
             truth = dict(image_id=sample['img_id'], file_name='truth.png', segments_info=listed)
             return pq_compute_single_core(0, [(truth, prediction)], folder, self.seg_out_dir, self.categories)
-
-    def _truth(self, sample: dict, annotation: dict, name: str) -> tuple[str, list[dict]]:
-        """Path of the PNG of an image, and its segments; ``name`` is that of an image without annotation file."""
-        if not self.data:
-            return sample.get('seg_map_path') or osp.join(self.seg_prefix or '', name), [
-                dict(id=segment['id'], category_id=segment['category'],
-                     iscrowd=int(self.categories[segment['category']]['isthing'] and not segment['is_thing']))
-                for segment in sample['segments_info']]
-        if not annotation:
-            raise ValueError(f'ann_file {self.ann_file} has no annotation of image {sample["img_id"]!r}, '
-                             f'{sample["img_path"]}')
-        return osp.join(self.seg_prefix or '', annotation['file_name']), annotation['segments_info']
 
 
 def _average(stat: PQStat, categories: dict[int, dict], isthing: bool | None) -> tuple[dict, dict]:

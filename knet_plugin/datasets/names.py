@@ -1,9 +1,12 @@
-"""How messages list names."""
+"""Names of image files, and how messages list names."""
 
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ['first_few']
+__all__ = ['IMAGE_SUFFIXES', 'JPEG_SUFFIXES', 'first_few']
+
+JPEG_SUFFIXES = ('.jpg', '.jpeg', '.jfif')
+IMAGE_SUFFIXES = (*JPEG_SUFFIXES, '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
 
 def first_few(names: Sequence[Any], most: int = 3) -> str:

@@ -20,6 +20,8 @@ from knet_plugin.registry import DATASETS
 
 __all__ = ['PanopticDataset', 'panoptic_metainfo']
 
+_VOID = 255  # in mmdet's semantic maps
+
 
 @DATASETS.register_module()
 class PanopticDataset(CocoPanopticDataset):
@@ -99,13 +101,17 @@ def panoptic_metainfo(categories: Sequence[Mapping[str, Any]], metainfo: Mapping
         by default, it has the colours of the file.
 
     Raises:
-        ValueError: The file has none of the classes, or things and stuff are unknown or contradict ``metainfo``.
+        ValueError: The file has none of the classes or too many, or things and stuff are unknown or contradict
+            ``metainfo``.
     """
     known = {category['name']: category for category in categories}
     things, stuff = metainfo.get('thing_classes'), metainfo.get('stuff_classes')
     listed = metainfo.get('classes') or ([*things, *stuff] if things is not None and stuff is not None else
                                         list(known))
     require_known_class(listed, list(known), path)
+    if len(listed) > _VOID:
+        raise ValueError(f'{path}: {len(listed)} classes, but label {_VOID} marks pixels without class: list at most '
+                         f'{_VOID} in metainfo.classes')
     is_thing = [_is_thing(name, known.get(name), things, stuff, path) for name in listed]
     order = sorted(range(len(listed)), key=lambda i: not is_thing[i])
     names = tuple(listed[i] for i in order)

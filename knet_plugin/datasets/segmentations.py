@@ -3,10 +3,10 @@
 import math
 from typing import Any, TypeGuard
 
-__all__ = ['MAX_COORDINATE', 'complete', 'is_box', 'is_number', 'rle_problem', 'truth', 'usable']
+__all__ = ['complete', 'is_box', 'is_number', 'rle_problem', 'truth', 'usable']
 
 _NO = ('none', '0', '0.0', 'false', 'no', '')
-MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
+_MAX_COORDINATE = 1e6  # pixels; the memory that pycocotools takes grows with the length of the outline
 
 
 def usable(segmentation: Any, size: tuple[int, int]) -> tuple[Any, str | None]:
@@ -99,6 +99,6 @@ def _run_lengths(counts: str) -> list[int]:
 
 def _finite(polygon: list) -> bool:
     try:
-        return math.isfinite(sum(polygon)) and -MAX_COORDINATE <= min(polygon) <= max(polygon) <= MAX_COORDINATE
+        return math.isfinite(sum(polygon)) and -_MAX_COORDINATE <= min(polygon) <= max(polygon) <= _MAX_COORDINATE
     except TypeError:
         return False

@@ -14,7 +14,7 @@ from knet_plugin.inference.images import ImageReader, UnreadableError
 
 __all__ = ['IMAGES', 'VIDEOS', 'Frame', 'InputError', 'Source', 'find_sources', 'number_of_frames', 'read_frames']
 
-IMAGES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+IMAGES = ('.bmp', '.jfif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
 _KINDS = ('', '_panoptic', '_instances', '_semantic')  # what follows a name in the files of its results
 

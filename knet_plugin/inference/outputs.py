@@ -10,8 +10,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.ndimage import find_objects
 
+from knet_plugin.datasets.panoptic_png import measure_segments, segment_colours
 from knet_plugin.inference.inputs import Frame
 from knet_plugin.visualization import VOID, Result, Segment
 
@@ -111,10 +111,9 @@ class ResultWriter:
         if result.instances is not None:
             self._annotations.setdefault('instances', []).extend(self._objects(result, image_id))
         if result.panoptic is not None:
-            ids = np.ascontiguousarray(result.panoptic, '<i4')
-            colours = ids.view(np.uint8).reshape(height, width, 4)[..., :3]  # id = R + 256 G + 65536 B
-            write_image(self._folder / f'panoptic/{name}.png', colours)
-            entry = dict(image_id=image_id, file_name=f'{name}.png', segments_info=_segments(ids, result.segments))
+            write_image(self._folder / f'panoptic/{name}.png', segment_colours(result.panoptic)[..., ::-1])
+            entry = dict(image_id=image_id, file_name=f'{name}.png',
+                         segments_info=_segments(result.panoptic, result.segments))
             self._annotations.setdefault('panoptic', []).append(entry)
         if result.semantic is not None:
             labels = result.semantic.astype(np.uint8 if result.semantic.max(initial=0) <= VOID else np.uint16)
@@ -147,13 +146,6 @@ class ResultWriter:
 
 def _segments(ids: np.ndarray, segments: Sequence[Segment]) -> list[dict[str, Any]]:
     """The ``segments_info`` of COCO's panoptic format; segments without pixels are left out."""
-    areas = np.bincount(ids.ravel())
-    places = find_objects(ids)
-    entries = []
-    for each in segments:
-        if each.id < len(areas) and areas[each.id]:
-            rows, columns = places[each.id - 1]
-            box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-            entries.append(dict(id=each.id, category_id=each.label + 1, iscrowd=0, area=int(areas[each.id]), bbox=box,
-                                **({} if each.score is None else {'score': each.score})))
-    return entries
+    measured = measure_segments(ids)
+    return [dict(measured[each.id], category_id=each.label + 1, iscrowd=0,
+                 **({} if each.score is None else {'score': each.score})) for each in segments if each.id in measured]

@@ -18,3 +18,11 @@ def shapes(tmp_path_factory) -> Path:
 def root(shapes, tmp_path) -> Path:
     """A copy of ``shapes`` that may be modified."""
     return shutil.copytree(shapes, tmp_path / 'data')
+
+
+@pytest.fixture
+def log(monkeypatch) -> list[str]:
+    """Lines of the log."""
+    lines: list[str] = []
+    monkeypatch.setattr('knet_plugin.datasets.instances.print_log', lambda line, *args, **options: lines.append(line))
+    return lines

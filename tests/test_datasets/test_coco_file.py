@@ -76,12 +76,6 @@ def test_object_that_cannot_be_drawn_is_skipped(read, segmentation, reason):
     assert 'file.json: 1 objects' in file.lines('file.json')[0]
 
 
-def test_object_without_segmentation_key(read):
-    content = instances({}, {})
-    del content['annotations'][0]['segmentation']
-    assert read(content).skipped.total() == 1
-
-
 def test_broken_parts_of_polygons(read):
     segmentation, = (each['segmentation'] for each in read(instances(dict(segmentation=[[], [1, 2], *SQUARE]))).data[
         'annotations'])

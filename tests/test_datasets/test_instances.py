@@ -10,8 +10,8 @@ from odd_data import odd_data
 
 from knet_plugin.datasets.instances import InstanceDataset
 
-PIPELINE = [dict(type='knet_plugin.LoadImageFromFile'), dict(type='knet_plugin.LoadAnnotations', with_bbox=True,
-                                                             with_mask=True), dict(type='PackDetInputs')]
+PIPELINE = [dict(type='knet_plugin.LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            dict(type='PackDetInputs')]
 
 
 def load(root, **options: Any) -> InstanceDataset:
@@ -24,14 +24,6 @@ def load(root, **options: Any) -> InstanceDataset:
 def labels(dataset: InstanceDataset) -> list:
     names = dataset.metainfo['classes']
     return [[names[i] for i in dataset[k]['data_samples'].gt_instances.labels] for k in range(len(dataset))]
-
-
-@pytest.fixture
-def log(monkeypatch) -> list[str]:
-    """Lines of the log."""
-    lines: list[str] = []
-    monkeypatch.setattr('knet_plugin.datasets.instances.print_log', lambda line, *args, **options: lines.append(line))
-    return lines
 
 
 def test_same_as_mmdet(shapes):

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from mmdet.datasets import CocoPanopticDataset
 from mmengine.registry import DefaultScope
-from pycocotools import mask as mask_utils
 
-from knet_plugin.datasets.loading import LoadAnnotations
 from knet_plugin.datasets.shapes import CLASSES, STUFF_CLASSES, THING_CLASSES
 
 METAINFO = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
@@ -126,46 +124,3 @@ def test_png_of_one_row_or_column(root, size):
     sample = dataset(root)[0]['data_samples']
     assert sample.gt_sem_seg.sem_seg.shape == (1, *size) and (sample.gt_sem_seg.sem_seg != 255).all()
     assert sample.gt_instances.masks.masks.shape[1:] == size
-
-
-def load_mask(segmentation, size=(20, 30)):
-    """Masks of one object, and whether it is ignored."""
-    results = dict(img_path='images/5.jpg', ori_shape=size, instances=[
-        dict(bbox=[1, 2, 3, 4], bbox_label=0, ignore_flag=0, mask=segmentation)])
-    results = LoadAnnotations(with_mask=True)(results)
-    return results['gt_masks'].masks, results['gt_ignore_flags'].tolist()
-
-
-def compressed(mask):
-    rle = mask_utils.encode(np.asfortranarray(mask))
-    return dict(rle, counts=rle['counts'].decode())
-
-
-@pytest.mark.parametrize(('segmentation', 'value'), [
-    (None, 'missing'),
-    ([], 'missing'),
-    ([[float('nan')] * 6], 'nan'),
-    ([[0, 0, 1e9, 0, 1e9, 1e9]], '1000000000.0'),  # exhausts the memory in mmdet's own transform
-    ([['0', 'x', '2', '3', '4', '5']], "'x'"),
-    (dict(size=[10, 10], counts=[0, 100]), r'\[10, 10\].*\[20, 30\]'),
-    (compressed(np.ones((10, 10), np.uint8)), r'\[10, 10\].*\[20, 30\]'),
-    (dict(size=[20, 30], counts=[5]), r'600, got \[5\]'),  # arbitrary memory in mmdet's own transform
-])
-def test_segmentation_that_cannot_be_drawn(segmentation, value):
-    with pytest.raises(ValueError, match=rf'images/5\.jpg: .*\[1, 2, 3, 4\]: .*{value}'):
-        load_mask(segmentation)
-
-
-@pytest.mark.parametrize('segmentation', [[[0, 0, 5, 5]], [[]], [[0, 0, 5, 0, 5, 5, 0]]])
-def test_segmentation_that_mmdet_ignores(segmentation):
-    assert load_mask(segmentation)[1] == [True]
-
-
-def test_valid_segmentations():
-    mask = (np.random.default_rng(0).random((20, 30)) < 0.3).astype(np.uint8)
-    masks, ignored = load_mask(compressed(mask))
-    assert np.array_equal(masks[0], mask) and ignored == [False]
-    box = np.zeros((20, 30), np.uint8)
-    box[:, :2] = 1
-    for segmentation in (dict(size=[20, 30], counts=[0, 40, 560]), [[0, 0, 2, 0, 2, 20, 0, 20]]):
-        assert np.array_equal(load_mask(segmentation)[0][0], box)

@@ -10,9 +10,9 @@ from mmdet.evaluation import CocoMetric, CocoPanopticMetric
 from odd_data import CATEGORIES, NAMES, SIZE, each_object, odd_data, segment_map, without_isthing
 
 from knet_plugin.datasets.coco_file import read_coco
-from knet_plugin.datasets.loading import read_segment_ids
 from knet_plugin.datasets.metrics import InstanceMetric, PanopticMetric
 from knet_plugin.datasets.panoptic import panoptic_metainfo
+from knet_plugin.datasets.panoptic_png import read_segment_ids
 
 SAMPLES = Path(__file__).resolve().parents[3] / 'shared/real_samples'
 META = dict(classes=NAMES, thing_classes=NAMES[:2], stuff_classes=NAMES[2:])
@@ -148,19 +148,6 @@ def test_result_files(tmp_path, format_only):
                                               if each['id'] == segment['category_id'])
 
 
-@pytest.mark.parametrize('from_sample', [True, False])
-def test_ground_truth_of_the_data_samples(tmp_path, from_sample):
-    root = odd_data(tmp_path)
-    items = samples(root)
-    for index, item in enumerate(items):
-        if from_sample:
-            item['seg_map_path'] = str(root / f'png/{index}.png')
-        item['segments_info'] = [dict(id=number, category=LABELS[category], is_thing=category in (1, 4))
-                                 for number, category in segment_map(index)[1].items()]
-    metric = PanopticMetric(seg_prefix=str(root / 'none' if from_sample else root / 'png'))
-    assert evaluate(metric, items)['coco_panoptic/PQ'] == 100
-
-
 def instance_samples(root: Path) -> list[dict]:
     """Data samples with the objects of ``odd_data`` as predictions."""
     items = samples(root)
@@ -231,7 +218,7 @@ def test_same_figures_as_mmdet_on_coco():
     items = []
     for image, annotation in zip(data['images'], data['annotations'], strict=True):
         shape = (image['height'], image['width'])
-        ids = np.roll(read_segment_ids(str(folder / 'panoptic' / annotation['file_name']), shape), 6, axis=1)
+        ids = np.roll(read_segment_ids(str(folder / 'panoptic' / annotation['file_name'])), 6, axis=1)
         map_ = np.full(shape, len(meta['classes']))
         for i, segment in enumerate(annotation['segments_info'], start=1):
             label = labels[segment['category_id']]

@@ -42,14 +42,6 @@ def check_content(dataset: PanopticDataset, number: int = 4) -> None:
             assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-@pytest.fixture
-def log(monkeypatch) -> list[str]:
-    """Lines of the log."""
-    lines: list[str] = []
-    monkeypatch.setattr('knet_plugin.datasets.instances.print_log', lambda line, *args, **options: lines.append(line))
-    return lines
-
-
 def test_same_as_mmdet(shapes):
     metainfo = dict(classes=CLASSES, thing_classes=THING_CLASSES, stuff_classes=STUFF_CLASSES)
     options = dict(ann_file='annotations/panoptic_train.json', metainfo=metainfo,
@@ -225,3 +217,11 @@ def test_work_grows_linearly_with_the_images(tmp_path, monkeypatch):
 def test_a_class_that_is_no_category(tmp_path):
     with pytest.raises(ValueError, match=r"panoptic\.json.*'dgo'.*no category"):
         load(odd_data(tmp_path), metainfo=dict(classes=['cat', 'dgo']))
+
+
+def test_label_255_is_void(tmp_path):
+    def edit(content):
+        content['categories'] += [dict(id=100 + i, name=f'c{i}', isthing=0) for i in range(252)]
+
+    with pytest.raises(ValueError, match=r'panoptic\.json: 256 classes, but label 255'):
+        load(odd_data(tmp_path, edit=edit))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from knet_plugin.datasets.shapes import CLASSES, THING_CLASSES, Style, draw_scene, make_shapes, writer
+from knet_plugin.datasets.shapes import CLASSES, THING_CLASSES, draw_scene, make_shapes, writer
 
 SIZE = (64, 96)
 NUM_TRAIN, NUM_VAL = 48, 6
@@ -84,16 +84,6 @@ def test_images_do_not_depend_on_their_number(root, tmp_path):
     assert not filecmp.cmp(root / 'train/000000.jpg', tmp_path / 'other/train/000000.jpg', shallow=False)
 
 
-def test_style_reaches_the_images(tmp_path):
-    make_shapes(tmp_path / 'data', 1, 0, SIZE, seed=5, ambiguity=0, hue=0.25, min_object=20)
-    rng = np.random.default_rng(np.random.SeedSequence(5, spawn_key=(0, 0)))
-    drawn = draw_scene(rng, SIZE, Style(0.0, 0.25, 20.0))
-    written = cv2.imread(str(tmp_path / 'data/train/000000.jpg'))[..., ::-1].astype(float)
-    assert np.abs(written - drawn.image).mean() < 3  # JPEG
-    assert np.abs((written - drawn.image).mean((0, 1))).max() < 0.5
-    assert np.array_equal(panoptic_map(tmp_path / 'data/annotations/panoptic_train/000000.png'), drawn.segment_map)
-
-
 def test_second_call_does_nothing(root, monkeypatch):
     monkeypatch.setattr(writer, 'draw_scene', None)
     make_shapes(root, NUM_TRAIN, NUM_VAL, SIZE, seed=5)
@@ -138,20 +128,6 @@ def test_interrupted_call_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make_shapes(tmp_path / 'shapes', 5, 1, 32)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_concurrent_calls_agree(tmp_path, monkeypatch):
-    """Another process finishes the same data set first."""
-    root = tmp_path / 'shapes'
-
-    def overtaken(*args):
-        monkeypatch.setattr(writer, 'draw_scene', draw_scene)
-        make_shapes(root, 2, 1, 32)
-        return draw_scene(*args)
-
-    monkeypatch.setattr(writer, 'draw_scene', overtaken)
-    make_shapes(root, 2, 1, 32)
-    assert list(tmp_path.iterdir()) == [root]
 
 
 @pytest.mark.parametrize(('name', 'value'), [

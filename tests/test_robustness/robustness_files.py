@@ -83,9 +83,9 @@ def instance(root: Path, images: list[dict], rng: np.random.Generator) -> BaseDa
                    categories=CATEGORIES[:3])
     (root / 'coco.json').write_text(json.dumps(content))
     pipeline = [dict(type='knet_plugin.LoadImageFromFile'),
-                dict(type='knet_plugin.LoadAnnotations', with_bbox=True, with_mask=True), dict(type='PackDetInputs')]
-    return build('mmdet', type='CocoDataset', ann_file='coco.json', data_root=f'{root}/', data_prefix=dict(img=''),
-                 metainfo=dict(classes=CLASSES[:3]), pipeline=pipeline)
+                dict(type='LoadAnnotations', with_bbox=True, with_mask=True), dict(type='PackDetInputs')]
+    return build('mmdet', type='knet_plugin.InstanceDataset', ann_file='coco.json', data_root=f'{root}/',
+                 data_prefix=dict(img=''), metainfo=dict(classes=CLASSES[:3]), pipeline=pipeline)
 
 
 def panoptic(root: Path, images: list[dict], rng: np.random.Generator) -> BaseDataset:

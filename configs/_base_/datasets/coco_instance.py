@@ -4,11 +4,8 @@ _base_ = ['../plugin.py', 'mmdet::_base_/datasets/coco_instance.py']
 dataset_type = 'knet_plugin.InstanceDataset'
 train_pipeline = _base_.train_pipeline
 train_pipeline[0].update(type='knet_plugin.LoadImageFromFile')
-train_pipeline[1].update(type='knet_plugin.LoadAnnotations')
-test_pipeline = _base_.test_pipeline
-test_pipeline[2].update(type='knet_plugin.LoadAnnotations')
 train_dataloader = dict(dataset=dict(type=dataset_type, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(type=dataset_type, pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(type=dataset_type))
 test_dataloader = val_dataloader
 
 val_evaluator = dict(type='knet_plugin.InstanceMetric')

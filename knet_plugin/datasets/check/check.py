@@ -20,7 +20,8 @@ __all__ = ['check_config', 'check_data']
 _RULES = dict(instances=check_coco, panoptic=check_coco, semantic=check_label_maps)
 
 
-def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1000, processes: int = 1) -> Report:
+def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1000, processes: int = 1,
+                 files: Files | None = None) -> Report:
     """Check what the data sets and metrics of a config refer to, before a run builds them.
 
     Every annotation file is read once, every folder listed once. Of the images only the headers are read. Data of an
@@ -32,11 +33,12 @@ def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1
             'test' if it equals 'val'.
         limit: At most so many images and label maps of a data set are opened, evenly spaced.
         processes: How many processes train, for the check of the schedule.
+        files: What other checks have read.
 
     Returns:
         All findings, and a census of each data set.
     """
-    report, files, model = Report(), Files(), model_of(cfg)
+    report, files, model = Report(), files or Files(), model_of(cfg)
     report.kernels = kernels_of(model)
     found: list[Source] = []
     for section in sections:
@@ -45,7 +47,8 @@ def check_config(cfg: Config, sections: Sequence[str] = SECTIONS, limit: int = 1
         sources = [] if _without_folder(cfg, section, report) else read_sources(cfg, section, report)
         sources = [known for source in sources if (known := with_classes(source, files, report))]
         for source in sources:
-            _RULES[source.kind](source, model, files, report, limit)
+            with report.guard(f'the {section} data', getattr(source.dataset, 'ann_file', '')):
+                _RULES[source.kind](source, model, files, report, limit)
         if sources:
             for metric in read_metrics(cfg, section):
                 with report.guard(f'{section}_evaluator', metric.ann_file or ''):
@@ -79,12 +82,12 @@ def check_data(path: str | Path, limit: int = 1000) -> Report:
     from knet_plugin.engine.own_run import MODELS, class_settings
 
     description = DataDescription.read(path)
-    report = Report()
+    report, files = Report(), Files()
     for task in description.tasks:
         cfg = Config.fromfile(resolve_config(MODELS['small'][task][0]))
         cfg.merge_from_dict(dict(model=class_settings(cfg.model, description, task)))
         cfg = Config(dict(data_config(description, task), model=cfg.model, default_scope=cfg.default_scope))
-        found = check_config(cfg, limit=limit)
+        found = check_config(cfg, limit=limit, files=files)
         if task != description.task:
             found.census = []
         report.merge(found)

@@ -1,7 +1,6 @@
 """Rules on classes: of the model, the data set and the annotation file."""
 
 import difflib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -38,28 +37,14 @@ def semantic_heads(model: Mapping) -> dict[str, Mapping]:
     return heads
 
 
-def _detection_heads(model: Mapping) -> dict[str, Mapping]:
-    """Heads of mmdet's detectors that classify objects."""
-    roi_head = model.get('roi_head') or {}
-    heads = {'model.bbox_head': model.get('bbox_head'), 'model.mask_head': model.get('mask_head')}
-    for name in ('bbox_head', 'mask_head'):
-        part = roi_head.get(name) if isinstance(roi_head, Mapping) else None
-        for i, head in enumerate(part if isinstance(part, list | tuple) else [part]):
-            heads[f'model.roi_head.{name}' + (f'[{i}]' if isinstance(part, list | tuple) else '')] = head
-    return {where: head for where, head in heads.items() if isinstance(head, Mapping) and 'num_classes' in head}
-
-
 def check_model_classes(model: Mapping, source: Source, where: str, report: Report) -> None:
     """Compare the numbers of classes of the model with those of a data set, called ``where``."""
-    metainfo = source.metainfo
-    if source.kind == 'semantic':
-        heads = semantic_heads(model)
-    else:
-        heads = _detection_heads(model)
+    if source.kind != 'semantic':
         if isinstance(head := model.get('panoptic_head'), Mapping):
-            _check_panoptic_head(head, metainfo, where, report)
-    for name, head in heads.items():
-        if source.kind == 'semantic' and _softmax_of_one_class(head):
+            _check_panoptic_head(head, source.metainfo, where, report)
+        return
+    for name, head in semantic_heads(model).items():
+        if _softmax_of_one_class(head):
             report.error(f'{name} has one output with a softmax, whose loss is always 0; use num_classes=2, '
                          'out_channels=1 and loss_decode=dict(type=\'CrossEntropyLoss\', use_sigmoid=True)')
         number = head.get('num_classes')
@@ -115,13 +100,12 @@ def check_val_classes(report: Report) -> None:
     lacking = [name for name in trained if name not in judged]
     if lacking and judged and not any(census.sampled for census in val):
         report.warn(f'{len(lacking)} classes occur in the training data, but not in the validation data, so no metric '
-                    f'judges them: {first_few(lacking, 8)}', val[0].file, len(lacking))
+                    f'judges them: {first_few(lacking, 8)}', val[0].file)
 
 
 def check_categories(source: Source, file: Annotations, report: Report) -> None:
     """Compare ``metainfo`` of a data set with the categories of its annotation file."""
     classes, names = source.classes, [category['name'] for category in file.categories]
-    counts = Counter(each.get('category_id') for objects in file.objects.values() for each in objects)
     default = list(getattr(type(source.dataset), 'METAINFO', {}).get('classes') or ()) == classes
     if not set(classes) & set(names) or default and not set(classes) <= set(names):
         why = ('metainfo is missing or has no "classes", so the data set takes '
@@ -131,54 +115,40 @@ def check_categories(source: Source, file: Annotations, report: Report) -> None:
                      f'{why}; write metainfo=dict(classes={tuple(names[:20])!r})', file.path)
         return
     others = {each['id']: each['name'] for each in file.categories if each['name'] not in classes}
-    if number := sum(counts[each] for each in others):
+    if number := sum(each['category_id'] in others for objects in file.objects.values() for each in objects):
         report.warn(f'{number} objects are ignored, because their categories are not in metainfo.classes: '
-                    f'{first_few(list(others.values()), 8)}', file.path, number)
+                    f'{first_few(list(others.values()), 8)}', file.path)
     if source.ours:
         for name in [name for name in classes if name not in names]:
             nearest = nearest_name(name, list(others.values()))
             (report.error if nearest else report.warn)(
                 f'metainfo.classes has {name!r}, which is no category of the file{nearest}', file.path)
     else:
-        ours = 'PanopticDataset' if source.kind == 'panoptic' else 'InstanceDataset'
-        check_order(classes, file.categories, file.path, ours, report)
-        unknown = sum(number for each, number in counts.items()
-                      if each not in {category['id'] for category in file.categories})
-        if unknown:
-            (report.error if source.kind == 'panoptic' else report.warn)(
-                f'{unknown} objects have a category_id that is in no entry of "categories"', file.path, unknown)
+        check_order(classes, names, file.path, source.kind, report)
     if source.kind == 'panoptic':
-        check_isthing(source, file, '' if source.ours else 'PanopticDataset', report)
+        check_isthing(source, file, source.ours, report)
 
 
-def check_order(classes: Sequence[str], categories: Sequence[Mapping[str, Any]], path: str, ours: str,
-                report: Report) -> None:
-    """mmdet assigns labels to the known categories in the order of the file; ``ours`` is our class that does not."""
-    known = [category['name'] for category in categories if category['name'] in classes]
-    if repeated := [name for name, number in Counter(known).items() if number > 1]:
-        report.error(f'{first_few(repeated)} is the name of several categories, and mmdet would count every one as a '
-                     f'class: rename or remove the other, or use knet_plugin.{ours}, which leaves out the one without '
-                     'objects', path)
-        return
-    others = [category['name'] for category in categories if category['name'] not in classes]
+def check_order(classes: Sequence[str], names: Sequence[str], path: str, kind: str, report: Report) -> None:
+    """mmdet assigns labels to the known categories, called ``names``, in the order of the file."""
+    known, others = ([name for name in names if (name in classes) == wanted] for wanted in (True, False))
+    ours = 'Panoptic' if kind == 'panoptic' else 'Instance'
     for label, (name, found) in enumerate(zip_longest(classes, known)):
         if name != found:
-            # In panoptic segmentation, things must come first, so the order of the file may not be possible.
-            write = '' if 'Panoptic' in ours else f'write classes={tuple(known + others)[:20]!r}, or '
             report.error(f'label {label} is {name!r} in metainfo.classes, but {found!r} in the categories of the file'
-                         f'{nearest_name(str(name), others)}; {write}use knet_plugin.{ours}, which takes any order',
-                         path)
+                         f'{nearest_name(str(name), others)}; list the classes in that order, or use '
+                         f'knet_plugin.{ours}Dataset and knet_plugin.{ours}Metric, which take any', path)
             return
 
 
-def check_isthing(source: Source, file: Annotations, ours: str, report: Report) -> None:
-    """Compare ``isthing`` of a file with the things of a data set; ``ours`` is our class that needs no ``isthing``."""
+def check_isthing(source: Source, file: Annotations, ours: bool, report: Report) -> None:
+    """Compare ``isthing`` of a file with the things of a data set; only ``ours`` do without ``isthing``."""
     things = list(source.metainfo.get('thing_classes') or ())
     known = [category for category in file.categories if category['name'] in source.classes]
     absent = [category['name'] for category in known if 'isthing' not in category]
-    if absent and ours:
+    if absent and not ours:
         report.error(f'{len(absent)} categories have no "isthing", which mmdet needs: {first_few(absent)}; add it, or '
-                     f'use knet_plugin.{ours}', file.path, len(absent))
+                     'use knet_plugin.PanopticDataset and knet_plugin.PanopticMetric', file.path)
     for category in known if things else ():
         if 'isthing' in category and bool(category['isthing']) != (category['name'] in things):
             report.error(f'category {category["name"]!r} has isthing={category["isthing"]} in the file, against '

@@ -2,10 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median_low
-from typing import Any
 
 from knet_plugin.datasets.check.class_rules import check_categories, check_model_classes
 from knet_plugin.datasets.check.files import Annotations, Files
@@ -13,12 +12,11 @@ from knet_plugin.datasets.check.image_rules import check_images
 from knet_plugin.datasets.check.png_rules import check_pngs
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
+from knet_plugin.datasets.coco_file import FOREIGN
 from knet_plugin.datasets.names import first_few
-from knet_plugin.datasets.segmentations import is_box, is_number, usable
 
-__all__ = ['check_coco', 'kernels_of', 'segmentation_problems']
+__all__ = ['check_coco', 'check_objects', 'kernels_of', 'with_classes']
 
-_FIELDS = ('id', 'file_name', 'height', 'width')  # of an image
 _DEFAULT_KERNELS = 100
 
 
@@ -27,7 +25,7 @@ def with_classes(source: Source, files: Files, report: Report) -> Source | None:
     if not source.ours or source.kind == 'semantic':
         return source
     path = source.dataset.ann_file
-    file = files.annotations(path, getattr(source.dataset, 'backend_args', None), source.declared)
+    file = files.annotations(path, getattr(source.dataset, 'backend_args', None), source.classes)
     if isinstance(file, str):
         report.error(file, path)
         return None
@@ -44,43 +42,46 @@ def with_classes(source: Source, files: Files, report: Report) -> Source | None:
 
 def check_coco(source: Source, model: Mapping, files: Files, report: Report, limit: int) -> None:
     """Check a data set with a COCO file and add its census."""
-    path = source.dataset.ann_file
+    path, backend_args = source.dataset.ann_file, getattr(source.dataset, 'backend_args', None)
     check_model_classes(model, source, path, report)
-    file = files.annotations(path, getattr(source.dataset, 'backend_args', None), source.declared)
+    file = files.annotations(path, backend_args, source.classes)
     if isinstance(file, str):
         report.error(file, path)
         return
-    with report.guard('"categories"', path):
-        check_categories(source, file, report)
+    check_categories(source, file, report)
     if not file.images:
         report.error('"images" is empty', path)
         return
-    with report.guard('the fields of images and annotations', path):
-        if _complete(source, file, report):
-            _check_content(source, file, model, files, report, limit)
-
-
-def _check_content(source: Source, file: Annotations, model: Mapping, files: Files, report: Report, limit: int
-                   ) -> None:
-    """Check images, PNGs and objects of a file that has all fields, and add its census."""
-    if not getattr(source.dataset, 'backend_args', None):
-        with report.guard('"images"', file.path):
-            paths = {number: os.path.join(source.dataset.data_prefix.get('img') or '', image['file_name'])
-                     for number, image in file.images.items()}
-            sizes = {paths[number]: (image['width'], image['height']) for number, image in file.images.items()}
-            check_images(source, list(paths.values()), sizes, model, files, report, limit)
+    if file.file.panoptic != (source.kind == 'panoptic') and file.file.data['annotations']:
+        have, other = ('panoptic', 'Instance') if source.kind == 'panoptic' else ('instance', 'Panoptic')
+        report.error(f'the data set expects {have} annotations, and the file has others; use another file, or '
+                     f'type=\'knet_plugin.{other}Dataset\'', path)
+        return
+    if not backend_args:
+        paths = {number: os.path.join(source.dataset.data_prefix.get('img') or '', image['file_name'])
+                 for number, image in file.images.items()}
+        sizes = {paths[number]: (image['width'], image['height']) for number, image in file.images.items()}
+        check_images(source, list(paths.values()), sizes, model, files, report, limit)
         if source.transform('LoadPanopticAnnotations') is not None:
-            with report.guard('the panoptic PNGs', file.path):
-                check_pngs(source, file, files, report, limit)
-    if source.kind == 'instances' and source.transform('LoadAnnotations') is not None:
-        with report.guard('the segmentations', file.path):
-            _check_segmentations(source, file, report)
-    for line in file.notes:
+            check_pngs(source, file, files, report, limit)
+    check_objects(file, source.kind, source.ours, report, '"iscrowd"')  # which mmdet's data sets do not need
+    report.census.append(_census(source, file, model, report))
+
+
+def check_objects(file: Annotations, kind: str, ours: bool, report: Report, fine: str = 'nothing') -> None:
+    """Report what our data sets and metrics put right, which is an error of mmdet's, unless it ends with ``fine``."""
+    for line in file.file.notes:
         report.warn(line, file.path)
-    for reason, number in file.skipped.items():
-        report.warn(f'{number} objects are skipped: {reason}', file.path, number)
-    with report.guard('the number of objects', file.path):
-        report.census.append(_census(source, file, model, report))
+    name = 'Panoptic' if kind == 'panoptic' else 'Instance'
+    advice = f'correct the file, or use knet_plugin.{name}Dataset and knet_plugin.{name}Metric'
+    for reason, number in file.file.skipped.items():
+        if ours or kind == 'instances' and reason in FOREIGN:
+            report.warn(f'{number} objects are skipped: {reason}', file.path)
+        else:
+            report.error(f'{number} objects have {reason}; {advice}, which skip them', file.path)
+    for what, number in file.file.needed.items():
+        if not ours and not what.endswith(fine):
+            report.error(f'{number} {what}, which mmdet does not take; {advice}', file.path)
 
 
 def kernels_of(model: Mapping) -> int | None:
@@ -91,52 +92,6 @@ def kernels_of(model: Mapping) -> int | None:
     if str(head.get('type')).endswith('KernelIterHead'):
         return (head.get('kernel_head') or {}).get('num_kernels', _DEFAULT_KERNELS)
     return head.get('num_queries')
-
-
-def segmentation_problems(objects: Iterable[Mapping], sizes: Mapping[Any, tuple[int, int]]) -> Counter[str]:
-    """Number of objects whose segmentation cannot be drawn, by reason; ``sizes`` are (height, width) by image id."""
-    problems: Counter[str] = Counter()
-    for each in objects:
-        if each.get('image_id') in sizes:
-            problems.update(filter(None, [usable(each.get('segmentation'), sizes[each['image_id']])[1]]))
-    return problems
-
-
-def _complete(source: Source, file: Annotations, report: Report) -> bool:
-    """Whether no entry lacks a field; reports those that do."""
-    lacking: Counter[str] = Counter()
-    for image in file.images.values():
-        lacking.update(f'images have no {key!r}' for key in _FIELDS if image.get(key) is None)
-        lacking.update(f'images have a {key!r} that is no positive number' for key in ('height', 'width')
-                       if image.get(key) is not None and not (is_number(image[key]) and image[key] > 0))
-    if not source.ours:  # ours complete area and bbox, and skip objects without category
-        for each in (each for objects in file.objects.values() for each in objects):
-            usable_fields = dict(category_id=each.get('category_id') is not None, bbox=is_box(each.get('bbox')),
-                                 area=is_number(each.get('area')))
-            lacking.update(f'objects have no usable {key!r}' for key, fine in usable_fields.items() if not fine)
-    for what, number in lacking.items():
-        report.error(f'{number} {what}', file.path, number)
-    if repeated := file.num_images - len(file.images):
-        report.error(f'{repeated} entries of "images" repeat the id of another', file.path, repeated)
-    orphans = sum(len(objects) for number, objects in file.objects.items() if number not in file.images)
-    if orphans:
-        report.warn(f'{orphans} objects belong to no entry of "images" and are ignored', file.path, orphans)
-    if file.panoptic != (source.kind == 'panoptic') and any(file.objects.values()):
-        have, other = ('panoptic', 'Instance') if source.kind == 'panoptic' else ('instance', 'Panoptic')
-        report.error(f'the data set expects {have} annotations, and the file has others; use another file, or '
-                     f'type=\'knet_plugin.{other}Dataset\'', file.path)
-        return False
-    return not lacking
-
-
-def _check_segmentations(source: Source, file: Annotations, report: Report) -> None:
-    if source.ours:  # skipped and counted when the file was read
-        return
-    objects = (each for objects in file.objects.values() for each in objects)
-    used = [each for each in objects if not is_number(each.get('area')) or each['area'] > 0]  # mmdet skips the others
-    for problem, number in segmentation_problems(used, file.sizes).items():
-        advice = 'correct the file, or use knet_plugin.InstanceDataset, which skips them'
-        report.error(f'{number} objects have {problem}; {advice}', file.path, number)
 
 
 def _census(source: Source, file: Annotations, model: Mapping, report: Report) -> Census:
@@ -187,12 +142,11 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
         report.error(f'no image is left; dropped: {census.dropped}', path)
     if number := census.dropped.get('stuff only'):
         report.warn(f'{number} of {len(numbers)} images have only stuff, and mmdet drops them from the '
-                    f'{source.section} data; use knet_plugin.PanopticDataset, or filter_cfg=None', path, number)
+                    f'{source.section} data; use knet_plugin.PanopticDataset, or filter_cfg=None', path)
     if source.section == 'train':
         never = [name for name, number in census.objects.items() if number == 0]
         if never and len(never) < len(source.classes):
-            report.warn(f'{len(never)} classes have no object in the training data: {first_few(never, 8)}', path,
-                        len(never))
+            report.warn(f'{len(never)} classes have no object in the training data: {first_few(never, 8)}', path)
         elif never:
             report.error('no object of any class in the training data', path)
     elif source.section == 'val' and census.images and not census.occurring:
@@ -200,4 +154,4 @@ def _judge(source: Source, census: Census, numbers: list[int], kernels: int | No
     if kernels and (crowded := [number for number in numbers if number > kernels]):
         report.warn(f'{len(crowded)} images have more objects than the model has kernels: up to {max(crowded)} '
                     f'objects, {kernels} kernels; the others are never detected. Raise '
-                    'model.panoptic_head.kernel_head.num_kernels and test_cfg.max_per_img', path, len(crowded))
+                    'model.panoptic_head.kernel_head.num_kernels and test_cfg.max_per_img', path)

@@ -4,10 +4,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from knet_plugin.datasets.check.class_rules import check_isthing, check_order, nearest_name
-from knet_plugin.datasets.check.coco_rules import segmentation_problems
+from knet_plugin.datasets.check.coco_rules import check_objects
 from knet_plugin.datasets.check.files import Annotations, Files
-from knet_plugin.datasets.check.image_rules import spread
-from knet_plugin.datasets.check.png_rules import Reader, read_pngs
+from knet_plugin.datasets.check.png_rules import read_pngs
 from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.sources import Metric, Source
 from knet_plugin.datasets.names import first_few
@@ -18,21 +17,39 @@ __all__ = ['check_metric']
 def check_metric(metric: Metric, sources: Sequence[Source], files: Files, report: Report, limit: int) -> None:
     """Check a metric's own files, and that they belong to the data sets of its section; read ``limit`` PNGs at most."""
     options, path = metric.options, metric.ann_file
-    if metric.kind == 'panoptic' and not options.get('format_only'):
-        _check_folder(metric, report)
+    if metric.kind == 'semantic':
+        _check_ignored(metric, sources, report)
+        return
+    folder = options.get('seg_prefix') if metric.kind == 'panoptic' and not options.get('format_only') else ''
+    if folder is None:
+        report.error(f'{metric.section}_evaluator: seg_prefix, the folder of the panoptic PNGs, is not set', path or '')
+    elif folder and not os.path.isdir(folder) and not options.get('backend_args'):
+        report.error(f'{metric.section}_evaluator: the folder seg_prefix does not exist', folder)
     if not path:
         return
-    file = files.annotations(path, options.get('backend_args'), () if metric.ours else None)
+    file = files.annotations(path, options.get('backend_args'))
     if isinstance(file, str):
         report.error(f'{metric.section}_evaluator.ann_file: {file}', path)
         return
-    if not options.get('format_only'):
-        _check_objects(metric, file, report)
-    if metric.kind == 'panoptic' and not options.get('format_only') and metric.options.get('seg_prefix'):
-        _check_pngs(metric, file, sources, files, report, limit)
+    if file.file.panoptic != (metric.kind == 'panoptic') and file.file.data['annotations']:
+        report.error(f'{metric.section}_evaluator: {metric.options["type"]} expects {metric.kind} annotations, and the '
+                     'file has others', path)
+    elif not options.get('format_only'):
+        check_objects(file, metric.kind, metric.ours, report)
+    if folder and os.path.isdir(folder):
+        _check_pngs(metric, folder, file, sources, files, report, limit)
     if sources and sources[0].classes:
         _check_classes(metric, file, sources, report)
     _compare_images(metric, file, sources, files, report)
+
+
+def _check_ignored(metric: Metric, sources: Sequence[Source], report: Report) -> None:
+    """The metric must ignore the pixels that have no class in the data."""
+    ignored = metric.options.get('ignore_index', 255)
+    if wrong := [source for source in sources if source.void != ignored]:
+        report.warn(f'{metric.section}_evaluator: ignore_index={ignored}, but pixels without class have the label '
+                    f'{wrong[0].void} in the {metric.section} data; make them equal',
+                    wrong[0].dataset.data_prefix.get('seg_map_path') or '')
 
 
 def _check_classes(metric: Metric, file: Annotations, sources: Sequence[Source], report: Report) -> None:
@@ -46,74 +63,30 @@ def _check_classes(metric: Metric, file: Annotations, sources: Sequence[Source],
         report.error(f'{where}: the file has none of the classes of the data set ({first_few(source.classes)}), but '
                      f'{first_few(sorted(known), 8)}', file.path)
         return
-    ours = 'PanopticMetric' if metric.kind == 'panoptic' else 'InstanceMetric'
     if not metric.ours:
-        check_order(expected, file.categories, file.path, ours, report)
+        check_order(expected, known, file.path, metric.kind, report)
     elif not _same_file(file.path, [getattr(each.dataset, 'ann_file', '') for each in sources]):
         others = [name for name in known if name not in source.classes]
         for name in [name for name in expected if name not in known]:
             report.warn(f'{where}: the data set has the class {name!r}, which is no category of the file'
                         f'{nearest_name(name, others)}', file.path)
     if metric.kind == source.kind == 'panoptic':
-        check_isthing(source, file, '' if metric.ours else ours, report)
+        check_isthing(source, file, metric.ours, report)
 
 
 def _same_file(path: str, paths: Iterable[str]) -> bool:
     return os.path.normpath(path) in map(os.path.normpath, paths)
 
 
-def _check_folder(metric: Metric, report: Report) -> None:
-    folder = metric.options.get('seg_prefix')
-    if not folder:
-        report.error(f'{metric.section}_evaluator: seg_prefix, the folder of the panoptic PNGs, is not set',
-                     metric.ann_file or '')
-    elif not os.path.isdir(folder) and not metric.options.get('backend_args'):
-        report.error(f'{metric.section}_evaluator: the folder seg_prefix does not exist', folder)
-
-
-def _check_pngs(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report,
-                limit: int) -> None:
-    folder = metric.options['seg_prefix']
-    if not os.path.isdir(folder) or metric.options.get('backend_args'):
-        return
-    names = file.png if metric.ours else {
-        number: os.path.basename(image['file_name']).replace('.jpg', '.png') for number, image in file.images.items()}
-    paths = {number: os.path.join(folder, name) for number, name in names.items()}
-    if missing := files.missing(list(paths.values())):
-        report.error(f'{metric.section}_evaluator: {len(missing)} of {len(names)} panoptic PNGs are missing in '
-                     f'seg_prefix: {first_few(missing)}', folder, len(missing))
+def _check_pngs(metric: Metric, folder: str, file: Annotations, sources: Sequence[Source], files: Files,
+                report: Report, limit: int) -> None:
+    """Check the PNGs of the metric, unless they are those that a data set reads."""
     read = [source.dataset for source in sources if source.transform('LoadPanopticAnnotations') is not None]
-    if not any(_same_file(file.path, [dataset.ann_file]) and _same_file(folder, [dataset.data_prefix.get('seg') or ''])
-               for dataset in read):
-        gone = set(missing)
-        present = spread([each for each in paths.items() if each[1] not in gone], limit)
-        classes = sources[0].classes if sources else [category['name'] for category in file.categories]
-        reader = Reader('knet_plugin.PanopticMetric', metric.ours, f'{metric.section}_evaluator: ')
-        read_pngs(file, dict(present), classes, folder, reader, report)
-
-
-def _check_objects(metric: Metric, file: Annotations, report: Report) -> None:
-    """Entries without which mmdet's metrics fail, after the first training epoch."""
-    where = f'{metric.section}_evaluator'
-    if file.panoptic != (metric.kind == 'panoptic') and any(file.objects.values()):
-        report.error(f'{where}: {metric.options["type"]} expects {metric.kind} annotations, and the file has others',
-                     file.path)
+    if any(_same_file(file.path, [dataset.ann_file]) and _same_file(folder, [dataset.data_prefix.get('seg') or ''])
+           for dataset in read):
         return
-    if not file.has_annotations:
-        report.error(f'{where}: the file has no "annotations"', file.path)
-    objects = [each for found in file.objects.values() for each in found]
-    if metric.ours:
-        return
-    for name in ('id', 'iscrowd', 'category_id', *(['area'] if metric.kind == 'instances' else [])):
-        if number := sum(name not in each for each in objects):
-            ours = 'InstanceMetric' if metric.kind == 'instances' else 'PanopticMetric'
-            report.error(f'{where}: {number} of {len(objects)} objects have no {name!r}, which '
-                         f'{metric.options["type"]} needs; add it, or use knet_plugin.{ours}', file.path, number)
-    kinds = metric.options.get('metric', 'bbox')
-    if metric.kind == 'instances' and 'segm' in ([kinds] if isinstance(kinds, str) else kinds):
-        for problem, number in segmentation_problems(objects, file.sizes).items():
-            report.error(f'{where}: {number} objects have {problem}; correct the file, or use '
-                         'knet_plugin.InstanceMetric, which skips them', file.path, number)
+    classes = sources[0].classes if sources else [category['name'] for category in file.categories]
+    read_pngs(file, folder, classes, metric.ours, f'{metric.section}_evaluator: ', files, report, limit)
 
 
 def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source], files: Files, report: Report) -> None:
@@ -123,8 +96,7 @@ def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source]
         dataset = source.dataset
         if source.kind == 'semantic' or getattr(dataset, '_indices', None) is not None:
             return
-        data = files.annotations(dataset.ann_file, getattr(dataset, 'backend_args', None),
-                                 source.declared)
+        data = files.annotations(dataset.ann_file, getattr(dataset, 'backend_args', None))
         if isinstance(data, str):
             return
         known |= data.images
@@ -133,4 +105,4 @@ def _compare_images(metric: Metric, file: Annotations, sources: Sequence[Source]
     if sources and (lacking or more):
         report.error(f'{metric.section}_evaluator: ann_file and the {metric.section} data have different images: '
                      f'{len(lacking)} ids only in the data ({first_few(lacking)}), {len(more)} only in ann_file '
-                     f'({first_few(more)}); use files of the same images', file.path, len(lacking) + len(more))
+                     f'({first_few(more)}); use files of the same images', file.path)

@@ -10,14 +10,13 @@ import numpy as np
 
 from knet_plugin.datasets.check.class_rules import check_model_classes, semantic_heads
 from knet_plugin.datasets.check.files import Files
-from knet_plugin.datasets.check.image_rules import LOADERS, check_images, read_header, spread
+from knet_plugin.datasets.check.image_rules import check_images, spread
 from knet_plugin.datasets.check.report import Census, Report
 from knet_plugin.datasets.check.sources import Source
-from knet_plugin.datasets.names import first_few
+from knet_plugin.datasets.names import IMAGE_SUFFIXES, first_few
 
 __all__ = ['check_label_maps']
 
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 
 
 @dataclass
@@ -38,6 +37,10 @@ def check_label_maps(source: Source, model: Mapping, files: Files, report: Repor
     if (reduce := loader.get('reduce_zero_label')) not in (None, dataset.reduce_zero_label):
         report.error(f'reduce_zero_label is {reduce} in {loader["type"]}, but {dataset.reduce_zero_label} in the data '
                      'set; set it in the data set alone', labels)
+    if len(source.classes) > source.void:
+        report.error(f'{len(source.classes)} classes, but label {source.void} marks pixels without class; load the '
+                     'maps with knet_plugin.LoadLabels and set ignore_index=65535 there, in the decode heads, as '
+                     'data_preprocessor.seg_pad_val and in the metric', labels)
     if getattr(dataset, 'backend_args', None):
         return
     for name, path in dict(img_path=folder, seg_map_path=labels).items():
@@ -49,8 +52,9 @@ def check_label_maps(source: Source, model: Mapping, files: Files, report: Repor
         items = dataset.load_data_list()
         _check_suffix(source, folder, {item['img_path'] for item in items}, report)
         if items:
-            check_images(source, [item['img_path'] for item in items], {}, model, files, report, limit)
-            _check_maps(source, model, {item['seg_map_path']: item['img_path'] for item in items}, files, report, limit)
+            sizes = check_images(source, [item['img_path'] for item in items], {}, model, files, report, limit)
+            expected = {item['seg_map_path']: sizes.get(item['img_path']) for item in items}
+            _check_maps(source, model, expected, files, report, limit)
 
 
 def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -> None:
@@ -59,27 +63,27 @@ def _check_suffix(source: Source, folder: str, used: set[str], report: Report) -
     if source.dataset.ann_file and used:
         return
     others = Counter(os.path.splitext(name)[1] for _, _, names in os.walk(folder) for name in names
-                     if not name.endswith(suffix) and name.lower().endswith(_IMAGE_SUFFIXES))
+                     if not name.endswith(suffix) and name.lower().endswith(IMAGE_SUFFIXES))
     found = first_few([f'{number} with {ending}' for ending, number in others.most_common()])
     if not used:
         report.error(f'no image ends in img_suffix={suffix!r}; there are {found or "no images"}', folder)
     elif others and os.path.splitext(suffix)[0] == suffix:  # CamVid and Cityscapes have other files beside their images
-        report.warn(f'images that do not end in img_suffix={suffix!r} are not used: {found}', folder, others.total())
+        report.warn(f'images that do not end in img_suffix={suffix!r} are not used: {found}', folder)
 
 
-def _check_maps(source: Source, model: Mapping, images: Mapping[str, str], files: Files, report: Report,
+def _check_maps(source: Source, model: Mapping, expected: Mapping[str, Any], files: Files, report: Report,
                 limit: int) -> None:
-    """Check the maps, ``images`` by their paths."""
-    folder, paths = source.dataset.data_prefix['seg_map_path'], list(images)
+    """Check the maps; ``expected`` has the (width, height) of their images, if known, by their paths."""
+    folder, paths = source.dataset.data_prefix['seg_map_path'], list(expected)
     missing = files.missing(paths)
     if missing:
         report.error(f'{len(missing)} of {len(paths)} label maps are missing: {first_few(missing)}; check '
-                     f'seg_map_suffix={source.dataset.seg_map_suffix!r}', folder, len(missing))
+                     f'seg_map_suffix={source.dataset.seg_map_suffix!r}', folder)
     gone = set(missing)
     present = [path for path in paths if path not in gone]
-    values = _read({path: images[path] for path in spread(present, limit)}, _sized(source))
+    values = _read({path: expected[path] for path in spread(present, limit)})
     for problem, found in values.broken.items():
-        report.error(f'{len(found)} label maps {problem}: {first_few(found)}', folder, len(found))
+        report.error(f'{len(found)} label maps {problem}: {first_few(found)}', folder)
     if not values.pixels:
         return
     heads = list(semantic_heads(model).values())
@@ -93,25 +97,18 @@ def _check_maps(source: Source, model: Mapping, images: Mapping[str, str], files
     _judge(source, values, ignore, census, folder, report)
 
 
-def _sized(source: Source) -> bool:
-    """Whether the run's images have the size that their headers give; users may load them in their own way."""
-    loader = source.transform('LoadImageFromFile')
-    return (loader is not None and loader.get('imdecode_backend', 'cv2') in LOADERS
-            and loader.get('color_type') != 'unchanged')  # ignores the orientation
-
-
-def _read(images: Mapping[str, str], sized: bool) -> _Values:
-    """Read label maps, ``images`` by their paths; if ``sized``, compare their size with that of the image."""
+def _read(expected: Mapping[str, Any]) -> _Values:
+    """Read label maps, and compare their (width, height) with the expected ones."""
     values = _Values()
-    for path, image in images.items():
+    for path, wanted in expected.items():
         array = _label_map(path)
         if isinstance(array, str):
             values.broken.setdefault(array, []).append(path)
             continue
-        size, expected = array.shape[::-1], read_header(image)[1] if sized and os.path.isfile(image) else None
-        if expected and size != expected:
+        size = array.shape[::-1]
+        if size != (wanted or size):
             values.broken.setdefault('have another (width, height) than their image', []).append(
-                f'{path} is {size}, not {expected}')
+                f'{path} is {size}, not {wanted}')
         found, pixels = np.unique(array, return_counts=True)
         values.maps.update(found.tolist())
         values.pixels.update(dict(zip(found.tolist(), pixels.tolist(), strict=True)))
@@ -148,28 +145,23 @@ def _count(source: Source, values: _Values, ignore: int, census: Census, folder:
     if deep:
         number = max(values.maps[value] for value in deep)
         report.error(f'at least {number} label maps have values above 255 ({first_few(deep)}), of which mmseg\'s '
-                     'LoadAnnotations keeps the lowest 8 bits; load them with knet_plugin.LoadLabels', folder, number)
+                     'LoadAnnotations keeps the lowest 8 bits; load them with knet_plugin.LoadLabels', folder)
     wrong = sorted(set(wrong).difference(deep))
     if wrong:
         number = max(values.maps[value] for value in wrong)
         remark = ', after reduce_zero_label' if source.dataset.reduce_zero_label else ''
         report.error(f'labels must be 0 .. {len(source.classes) - 1} or {ignore} (ignored){remark}, but at least '
                      f'{number} label maps have other values: {first_few(wrong, 10)}; add the classes to '
-                     'metainfo and model, or correct the label maps', folder, number)
+                     'metainfo and model, or correct the label maps', folder)
 
 
 def _label(source: Source, value: int) -> int:
     """What mmseg's LoadAnnotations, or our LoadLabels, makes of a value."""
     reduce = source.dataset.reduce_zero_label
-    loader = source.transform('LoadLabels')
-    void, special = 255, {255}
-    if loader is None:
+    if source.transform('LoadLabels') is None:
         value &= 255
-    else:
-        void = loader.get('ignore_index', 255)
-        special = {void, 65535}
-    if value in special or reduce and value == 0:
-        return void
+    if value == source.void or value == 65535 or reduce and value == 0:
+        return source.void
     value -= reduce
     return (source.dataset.label_map or {}).get(value, value)
 
@@ -192,4 +184,4 @@ def _judge(source: Source, values: _Values, ignore: int, census: Census, folder:
                              f'{source.classes.index(never[0])}'), len(occurring) == 1
         (report.error if useless else report.warn)(
             f'{len(never)} of {len(source.classes)} classes never occur: {first_few(never, 8)}{hint} (values in the '
-            f'label maps: {counts})', folder, len(never))
+            f'label maps: {counts})', folder)

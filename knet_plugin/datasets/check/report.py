@@ -19,11 +19,10 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: what is wrong and what to do about it, in which file or folder, and how often."""
+    """One fault: what is wrong, how often, and what to do about it; and its file or folder."""
 
     message: str
     file: str = ''
-    count: int = 0
 
     def __str__(self) -> str:
         """One line for a terminal or log."""
@@ -84,13 +83,13 @@ class Report:
     census: list[Census] = field(default_factory=list)
     kernels: int | None = None
 
-    def error(self, message: str, file: str | Path = '', count: int = 0) -> None:
+    def error(self, message: str, file: str | Path = '') -> None:
         """Add a fault that makes a run fail or its result useless."""
-        self._add(self.errors, Finding(message, str(file), count))
+        self._add(self.errors, Finding(message, str(file)))
 
-    def warn(self, message: str, file: str | Path = '', count: int = 0) -> None:
+    def warn(self, message: str, file: str | Path = '') -> None:
         """Add a fault that a run survives."""
-        self._add(self.warnings, Finding(message, str(file), count))
+        self._add(self.warnings, Finding(message, str(file)))
 
     @contextmanager
     def guard(self, subject: str, file: str | Path) -> Iterator[None]:

@@ -17,6 +17,8 @@ __all__ = ['SECTIONS', 'Metric', 'Source', 'read_metrics', 'read_sources', 'tran
 SECTIONS = ('train', 'val', 'test')
 # What a data set is, by the class of mmdet or mmseg that it extends; the first that fits.
 _KINDS = dict(CocoPanopticDataset='panoptic', CocoDataset='instances', BaseSegDataset='semantic')
+_METRICS = dict(CocoMetric='instances', InstanceMetric='instances', CocoPanopticMetric='panoptic',
+                PanopticMetric='panoptic', IoUMetric='semantic')
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,6 @@ class Source:
         return type(self.dataset).__module__.startswith(SCOPE)
 
     @property
-    def declared(self) -> list[str] | None:
-        """For our data sets, the classes that the config names, none if they come from the file; None for others."""
-        return list(self.dataset.metainfo.get('classes') or ()) if self.ours else None
-
-    @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of their labels."""
         return list(self.metainfo.get('classes') or ())
@@ -59,6 +56,16 @@ class Source:
         """Names of the classes with objects."""
         return list(self.metainfo.get('thing_classes') or self.classes) if self.kind != 'semantic' else []
 
+    @property
+    def void(self) -> int:
+        """The label of pixels without class in semantic segmentation."""
+        return (self.transform('LoadLabels') or {}).get('ignore_index', 255)
+
+    def uses_ours(self, ending: str) -> bool:
+        """Whether the transform whose name ends so is one of ours."""
+        kind = (self.transform(ending) or {}).get('type', '')
+        return (kind if isinstance(kind, str) else kind.__module__).startswith(SCOPE)
+
     def transform(self, ending: str) -> Mapping | None:
         """The first transform whose name ends so."""
         return next((each for each in self.pipeline if transform_name(each).endswith(ending)), None)
@@ -66,7 +73,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with an annotation file; ``kind`` is 'instances' or 'panoptic'."""
+    """A metric; ``kind`` is that of the data sets that it judges."""
 
     section: str
     options: Mapping
@@ -145,13 +152,11 @@ def _broken_metainfo(options: Mapping, field: str, report: Report) -> bool:
 
 
 def read_metrics(cfg: Config, section: str) -> list[Metric]:
-    """The metrics of a section that compare with COCO annotations."""
+    """The metrics of a section that the check knows."""
     given = cfg.get(f'{section}_evaluator') or []
     metrics = []
     for options in given if isinstance(given, list | tuple) else [given]:
         name = transform_name(options)
-        if isinstance(options, Mapping) and name in ('CocoMetric', 'InstanceMetric', 'CocoPanopticMetric',
-                                                     'PanopticMetric'):
-            metrics.append(Metric(section, options, 'panoptic' if 'Panoptic' in name else 'instances',
-                                  not name.startswith('Coco')))
+        if isinstance(options, Mapping) and name in _METRICS:
+            metrics.append(Metric(section, options, _METRICS[name], name in ('InstanceMetric', 'PanopticMetric')))
     return metrics

@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from knet_plugin.datasets.coco_file import CocoFile, read_coco
+from knet_plugin.datasets.image_files import read_header
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
+from knet_plugin.datasets.prepare.files import list_files, other_files
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
 __all__ = ['images_of', 'open_coco', 'read_coco_instances']
@@ -56,7 +57,7 @@ def open_coco(source: Source, options: Options, reading: Reading) -> CocoFile:
 
     def size_of(name: str) -> tuple[int, int] | None:
         image = images.find(name)
-        return image_size(source.images / image, decode=False) if image else None
+        return read_header(source.images / image).size if image else None
 
     file = read_coco(str(path), classes=[*options.classes, *options.stuff], size_of=size_of)
     if not file.data['annotations']:
@@ -83,9 +84,7 @@ def images_of(file: CocoFile, source: Source, reading: Reading) -> Iterator[tupl
     if not found:
         raise ValueError(f'{source.annotations}: none of its images is in {source.images}: {first_few(missing)}'
                          f'{other_files(source.images)}')
-    if missing:
-        reading.notes.append(f'{source.annotations}: {len(missing)} of {len(file.data["images"])} images are not in '
-                             f'{source.images} and are left out: {first_few(missing)}{other_files(source.images)}')
-    if unknown := [name for name in files.paths if name not in found]:
-        reading.notes.append(f'{len(unknown)} images in {source.images} are not in {source.annotations.name} and are '
-                             f'left out: {first_few(unknown)}')
+    reading.note(missing, f'images of {source.annotations} are not in {source.images} and are left out'
+                 f'{other_files(source.images)}')
+    reading.note([name for name in files.paths if name not in found],
+                 f'images in {source.images} are not in {source.annotations.name} and are left out')

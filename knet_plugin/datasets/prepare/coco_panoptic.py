@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from knet_plugin.datasets.panoptic_png import read_segment_ids
 from knet_plugin.datasets.prepare.coco import images_of, open_coco
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import list_files, read_pixels
+from knet_plugin.datasets.prepare.files import list_files
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
 __all__ = ['read_coco_panoptic']
@@ -56,9 +55,7 @@ def _folder_of_maps(file: Path, names: Sequence[str]) -> Path:
 
 def _regions(file: Path, segments: Sequence[dict[str, Any]], names: Mapping[Any, str],
              counted: Counter[str]) -> list[Region]:
-    pixels = read_pixels(file)
-    ids = pixels if pixels.ndim == 2 else pixels[..., :3] @ np.array([1, 256, 65536])
-    encoded = encode_map(ids)
+    encoded = encode_map(read_segment_ids(str(file), [segment['id'] for segment in segments]))
     regions = []
     for segment in segments:
         if (rle := encoded.get(segment['id'])) is None:

@@ -30,7 +30,7 @@ def read_label_maps(sources: Sequence[Source], options: Options) -> Reading:
             if len(maps) > 1:
                 raise ValueError(f'{source.images / image}: {len(maps)} label maps have its name: {first_few(maps)}')
             files[source.images / image] = source.annotations / maps[0]
-        reading.notes += pairs.notes(other_files(source.images))
+        pairs.note(reading, other_files(source.images))
         reading.samples += [Sample(source.images / image, str(image), source.split, list) for image in pairs.masks]
     if not files:
         raise ValueError(f'{sources[0].annotations}: no label map has the name of an image in '

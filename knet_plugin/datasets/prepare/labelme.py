@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from knet_plugin.datasets.names import first_few
+from knet_plugin.datasets.image_files import read_header
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
+from knet_plugin.datasets.prepare.files import list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
 
@@ -55,11 +55,9 @@ def read_labelme(sources: Sequence[Source], options: Options) -> Reading:
         if not used:
             raise ValueError(f'{source.annotations}: no labelme file has the name of an image in {source.images}'
                              f'{other_files(source.images)}')
-        if alone:
-            reading.notes.append(f'{len(alone)} labelme files have no image and are left out: {first_few(alone)}'
-                                 f'{other_files(source.images)}')
-        if unknown := [name for name in files.paths if name not in used]:
-            reading.notes.append(f'{len(unknown)} images have no labelme file and are left out: {first_few(unknown)}')
+        reading.note(alone, f'labelme files have no image and are left out{other_files(source.images)}')
+        reading.note([name for name in files.paths if name not in used],
+                     'images have no labelme file and are left out')
     reading.names = sorted(names - {_IGNORED})
     return reading
 
@@ -81,7 +79,7 @@ def _regions(path: Path, image: Path, reading: Reading) -> list[Region]:
     data = _load(path)
     size: tuple[Any, Any] = data.get('imageHeight'), data.get('imageWidth')
     if size == (None, None):
-        size = image_size(image, decode=False)
+        size = read_header(image).size
     if not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError(f'{path}: imageHeight and imageWidth are {size}')
     parts: dict[Any, list[dict]] = {}

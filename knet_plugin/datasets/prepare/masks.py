@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from knet_plugin.datasets.names import first_few
+from knet_plugin.datasets.names import JPEG_SUFFIXES, first_few
 from knet_plugin.datasets.prepare.files import list_files, other_files, read_map
 from knet_plugin.datasets.prepare.pairs import Pairs, pair
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, encode_map
@@ -95,7 +95,7 @@ def _files_of_images(source: Source, folders: Sequence[str],
         pairs.masks.update(found.masks)
         pairs.masks_alone += [name / mask for mask in found.masks_alone]
     pairs.images_alone = [image for image in images if image not in files]
-    reading.notes += pairs.notes(other_files(source.images))
+    pairs.note(reading, other_files(source.images))
     return files
 
 
@@ -143,7 +143,7 @@ def _components(file: Path, name: str, counted: Counter[str]) -> list[Region]:
 
 def _foreground(file: Path) -> np.ndarray:
     """Return the (H, W) uint8 mask of the brighter half of the values, because edges may be smoothed."""
-    if file.suffix.lower() in ('.jpg', '.jpeg'):
+    if file.suffix.lower() in JPEG_SUFFIXES:
         grey = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         if grey is None:
             raise ValueError(f'{file}: the mask cannot be read')

@@ -1,16 +1,13 @@
-"""The folder that is written: what may be replaced, and how it appears at once."""
+"""What may be replaced by a prepared folder."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from knet_plugin.datasets.description import DATA_FILE, DataDescription
 
-__all__ = ['check_output', 'whole_folder']
+__all__ = ['check_output']
 
 _CONTENT = {DATA_FILE, 'images', 'annotations', 'labels', 'samples'}
 
@@ -33,27 +30,6 @@ def check_output(folder: Path, force: bool, inputs: Sequence[Path]) -> None:
         raise ValueError(f'--out {folder} exists, and is no folder that knet data prepare has made; give another one')
     if not force:
         raise ValueError(f'--out {folder} exists; replace it with --force, or give another folder')
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a draft, a hidden folder beside ``folder``, which replaces ``folder`` after the block.
-
-    If the block fails, the draft is removed and ``folder`` is as before.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft, old = (folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}') for _ in range(2))
-    try:
-        draft.mkdir()
-        yield draft
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for rest in (draft, old):
-            shutil.rmtree(rest, ignore_errors=True)
 
 
 def _is_prepared(folder: Path) -> bool:

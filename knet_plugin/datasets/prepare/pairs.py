@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import composed, folded
+from knet_plugin.datasets.prepare.sample import Reading
 
 __all__ = ['Pairs', 'pair']
 
@@ -31,15 +31,11 @@ class Pairs:
         """Whether an image has more than one mask."""
         return any(len(masks) > 1 for masks in self.masks.values())
 
-    def notes(self, others: str = '') -> list[str]:
-        """What is left out; ``others`` says which other files are beside the images."""
+    def note(self, reading: Reading, others: str) -> None:
+        """Note what is left out; ``others`` says which other files are beside the images."""
         total = len(self.masks) + len(self.images_alone)
-        notes = [f'{len(self.images_alone)} of {total} images have no mask and are left out: '
-                 f'{first_few(self.images_alone)}'] if self.images_alone else []
-        if self.masks_alone:
-            notes.append(f'{len(self.masks_alone)} masks have no image and are left out: '
-                         f'{first_few(self.masks_alone)}{others}')
-        return notes
+        reading.note(self.images_alone, f'of {total} images have no mask and are left out')
+        reading.note(self.masks_alone, f'masks have no image and are left out{others}')
 
 
 def pair(images: Sequence[PurePosixPath], masks: Sequence[PurePosixPath]) -> Pairs:

@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.progress import track
 
 from knet_plugin.datasets.description import DataDescription
+from knet_plugin.datasets.image_files import Header, read_header
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.classes import Classes, choose_classes
-from knet_plugin.datasets.prepare.files import image_size, orientation
 from knet_plugin.datasets.prepare.formats import FORMATS, detect_format
-from knet_plugin.datasets.prepare.output import check_output, whole_folder
+from knet_plugin.datasets.prepare.output import check_output
 from knet_plugin.datasets.prepare.pictures import draw_sample
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source, turn
 from knet_plugin.datasets.prepare.split import split_samples
 from knet_plugin.datasets.prepare.writer import SplitWriter
+from knet_plugin.datasets.whole_folder import whole_folder
 
 __all__ = ['Prepared', 'prepare']
 
@@ -78,6 +79,8 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
         writers = _write(replace(description, root=draft), splits, classes.fill, reading)
         _check_objects(description, writers, reading, sources[0])
     counts = {split: {name: writer.count[name] for name in description.classes} for split, writer in writers.items()}
+    reading.note(reading.turned, 'photos are mirrored or turned by EXIF data, but perhaps not their annotations; if '
+                 'these do not fit, save the photos upright and without EXIF data')
     notes = [*reading.notes, *(f'{what} ({count} times)' for what, count in reading.counted.most_common())]
     for split, of_class in counts.items():
         if absent := [name for name, count in of_class.items() if not count]:
@@ -128,17 +131,17 @@ def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: 
         num_pictures = 0
         for i, sample in enumerate(track(samples, split, console=console, disable=not console.is_terminal)):
             try:
-                size = image_size(sample.image)
-                regions = _read_regions(sample, size, description.classes, reading)
-            except ValueError as error:
+                header = read_header(sample.image, decode=True)
+                regions = _read_regions(sample, header, description.classes, reading)
+            except (ValueError, OSError) as error:
                 faults.append(str(error))
                 if len(faults) == _MOST_FAULTS:
                     break
                 continue
-            segments = writers[split].add(sample, size, regions)
+            segments = writers[split].add(sample, header.size, regions)
             is_due = num_pictures < _NUM_PICTURES and i >= num_pictures * len(samples) // _NUM_PICTURES
             if split == 'train' and is_due and regions:
-                draw_sample(description, sample, size, regions, segments)
+                draw_sample(description, sample, header.size, regions, segments)
                 num_pictures += 1
     if faults:
         more = ' (and perhaps more)' if len(faults) == _MOST_FAULTS else ''
@@ -149,12 +152,12 @@ def _write(description: DataDescription, splits: dict[str, list[Sample]], fill: 
     return writers
 
 
-def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str], reading: Reading) -> list[Region]:
-    """Read the regions of ``classes`` in an image of (height, width), without those that have no pixel."""
+def _read_regions(sample: Sample, header: Header, classes: Sequence[str], reading: Reading) -> list[Region]:
+    """Read the regions of ``classes`` in an image, without those that have no pixel."""
     from pycocotools import mask as mask_utils
 
-    regions = []
-    for region in _turned_like(sample.image, size, sample.regions(), reading):
+    size, regions = header.size, []
+    for region in _turned_like(sample.image, header, sample.regions(), reading):
         found = tuple(region.rle['size'])
         if found != size:
             turned = '; it is turned, but the photo has no EXIF data that turn it' if found == size[::-1] else ''
@@ -168,10 +171,14 @@ def _read_regions(sample: Sample, size: tuple[int, int], classes: Sequence[str],
     return regions
 
 
-def _turned_like(image: Path, size: tuple[int, int], regions: list[Region], reading: Reading) -> list[Region]:
-    """Turn regions that all have the rows and columns of the file to (height, width), as EXIF data turn the image."""
-    turned = size[0] != size[1] and bool(regions) and all(tuple(each.rle['size']) == size[::-1] for each in regions)
-    if not turned or (how := orientation(image)) < 5:
+def _turned_like(image: Path, header: Header, regions: list[Region], reading: Reading) -> list[Region]:
+    """Turn regions that all have the rows and columns of the file, as EXIF data turn the image."""
+    sizes, size, how = {tuple(region.rle['size']) for region in regions}, header.size, header.orientation
+    if not sizes or how < 2:
+        return regions
+    if ambiguous := how < 5 or size[0] == size[1]:  # the size of the annotation does not tell
+        reading.turned.append(image.name)
+    if ambiguous or sizes != {size[::-1]}:
         return regions
     reading.counted['annotation turned as EXIF data turn its photo'] += 1
     return [replace(region, rle=turn(region.rle, how)) for region in regions]

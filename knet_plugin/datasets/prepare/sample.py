@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from knet_plugin.datasets.names import first_few
 
 __all__ = ['Options', 'Reading', 'Region', 'Sample', 'Source', 'encode_map', 'turn']
 
@@ -82,6 +84,7 @@ class Reading:
         samples: Images in any order.
         notes: Lines for the user.
         counted: How often something happened that the user should know; grows while ``Sample.regions`` are called.
+        turned: Photos that EXIF data turn, whose annotations may be turned or not.
     """
 
     names: list[str]
@@ -89,6 +92,12 @@ class Reading:
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+    turned: list[str] = field(default_factory=list)
+
+    def note(self, names: Sequence[Any], what: str) -> None:
+        """Add a line on the files of these ``names``, if there are any."""
+        if names:
+            self.notes.append(f'{len(names)} {what}: {first_few(names)}')
 
 
 def encode_map(values: np.ndarray) -> dict[int, dict[str, Any]]:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from knet_plugin.datasets.description import DataDescription
+from knet_plugin.datasets.panoptic_png import measure_segments, segment_colours
 from knet_plugin.datasets.prepare.compose import Segments, compose
 from knet_plugin.datasets.prepare.sample import Region, Sample
 
@@ -63,9 +64,10 @@ class SplitWriter:
         png = PurePosixPath(sample.name).with_suffix('.png')
         _write_png(root / 'labels' / self.split / png, segments.label_map(_VOID))
         if things:
-            colours = np.stack([segments.ids >> shift & 255 for shift in (16, 8, 0)], axis=-1)  # BGR
-            _write_png(root / f'annotations/panoptic_{self.split}' / png, colours.astype(np.uint8))
-            self._panoptic.append(dict(image_id=self.num_images, file_name=str(png), segments_info=_infos(segments)))
+            _write_png(root / f'annotations/panoptic_{self.split}' / png, segment_colours(segments.ids))
+            infos = [dict(info, category_id=segments.labels[number - 1] + 1, iscrowd=int(segments.crowd[number - 1]))
+                     for number, info in measure_segments(segments.ids).items()]
+            self._panoptic.append(dict(image_id=self.num_images, file_name=str(png), segments_info=infos))
         return segments
 
     def close(self) -> None:
@@ -92,19 +94,6 @@ class SplitWriter:
                     category_id=self._labels[region.name or ''] + 1, iscrowd=int(region.crowd),
                     area=int(mask_utils.area(region.rle)), bbox=mask_utils.toBbox(region.rle).tolist(),
                     segmentation=rle)
-
-
-def _infos(segments: Segments) -> list[dict[str, Any]]:
-    """Return ``segments_info`` of a panoptic map."""
-    from scipy.ndimage import find_objects
-
-    area = np.bincount(segments.ids.ravel())
-    infos = []
-    for number, (rows, columns) in enumerate(find_objects(segments.ids), start=1):
-        box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-        infos.append(dict(id=number, category_id=segments.labels[number - 1] + 1, bbox=box, area=int(area[number]),
-                          iscrowd=int(segments.crowd[number - 1])))
-    return infos
 
 
 def _link(source: Path, target: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from knet_plugin.datasets.image_files import read_header
 from knet_plugin.datasets.names import first_few
 from knet_plugin.datasets.prepare.file_names import FileNames
-from knet_plugin.datasets.prepare.files import image_size, list_files, other_files
+from knet_plugin.datasets.prepare.files import list_files, other_files
 from knet_plugin.datasets.prepare.polygons import encode_polygon
 from knet_plugin.datasets.prepare.sample import Options, Reading, Region, Sample, Source
 
@@ -47,11 +48,9 @@ def read_yolo(sources: Sequence[Source], options: Options) -> Reading:
         if len(alone) == len(images):
             raise ValueError(f'{source.annotations}: no text file has the name of an image in {source.images}'
                              f'{other_files(source.images)}')
-        if alone:
-            reading.notes.append(f'{len(alone)} images have no text file, so no object: {first_few(alone)}')
-        if without_image := set(files).difference(labels.values()):
-            reading.notes.append(f'{len(without_image)} text files have no image and are left out: '
-                                 f'{first_few(sorted(without_image))}{other_files(source.images)}')
+        reading.note(alone, 'images have no text file, so no object')
+        reading.note(sorted(set(files).difference(labels.values())),
+                     f'text files have no image and are left out{other_files(source.images)}')
         for name in images:
             file = labels.get(name.with_suffix(''))
             regions = partial(_regions, source.annotations / file if file else None, source.images / name, reading)
@@ -91,7 +90,7 @@ def _names_of(path: Path) -> list[str]:
 def _regions(label: Path | None, image: Path, reading: Reading) -> list[Region]:
     if label is None:
         return []
-    size = image_size(image, decode=False)
+    size = read_header(image).size
     regions = []
     for number, line in enumerate(label.read_text(encoding='utf-8-sig').splitlines(), 1):
         if line.strip():

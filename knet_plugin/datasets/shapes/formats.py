@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from knet_plugin.datasets.panoptic_png import segment_colours
 from knet_plugin.datasets.shapes.scene import CLASSES, SEGMENTS_PER_CLASS, THING_CLASSES, Scene
 
 # Without chroma subsampling, because colour carries the class.
@@ -20,8 +21,7 @@ def write_scene(root: Path, split: str, name: str, scene: Scene) -> list[dict[st
     """Write an image and its label maps; returns its COCO annotations, the masks as compressed RLE."""
     ids = scene.segment_map
     _write_image(root / split / f'{name}.jpg', scene.image[..., ::-1], _JPEG)
-    bgr = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], axis=-1).astype(np.uint8)
-    _write_image(root / f'annotations/panoptic_{split}/{name}.png', bgr, _PNG)
+    _write_image(root / f'annotations/panoptic_{split}/{name}.png', segment_colours(ids), _PNG)
     _write_image(root / f'annotations/semantic_{split}/{name}.png', (ids // SEGMENTS_PER_CLASS).astype(np.uint8), _PNG)
 
     segments = np.unique(ids[ids > 0])

@@ -14,8 +14,6 @@
 
 import json
 import os
-import shutil
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 
 from knet_plugin.datasets.shapes.formats import write_annotations, write_scene
 from knet_plugin.datasets.shapes.scene import Style, draw_scene
+from knet_plugin.datasets.whole_folder import whole_folder
 
 _GENERATOR_VERSION = 1  # increase it when the same options give other images
 
@@ -65,17 +64,8 @@ def make_shapes(root: str | os.PathLike[str],
     root = Path(root).resolve()
     if _is_made(root, manifest, overwrite):
         return
-    draft = root.with_name(f'.{root.name}.{uuid.uuid4().hex}')
-    try:
+    with whole_folder(root) as draft:
         _write(draft, manifest, style)
-        if overwrite:
-            shutil.rmtree(root, ignore_errors=True)
-        draft.rename(root)
-    except OSError:
-        if not _is_made(root, manifest, overwrite=False):  # by another process in the meantime
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(root: Path, manifest: dict[str, Any], style: Style) -> None:

@@ -1,6 +1,7 @@
 """Tiny data sets for the tests of the check, and configs for them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,28 @@ def write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data))
 
 
+def edit(root: Path, function: Callable[[dict], Any], *sections: str) -> None:
+    """Change the annotation files of sections, by default of both."""
+    for section in sections or ('train', 'val'):
+        data = json.loads((root / f'{section}.json').read_text())
+        function(data)
+        write_json(root / f'{section}.json', data)
+
+
+def each_item(function: Callable[[dict], Any]) -> Callable[[dict], None]:
+    """A change of all objects or segments, for :func:`edit`."""
+    def apply(data: dict) -> None:
+        for each in data['annotations']:
+            for item in each.get('segments_info', [each]):
+                function(item)
+    return apply
+
+
+def messages(findings: list) -> str:
+    """The lines of the findings."""
+    return '\n'.join(map(str, findings))
+
+
 def instance_config(root: Path, dataset: str = 'CocoDataset', metric: str = 'CocoMetric') -> Config:
     """A K-Net for the instances that :func:`write_instances` writes."""
     common = dict(type=dataset, data_root=f'{root}/', metainfo=dict(classes=THINGS), data_prefix=dict(img='images/'),
@@ -111,3 +134,52 @@ def semantic_config(root: Path, num_classes: int = 2, **options: Any) -> Config:
                    auxiliary_head=dict(head)),
         train_dataloader=dict(batch_size=1, dataset=dataset), val_dataloader=dict(batch_size=1, dataset=dataset),
         val_evaluator=dict(type='IoUMetric')))
+
+
+def make(root: Path, kind: str, ours: bool = False) -> Config:
+    """Good data, and its config with our data sets and metrics or mmdet's."""
+    write, config, name = ((write_instances, instance_config, 'Instance') if kind == 'instances' else
+                           (write_panoptic, panoptic_config, 'Panoptic'))
+    write(root)
+    return config(root, f'knet_plugin.{name}Dataset', f'knet_plugin.{name}Metric') if ours else config(root)
+
+
+def options(**changes: Any) -> Callable:
+    """A change of the data sets in the config; None removes an option."""
+    def apply(root: Path, cfg: Config) -> None:
+        for name in ('train_dataloader', 'val_dataloader'):
+            for key, value in changes.items():
+                cfg[name].dataset.pop(key, None)  # ConfigDict would merge dicts
+                if value is not None:
+                    cfg[name].dataset[key] = value
+    return apply
+
+
+def metainfo(**changes: Any) -> Callable:
+    """A change of the metainfo of both data sets."""
+    return lambda root, cfg: [cfg[name].dataset.metainfo.update(changes)
+                              for name in ('train_dataloader', 'val_dataloader')]
+
+
+def file(function: Callable, *sections: str) -> Callable:
+    """A change of files, as one of data and config."""
+    return lambda root, cfg: edit(root, function, *sections)
+
+
+def first(key: str, *sections: str, **changes: Any) -> Callable:
+    """A change of the first entry of a list in the files; None removes a field."""
+    def apply(data: dict) -> None:
+        data[key][0].update(changes)
+        for name in [name for name, value in changes.items() if value is None]:
+            data[key][0].pop(name)
+    return file(apply, *sections)
+
+
+def drop(*names: str) -> Callable:
+    """A change of all objects or segments."""
+    return each_item(lambda item: [item.pop(name, None) for name in names])
+
+
+def reverse(data: dict) -> None:
+    """Reverse the categories."""
+    data['categories'].reverse()

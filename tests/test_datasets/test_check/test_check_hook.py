@@ -1,11 +1,10 @@
 """The hook stops a run before mmdet reads its data."""
 
-import json
 import logging
 
 import pytest
 import torch
-from check_data_files import instance_config, write_instances, write_json
+from check_data_files import edit, instance_config, write_instances
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.model import BaseModel
@@ -95,9 +94,8 @@ def test_only_the_data_that_a_run_needs_is_checked(cfg, broken, stops):
 
 
 def test_warnings_are_logged_once(cfg, tmp_path, caplog):
-    data = json.loads((tmp_path / 'data/train.json').read_text())
-    data['annotations'] = [dict(data['annotations'][0], id=i + 1) for i in range(50)]
-    write_json(tmp_path / 'data/train.json', data)
+    edit(tmp_path / 'data', lambda data: data.update(annotations=[
+        dict(data['annotations'][0], id=i + 1) for i in range(50)]), 'train')
     cfg.custom_hooks *= 2
     runner = Runner.from_cfg(cfg)
     lines: list[str] = []

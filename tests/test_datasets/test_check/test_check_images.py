@@ -1,11 +1,9 @@
 """Faults of image files: headers, depth and channels."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
-from check_data_files import SIDE, instance_config, write_instances, write_json
+from check_data_files import SIDE, edit, instance_config, messages, write_instances
 from mmcv.transforms import LoadImageFromFile
 
 from knet_plugin.datasets.check import check_config
@@ -17,18 +15,14 @@ def root(tmp_path):
     return tmp_path
 
 
-def messages(findings):
-    return '\n'.join(map(str, findings))
-
-
 def use(root, suffix, image):
     """Replace all images; returns the config."""
-    for section in ('train', 'val'):
-        data = json.loads((root / f'{section}.json').read_text())
+    def rename(data):
         for each in data['images']:
             each['file_name'] = f'{each["id"]}{suffix}'
             cv2.imwrite(str(root / 'images' / each['file_name']), image)
-        write_json(root / f'{section}.json', data)
+
+    edit(root, rename)
     return instance_config(root)
 
 
@@ -105,10 +99,7 @@ def test_rotated_images_have_the_size_that_is_shown(root):
     exif = Image.Exif()
     exif[274] = 6
     Image.new('RGB', (20, SIDE)).save(root / 'images/0.jpg', exif=exif)
-    data = json.loads((root / 'train.json').read_text())
-    data['images'][0].update(width=SIDE, height=20)
-    write_json(root / 'train.json', data)
+    edit(root, lambda data: data['images'][0].update(width=SIDE, height=20), 'train')
     assert check_config(instance_config(root), ('train', )).errors == []
-    data['images'][0].update(width=20, height=SIDE)
-    write_json(root / 'train.json', data)
+    edit(root, lambda data: data['images'][0].update(width=20, height=SIDE), 'train')
     assert '(40, 20), not (20, 40)' in messages(check_config(instance_config(root), ('train', )).errors)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from check_data_files import CLASSES, label_map, semantic_config, write_images, write_maps
+from check_data_files import CLASSES, label_map, messages, semantic_config, write_images, write_maps
 from PIL import Image
 
 from knet_plugin.datasets.check import check_config
@@ -14,10 +14,6 @@ def root(tmp_path):
     write_images(tmp_path / 'images')
     write_maps(tmp_path / 'labels', label_map(0, 1))
     return tmp_path
-
-
-def messages(findings):
-    return '\n'.join(map(str, findings))
 
 
 def test_good_data(root):
@@ -125,7 +121,7 @@ def test_maps_of_another_size_than_their_images(root, section):
     cfg = semantic_config(root)
     cfg[f'{section}_dataloader'].dataset.data_prefix.seg_map_path = 'small'
     error, = check_config(cfg).errors
-    assert (error.file, error.count) == (str(root / 'small'), 3)
+    assert error.file == str(root / 'small') and '3 label maps' in error.message
     cfg[f'{section}_dataloader'].dataset.pipeline[0].imdecode_backend = 'tifffile'  # may know other sizes
     assert check_config(cfg).errors == []
 
@@ -181,8 +177,7 @@ def test_a_class_in_the_training_maps_alone(root):
     write_maps(root / 'val', label_map(0, 2))
     cfg.val_dataloader.dataset.data_prefix.seg_map_path = 'val'
     warning, = check_config(cfg).warnings
-    assert (warning.file, warning.count) == (str(root / 'val'), 1)
-    assert ': dog' in warning.message
+    assert warning.file == str(root / 'val') and '1 classes' in warning.message and ': dog' in warning.message
     assert check_config(cfg, limit=2).warnings == []  # another map may have it
 
 
@@ -191,3 +186,25 @@ def test_reduce_zero_label_of_the_loading_differs_from_the_data_set(root):
     cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
     error, = check_config(cfg, ('train', )).errors
     assert 'reduce_zero_label' in error.message
+
+
+@pytest.mark.parametrize(('number', 'loader', 'fine'), [
+    (255, dict(type='LoadAnnotations'), True), (256, dict(type='LoadAnnotations'), False),
+    (256, dict(type='knet_plugin.LoadLabels'), False),
+    (256, dict(type='knet_plugin.LoadLabels', ignore_index=65535), True)])
+def test_label_255_is_void(root, number, loader, fine):
+    classes = [str(i) for i in range(number)]
+    cfg = semantic_config(root, metainfo=dict(classes=classes), pipeline=[dict(type='LoadImageFromFile'), loader])
+    cfg.model = dict(decode_head=dict(num_classes=number))
+    assert ('256 classes, but label 255' not in messages(check_config(cfg, ('train', )).errors)) == fine
+
+
+@pytest.mark.parametrize(('options', 'fine'), [({}, True), (dict(ignore_index=0), False)])
+def test_the_metric_ignores_other_pixels_than_the_data(root, options, fine):
+    cfg = semantic_config(root)
+    cfg.val_evaluator = [dict(type='mmseg.IoUMetric', **options)]
+    report = check_config(cfg)
+    assert report.errors == [] and [
+        'val_evaluator: ignore_index=0' in each.message and 'label 255' in each.message
+        for each in report.warnings] == [True] * (not fine)
+    assert check_config(cfg, ('train', )).warnings == []

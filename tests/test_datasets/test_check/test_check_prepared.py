@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from check_data_files import THINGS, instances, write_images, write_json
+from check_data_files import STUFF, THINGS, instances, panoptic, write_images, write_json
 
-from knet_plugin.datasets.check import check_data
+from knet_plugin.datasets.check import check_data, files
+from knet_plugin.datasets.coco_file import read_coco
 from knet_plugin.datasets.description import DataDescription
 
 
@@ -33,8 +34,18 @@ def test_faults(root):
     write_json(path, data)
     (root / 'images/val/1.jpg').unlink()
     report = check_data(root)
-    assert [error.count for error in report.errors] == [1]
+    assert ['1 of 3 images' in str(error) for error in report.errors] == [True]
     assert any('200 objects' in str(warning) for warning in report.warnings)
+
+
+def test_annotation_files_are_read_once(root, monkeypatch):
+    DataDescription(root, 'panoptic', THINGS, STUFF).write()
+    for split in ('train', 'val'):
+        write_json(root / f'annotations/panoptic_{split}.json', panoptic())
+    read = []
+    monkeypatch.setattr(files, 'read_coco', lambda path, *args: read.append(path) or read_coco(path, *args))
+    check_data(root)
+    assert len(read) == len(set(read)) == 4
 
 
 def test_no_data(tmp_path):

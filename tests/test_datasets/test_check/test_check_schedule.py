@@ -3,7 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from knet_plugin.datasets.check import Report, check_config
+from knet_plugin.datasets.check import check_config
+from knet_plugin.datasets.check.report import Report
 from knet_plugin.datasets.check.schedule_rules import check_schedule
 
 WARMUP = dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000)

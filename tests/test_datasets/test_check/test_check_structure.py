@@ -1,9 +1,7 @@
 """Annotation files with values of any type: an error that names the file, never a traceback."""
 
-import json
-
 import pytest
-from check_data_files import instance_config, panoptic_config, write_instances, write_json, write_panoptic
+from check_data_files import edit, instance_config, panoptic_config, write_instances, write_panoptic
 
 from knet_plugin.datasets.check import check_config
 
@@ -28,19 +26,13 @@ def cfg(kind, request, tmp_path):
     return (instance_config if kind == 'instances' else panoptic_config)(tmp_path, *names)
 
 
-def edit(tmp_path, function):
-    data = json.loads((tmp_path / 'val.json').read_text())
-    function(data)
-    write_json(tmp_path / 'val.json', data)
-
-
 @pytest.mark.parametrize('value', VALUES)
 def test_entries_of_any_type(tmp_path, cfg, value):
     for name in ('images', 'annotations', 'categories'):
         for change in (lambda data, name=name: data.update({name: value}),
                        lambda data, name=name: data[name].__setitem__(0, value)):
             (tmp_path / 'val.json').write_text((tmp_path / 'train.json').read_text())
-            edit(tmp_path, change)
+            edit(tmp_path, change, 'val')
             report = check_config(cfg)
             assert all(str(tmp_path) in finding.file for finding in report.errors)
             assert report.errors or name == 'annotations'  # a file may have none, and mmdet looks only at keys
@@ -57,7 +49,7 @@ def test_fields_of_any_type(tmp_path, cfg, kind, value):
                 entry = (data[name] if name in data else data['annotations'][0].get(name, [{}]))[0]
                 entry[key] = value
 
-            edit(tmp_path, change)
+            edit(tmp_path, change, 'val')
             report = check_config(cfg)
             assert all(str(tmp_path) in finding.file for finding in report.errors + report.warnings)
             assert report.text()
@@ -71,7 +63,7 @@ def test_the_finding_names_the_file(tmp_path, cfg, kind, name, key, value):
         entry = data[name][0]
         (entry['segments_info'][0] if key == 'category_id' and kind == 'panoptic' else entry)[key] = value
 
-    edit(tmp_path, change)
+    edit(tmp_path, change, 'val')
     report = check_config(cfg)
     assert f'{tmp_path}/val.json' in {finding.file for finding in report.errors + report.warnings}
     assert report.errors or key == 'category_id'  # our data sets skip a single annotation, and count it
@@ -79,5 +71,5 @@ def test_the_finding_names_the_file(tmp_path, cfg, kind, name, key, value):
 
 
 def test_a_null_annotation(tmp_path, cfg):
-    edit(tmp_path, lambda data: data['annotations'].append(None))
+    edit(tmp_path, lambda data: data['annotations'].append(None), 'val')
     assert {error.file for error in check_config(cfg).errors} == {f'{tmp_path}/val.json'}

@@ -166,6 +166,6 @@ def test_images_that_are_not_read_are_named(run, images, pictures, tmp_path, wri
     (images / 'photo0.jpg').rename(images / 'photo0.HEIC')
     assert '1 .heic; save them' in str(run(labels, *classes).notes)
     for path in images.rglob('*.jpg'):
-        path.rename(path.with_suffix('.jfif'))
-    with pytest.raises(ValueError, match='4 .jfif, 1 .heic; save them'):
+        path.rename(path.with_suffix('.avif'))
+    with pytest.raises(ValueError, match='4 .avif, 1 .heic; save them'):
         run(labels, *classes, force=True)

@@ -32,6 +32,17 @@ def test_mask_of_a_photo_that_exif_turns(run, images, pictures, masks, tmp_path,
     assert own_data.as_set(found) == {('pet', mask.tobytes()) for _, mask in pictures[0].masks()}
 
 
+@pytest.mark.parametrize(('orientation', 'square'), [(2, False), (3, False), (4, False), (6, True), (1, True)])
+def test_photo_that_exif_turns_to_the_same_size(run, images, masks, orientation, square):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new('RGB', (40, 40) if square else (60, 40)).save(images / 'photo0.jpg', exif=exif)
+    if square:
+        own_data.write_png(masks / 'photo0.png', np.eye(40, dtype=np.uint8))
+    notes = str(run(masks, 'pet').notes)
+    assert ('1 photos' in notes and ': photo0.jpg' in notes) == (orientation > 1)
+
+
 def turn_as_exif(mask, exif):
     image = Image.fromarray(np.ascontiguousarray(mask))
     image.getexif()[0x0112] = exif[0x0112]
@@ -54,6 +65,29 @@ def test_colours_of_sixteen_bits_that_need_them(run, pictures, masks):
     cv2.imwrite(str(masks / 'photo0.png'), np.stack([values, 0 * values, 2 * values], axis=-1))
     with pytest.raises(ValueError, match='photo0.png.* 16 bits'):
         run(masks, 'pet')
+
+
+@pytest.mark.parametrize('kind', ['cut out', 'one colour', 'grey', 'transparent background'])
+def test_masks_in_the_alpha_channel(run, pictures, tmp_path, kind):
+    for picture in pictures:
+        mask = picture.ids() > 0
+        pixels = np.random.default_rng(0).integers(0, 255, (*picture.size, 4), dtype=np.uint8)
+        if kind != 'cut out':
+            pixels[..., :3] = np.where(mask, 200, 100)[..., None] if kind == 'transparent background' else 9
+        pixels[..., 3] = mask * 255
+        own_data.write_png(tmp_path / f'masks/{picture.stem}.png', pixels[..., 2:] if kind == 'grey' else pixels)
+    run(tmp_path / 'masks', 'pet', stuff=('floor',))
+    for picture in pictures:
+        for split in ('train', 'val'):
+            if (tmp_path / 'out/images' / split / picture.name).exists():
+                labels = own_data.read_labels(tmp_path / 'out', split, picture.name)
+                assert np.array_equal(labels == 0, picture.ids() > 0)
+
+
+def test_jfif(run, images, masks):
+    for path in images.rglob('*.jpg'):
+        path.rename(path.with_suffix('.JFIF'))
+    assert sum(run(masks, 'pet').images.values()) == 5
 
 
 def test_large_scan(run, images, masks, monkeypatch):

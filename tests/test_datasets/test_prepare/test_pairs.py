@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from knet_plugin.datasets.prepare.pairs import pair
+from knet_plugin.datasets.prepare.sample import Reading
 
 
 @pytest.mark.parametrize(('image', 'mask'), [
@@ -31,7 +32,7 @@ def test_pair(image, mask):
     image, mask = PurePosixPath(image), PurePosixPath(mask)
     pairs = pair([image], [mask])
     assert pairs.masks == {image: [mask]}
-    assert not pairs.images_alone and not pairs.masks_alone and not pairs.notes()
+    assert not pairs.images_alone and not pairs.masks_alone
 
 
 def test_the_longest_name_wins():
@@ -54,7 +55,9 @@ def test_what_is_alone_is_named():
     images = [PurePosixPath(f'{name}.jpg') for name in 'abcdefg']
     pairs = pair(images, [PurePosixPath('a.png'), PurePosixPath('z.png')])
     assert pairs.images_alone == images[1:]
-    first, second = pairs.notes()
+    reading = Reading([])
+    pairs.note(reading, '')
+    first, second = reading.notes
     assert '6 of 7' in first and 'b.jpg' in first
     assert 'z.png' in second
 
