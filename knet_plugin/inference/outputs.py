@@ -9,23 +9,14 @@ from types import TracebackType
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 from scipy.ndimage import find_objects
 
 from knet_plugin.inference.inputs import Frame
 from knet_plugin.visualization import VOID, Result, Segment
 
-__all__ = ['PictureWriter', 'ResultWriter', 'write_image']
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a picture (H, W, 3) uint8 RGB, or a map (H, W), in the format of the extension; make its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == '.jpg' else []
-    done, content = cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image, options)
-    if not done:
-        raise OSError(f'cannot encode {path}')
-    path.write_bytes(content.tobytes())  # OpenCV's own writer fails silently, and on some names
+__all__ = ['PictureWriter', 'ResultWriter']
 
 
 class PictureWriter:
@@ -50,7 +41,7 @@ class PictureWriter:
             if frame.source.is_video:
                 self._video(path, frame.rate, picture).write(np.ascontiguousarray(picture[..., ::-1]))
             else:
-                write_image(path, picture)
+                mmcv.imwrite(picture[..., ::-1], str(path))
                 self.written.append(path)
 
     def close(self) -> None:
@@ -97,7 +88,6 @@ class ResultWriter:
         self._annotations: dict[str, list[dict[str, Any]]] = {}
 
     def __enter__(self) -> ResultWriter:
-        """Return itself."""
         return self
 
     def add(self, frame: Frame, result: Result) -> None:
@@ -113,12 +103,12 @@ class ResultWriter:
         if result.panoptic is not None:
             ids = np.ascontiguousarray(result.panoptic, '<i4')
             colours = ids.view(np.uint8).reshape(height, width, 4)[..., :3]  # id = R + 256 G + 65536 B
-            write_image(self._folder / f'panoptic/{name}.png', colours)
+            mmcv.imwrite(colours[..., ::-1], str(self._folder / f'panoptic/{name}.png'))
             entry = dict(image_id=image_id, file_name=f'{name}.png', segments_info=_segments(ids, result.segments))
             self._annotations.setdefault('panoptic', []).append(entry)
         if result.semantic is not None:
             labels = result.semantic.astype(np.uint8 if result.semantic.max(initial=0) <= VOID else np.uint16)
-            write_image(self._folder / f'labels/{name}.png', labels)
+            mmcv.imwrite(labels, str(self._folder / f'labels/{name}.png'))
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Write the JSON files, also of what there is before an error."""

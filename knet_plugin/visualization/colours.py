@@ -26,8 +26,6 @@ _FIRST: tuple[Colour, ...] = (
 
 def palette(number: int) -> list[Colour]:
     """Return ``number`` distinct RGB colours; always the same, and a longer palette starts like a shorter one."""
-    if number <= len(_FIRST):
-        return list(_FIRST[:max(0, number)])
     return list(_spread(_FIRST, number, None))
 
 
@@ -61,7 +59,8 @@ def class_colours(given: Any, number: int) -> list[Colour]:
     return colours
 
 
-def difference(first: Sequence[int], second: Sequence[int]) -> float:
+@lru_cache(maxsize=4096)
+def difference(first: Colour, second: Colour) -> float:
     """Return the difference of two RGB colours in CIE Lab (1976)."""
     lab = _lab(np.array([first, second]))
     return float(np.linalg.norm(lab[0] - lab[1]))

@@ -20,52 +20,32 @@ _LONGEST = 1.5  # length of a label that is not inside its object, in proportion
 
 @dataclass(frozen=True)
 class Wanted:
-    """A label to place.
+    """A label to place."""
 
-    Attributes:
-        number: Its region: the pixels of this number on the map.
-        texts: What to write, best first; the first that fits is taken.
-        size: Height of the font in pixels.
-        may_overhang: The label may be larger than its region, though centred in it.
-    """
-
-    number: int
-    texts: tuple[str, ...]
-    size: int
-    may_overhang: bool
+    number: int  # of its region on the map
+    texts: tuple[str, ...]  # the first that fits is written
+    size: int  # height of the font in pixels
+    may_overhang: bool  # it may be larger than its region, though centred in it
 
 
 @dataclass(frozen=True)
 class Label:
-    """A placed label: its box is x, y, width, height in pixels, inside the image."""
+    """A placed label."""
 
     number: int
     text: str
     size: int
-    box: tuple[int, int, int, int]
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """x, y of the upper left corner."""
-        return self.box[:2]
+    box: tuple[int, int, int, int]  # x, y, width, height in pixels, inside the image
 
 
 def place_labels(index: np.ndarray, wanted: Sequence[Wanted]) -> list[Label]:
     """Place labels in the order given, each where its box lies deepest inside its region and on no earlier label.
 
-    Labels without such a place are left out.
-
-    Args:
-        index: (H, W) map of region numbers.
-        wanted: The labels, the most important first.
+    Labels without such a place are left out. ``index`` is an (H, W) map of region numbers.
     """
     grid = _Grid(index)
-    placed: list[Label] = []
-    for want in wanted[:_MOST]:
-        label = grid.place(want)
-        if label is not None:
-            placed.append(label)
-    return placed
+    placed = (grid.place(want) for want in wanted[:_MOST])
+    return [label for label in placed if label is not None]
 
 
 class _Grid:
@@ -95,18 +75,10 @@ class _Grid:
         return None
 
     def _deepest(self, mask: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> tuple[float, float] | None:
-        """Return the centre of the largest box of the text's shape inside a mask, if the text fits there.
+        """Return the centre, in pixels, of the largest box of the text's shape in a mask, if the text fits there.
 
-        Squeezing the mask horizontally by the shape of the text turns that box into a square, and the distance to the
-        nearest pixel outside, in chessboard metric, into half its side.
-
-        Args:
-            mask: (h, w) mask of a region, cut out of the map.
-            offset: Column and row of the cut.
-            size: Width and height of the text in pixels.
-
-        Returns:
-            x, y in pixels of the image.
+        Squeezing the mask horizontally by the shape of the text turns that box into a square. Half its side is the
+        chessboard distance to the nearest pixel outside. ``offset`` is the column and row of the mask on the map.
         """
         rows, columns = mask.shape
         squeezed = max(1, round(columns * size[1] / size[0]))
@@ -135,11 +107,7 @@ class _Grid:
               size: tuple[int, int]) -> tuple[float, float, float]:
         """Return depth in cells, x and y of the deepest place of a mask where a text is allowed; depth 0: none.
 
-        Args:
-            mask: Mask of a region, which may be squeezed horizontally.
-            shape: Rows and columns of the mask before.
-            offset: Column and row of the mask on the map.
-            size: Width and height of the text in pixels.
+        ``shape`` is that of the mask before it was squeezed.
         """
         rows, columns = mask.shape
         width, height = size

@@ -16,9 +16,8 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     """Return a new (H, W, 3) uint8 image.
 
     One or two channels give grey from the first; of more than three channels, the first three are red, green and blue.
-    Values of other types than uint8 are stretched: their 1st percentile becomes 0, their 99th 255, equally in all
-    channels. Such an image has no fixed range (12 of 16 bits, reflectances), so its brightness is not comparable
-    between images.
+    Values of other types than uint8 have no fixed range (12 of 16 bits, reflectances), so they are stretched: their
+    1st percentile becomes 0, their 99th 255, equally in all channels.
 
     Args:
         image: (H, W) or (H, W, C) of any integer, float or Boolean type.

@@ -35,7 +35,7 @@ def text_size(text: str, size: int) -> tuple[int, int]:
 
 
 def write(image: np.ndarray, text: str, corner: tuple[int, int], size: int,
-          background: Sequence[int] | None = None, colour: Sequence[int] = (255, 255, 255)) -> None:
+          background: Sequence[int] | None = None) -> None:
     """Write a text into an image, in place.
 
     Args:
@@ -43,8 +43,7 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], size: int,
         text: One line.
         corner: x, y of the upper left corner of the box that :func:`text_size` measures.
         size: Height of the font in pixels.
-        background: RGB of a box behind the text, which is then black or white. None: ``colour`` with a dark halo.
-        colour: RGB of the text without a box.
+        background: RGB of a box behind the text, which is then black or white. None: white with a dark outline.
     """
     from PIL import Image, ImageDraw
 
@@ -58,8 +57,8 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], size: int,
     drawing = ImageDraw.Draw(canvas)
     position = (x - left + _padding(size), y - top)
     if background is None:
-        drawing.text(position, text, tuple(colour), _font(text, size), stroke_width=max(1, size // 9),
-                     stroke_fill=(25, 25, 25) if text_colour(colour) == (0, 0, 0) else (255, 255, 255))
+        drawing.text(position, text, (255, 255, 255), _font(text, size), stroke_width=max(1, size // 9),
+                     stroke_fill=(25, 25, 25))
     else:
         drawing.rounded_rectangle((x - left, y - top, x - left + width - 1, y - top + height - 1), size // 5,
                                   tuple(background))

@@ -14,9 +14,10 @@ from mmengine.visualization import Visualizer as HostVisualizer
 
 from knet_plugin import compat
 from knet_plugin.registry import VISUALIZERS
-from knet_plugin.visualization.drawing import PARTS, draw_or_note, first_part
+from knet_plugin.visualization.drawing import draw_or_note
 from knet_plugin.visualization.photo import as_rgb
-from knet_plugin.visualization.result import Result
+from knet_plugin.visualization.result import PARTS, Result
+from knet_plugin.visualization.sample_result import result_of_sample, truth_of_sample
 
 __all__ = ['Visualizer']
 
@@ -54,13 +55,7 @@ class Visualizer(_Base):
 
     def set_dataset_meta(self, classes: Sequence[str] | None = None, palette: Any = None,
                          dataset_name: str | None = None) -> None:
-        """Set class names and colours, as mmseg's inferencer does; what is None stays.
-
-        Args:
-            classes: Names.
-            palette: See :func:`~.colours.class_colours`.
-            dataset_name: A data set of mmseg, for what is not given.
-        """
+        """Set class names and colours, for mmseg's inferencer; what is None stays, or is that of mmseg's data set."""
         if dataset_name is not None:
             from mmseg.utils import get_classes, get_palette
             classes, palette = classes or get_classes(dataset_name), palette or get_palette(dataset_name)
@@ -71,7 +66,7 @@ class Visualizer(_Base):
     def add_datasample(self, name: str, image: np.ndarray, data_sample: BaseDataElement | None = None,
                        draw_gt: bool = True, draw_pred: bool = True, show: bool = False, wait_time: float = 0,
                        out_file: str | None = None, pred_score_thr: float = 0.3, step: int = 0,
-                       with_labels: bool = True, with_image: bool = False) -> None:
+                       with_labels: bool = True) -> None:
         """Draw a sample: ground truth left, prediction right, whichever it has.
 
         A prediction of which nothing is drawn gives the photo with a note, and a line in the log.
@@ -88,15 +83,12 @@ class Visualizer(_Base):
             pred_score_thr: Lowest score of a predicted object.
             step: Step for the backends.
             with_labels: Write names.
-            with_image: Put the plain photo to the left.
         """
         photo = as_rgb(image)
-        pictures = [photo] if with_image else []
+        pictures = []
         meta = _with_classes(self.dataset_meta)
         for result, is_truth in _results(data_sample, meta, photo.shape[:2], draw_gt, draw_pred):
-            part = first_part(result, self.what)
-            if part is None:
-                continue
+            part = self.what if self.what in result.parts else None
             picture, line = draw_or_note(photo, result, meta['classes'], part, meta.get('palette'),
                                          0. if is_truth else pred_score_thr, with_labels)
             if line and not is_truth:
@@ -125,8 +117,6 @@ class Visualizer(_Base):
 def _results(sample: BaseDataElement | None, meta: Mapping[str, Any], size: Sequence[int], truth: bool,
              prediction: bool) -> list[tuple[Result, bool]]:
     """Return what a sample holds, and whether each is ground truth."""
-    from knet_plugin.inference.sample_result import result_of_sample, truth_of_sample
-
     if sample is None:
         return []
     if 'ori_shape' not in sample.metainfo:
@@ -138,7 +128,7 @@ def _results(sample: BaseDataElement | None, meta: Mapping[str, Any], size: Sequ
         results.append((truth_of_sample(sample, meta), True))
     if prediction and any(key in keys for key in ('pred_panoptic_seg', 'pred_instances', 'pred_sem_seg')):
         results.append((result_of_sample(sample, meta), False))
-    return results
+    return [(result, is_truth) for result, is_truth in results if result.parts]
 
 
 def _with_classes(meta: Mapping[str, Any] | None) -> dict[str, Any]:

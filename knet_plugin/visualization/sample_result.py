@@ -1,4 +1,4 @@
-"""Results and ground truth of mmdet's and mmseg's data samples, as :class:`~knet_plugin.visualization.Result`."""
+"""Results and ground truth of mmdet's and mmseg's data samples, as :class:`~.result.Result`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
-from knet_plugin.visualization import VOID, Instance, Result, Segment
+from knet_plugin.visualization.result import VOID, Instance, Result, Segment
 
 __all__ = ['result_of_sample', 'truth_of_sample']
 
