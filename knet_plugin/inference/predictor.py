@@ -87,7 +87,7 @@ class Predictor:
         Raises:
             ValueError: An image cannot be read; the message names the file.
         """
-        if isinstance(images, str | Path | np.ndarray) or not isinstance(images, Iterable):
+        if isinstance(images, str | np.ndarray) or not isinstance(images, Iterable):
             images = [images]
         results: list[Result] = []
         batch: list[dict[str, Any]] = []

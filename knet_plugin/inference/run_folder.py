@@ -6,7 +6,7 @@ import yaml
 
 __all__ = ['RunError', 'find_run', 'find_weights']
 
-_CHECKPOINTS = ('*.pth', '*.pt')
+_SUFFIXES = ('.pth', '.pt')  # of checkpoints
 
 
 class RunError(ValueError):
@@ -29,7 +29,7 @@ def find_run(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Pat
     path = Path(run).expanduser()
     if path.is_dir():
         return _config_in(path), _given(checkpoint) if checkpoint else _checkpoint_in(path)
-    if path.suffix in ('.pth', '.pt'):
+    if path.suffix in _SUFFIXES:
         if checkpoint:
             raise RunError(f'{path} and {checkpoint} are both checkpoints; give a config or a work folder first')
         return _config_in(path.parent), _given(path)
@@ -38,9 +38,7 @@ def find_run(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Pat
     try:
         config = resolve_config(path)
     except ResourceError as error:
-        if path.suffix == '.py' or len(path.parts) == 1:
-            raise RunError(f'{error}; there is no folder {path} either') from error
-        raise RunError(f'there is no work folder or config {path}') from error
+        raise RunError(f'{path} is neither a work folder nor a config: {error}') from error
     if checkpoint:
         return config, _given(checkpoint)
     folder = config.parent if _checkpoints(config.parent) else config.with_suffix('')
@@ -100,19 +98,18 @@ def _checkpoint_in(folder: Path) -> Path:
     if best:
         return best[-1]
     note = folder / 'last_checkpoint'
-    named = Path(note.read_text().strip()) if note.is_file() else None
-    if named is not None:
+    if note.is_file():
+        named = Path(note.read_text().strip())
         for candidate in (named, folder / named.name):  # the folder may have moved
             if candidate.is_file():
                 return candidate
     if not files:
-        missing = f'; last_checkpoint names {named}, which does not exist' if named else ''
-        raise RunError(f'{folder} holds no checkpoint (*.pth){missing}: has the training saved one?')
+        raise RunError(f'{folder} holds no checkpoint (*.pth): has the training saved one?')
     return files[-1]
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((file for pattern in _CHECKPOINTS for file in folder.glob(pattern)), key=_age)
+    return sorted((file for file in folder.glob('*.pt*') if file.suffix in _SUFFIXES), key=_age)
 
 
 def _age(file: Path) -> tuple[int, str]:
