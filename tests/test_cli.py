@@ -1,16 +1,15 @@
 """The command ``knet``: finding configs and tools, running them, and the scripts for training and testing."""
 
 import argparse
-import importlib.util
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from mmengine.config import Config
+from small_predictors import tool
 from tiny_runs import tiny_config
 
 from knet_plugin import __version__, cli
@@ -205,35 +204,26 @@ def test_unknown_config_ends_a_script_with_suggestions(wheel_like):
         cli.load_run_config(run_arguments('knet_tow'))
 
 
-def script(name: str) -> ModuleType:
-    """A script of tools/, as a module."""
-    spec = importlib.util.spec_from_file_location(f'knet_tool_{name}', ROOT / 'tools' / f'{name}.py')
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_amp_switches_the_wrapper():
     cfg = Config({'optim_wrapper': {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD'}}})
-    script('train').enable_amp(cfg)
+    tool('train').enable_amp(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
     with pytest.raises(SystemExit, match='ApexOptimWrapper'):
-        script('train').enable_amp(Config({'optim_wrapper': {'type': 'ApexOptimWrapper'}}))
+        tool('train').enable_amp(Config({'optim_wrapper': {'type': 'ApexOptimWrapper'}}))
 
 
 def test_lr_scaling_needs_a_base():
     cfg = Config({'auto_scale_lr': {'enable': False, 'base_batch_size': 16}})
-    script('train').enable_lr_scaling(cfg)
+    tool('train').enable_lr_scaling(cfg)
     assert cfg.auto_scale_lr.enable is True
     with pytest.raises(SystemExit, match='base_batch_size'):
-        script('train').enable_lr_scaling(Config({}))
+        tool('train').enable_lr_scaling(Config({}))
 
 
 def test_resuming_without_a_checkpoint_hook(tmp_path):
     cfg = Config({'work_dir': str(tmp_path), 'default_hooks': {'checkpoint': None}})
-    assert str(tmp_path) in script('train').resume_from(cfg, 'auto')[0]
+    assert str(tmp_path) in tool('train').resume_from(cfg, 'auto')[0]
     assert 'resume' not in cfg
 
 
@@ -241,15 +231,15 @@ def test_tta_wraps_the_model_and_feeds_the_innermost_dataset():
     cfg = Config({'model': {'type': 'EncoderDecoder'}, 'tta_model': {'type': 'SegTTAModel'},
                   'tta_pipeline': [{'type': 'TestTimeAug'}],
                   'test_dataloader': {'dataset': {'type': 'Repeat', 'dataset': {'pipeline': []}}}})
-    script('test').enable_tta(cfg)
+    tool('test').enable_tta(cfg)
     assert cfg.model == {'type': 'SegTTAModel', 'module': {'type': 'EncoderDecoder'}}
     assert cfg.test_dataloader.dataset.dataset.pipeline == [{'type': 'TestTimeAug'}]
     with pytest.raises(SystemExit, match='tta_model and tta_pipeline'):
-        script('test').enable_tta(Config({'model': {}}))
+        tool('test').enable_tta(Config({'model': {}}))
 
 
 def test_predictions_are_saved_as_the_config_allows():
-    save = script('test').save_predictions
+    save = tool('test').save_predictions
     semantic = Config({'default_scope': 'mmseg', 'test_evaluator': {'type': 'IoUMetric'}})
     save(semantic, 'folder')
     assert semantic.test_evaluator == [{'type': 'IoUMetric', 'output_dir': 'folder'}]
@@ -262,14 +252,14 @@ def test_predictions_are_saved_as_the_config_allows():
 
 def test_pictures_of_a_test_have_one_folder_rule():
     cfg = Config({'custom_hooks': [{'type': 'Other'}]})
-    script('test').enable_pictures(cfg, 'drawn', 0.5)
+    tool('test').enable_pictures(cfg, 'drawn', 0.5)
     assert cfg.custom_hooks[1] == {'type': 'knet_plugin.PictureHook', 'out_dir': os.path.abspath('drawn'),
                                    'score_thr': 0.5}
 
 
 def test_windows_need_the_hook_of_the_host():
     cfg = Config({'default_hooks': {'visualization': {'type': 'SegVisualizationHook'}}})
-    script('test').enable_windows(cfg, 1)
+    tool('test').enable_windows(cfg, 1)
     assert cfg.default_hooks.visualization.draw is cfg.default_hooks.visualization.show is True
     with pytest.raises(SystemExit, match='default_hooks.visualization'):
-        script('test').enable_windows(Config({}), 1)
+        tool('test').enable_windows(Config({}), 1)
