@@ -60,16 +60,16 @@ def strips(height: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, height))
 
 
-def _side(height: int, width: int) -> float:
-    """Side of a square of equal area, but not more than three times the shorter side."""
-    return min((height * width) ** 0.5, 3 * min(height, width))
-
-
 def line_width(height: int, width: int) -> int:
-    """Width of outlines in pixels: 1 in images of 200 pixels, 6 in images of 4,000."""
+    """Return the width of outlines in pixels: 1 in images of 200 pixels, 6 in images of 4,000."""
     return max(1, round(_side(height, width) / 700))
 
 
 def font_size(height: int, width: int) -> int:
-    """Height of the font in pixels: 10 in images of 200 pixels, 14 in 640 x 480, 68 in images of 4,000."""
+    """Return the height of the font in pixels: 10 in images of 200 pixels, 14 in 640 x 480, 68 in images of 4,000."""
     return max(10, round(_side(height, width) * 0.016 + 4))
+
+
+def _side(height: int, width: int) -> float:
+    """Return the side of a square of equal area, but not more than three times the shorter side."""
+    return min((height * width) ** 0.5, 3 * min(height, width))

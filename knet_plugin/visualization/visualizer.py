@@ -35,10 +35,7 @@ class Visualizer(_Base):
     classes come from ``dataset_meta``, which runners and inferencers set.
 
     Args:
-        name: Name of the instance in mmengine.
-        image: Shown until something is drawn.
-        vis_backends: Where pictures go without ``out_file``; see mmengine.
-        save_dir: Folder of the backends.
+        name, image, vis_backends, save_dir: See mmengine's visualizer.
         what: 'panoptic', 'instances' or 'semantic'. None, or where a sample has no such part: the first of these that
             it has.
     """
@@ -85,16 +82,19 @@ class Visualizer(_Base):
             with_labels: Write names.
         """
         photo = as_rgb(image)
-        pictures = []
-        meta = _with_classes(self.dataset_meta)
+        meta = self.dataset_meta or {}
+        if not meta.get('classes'):
+            meta = {**meta, 'classes': tuple(f'class {label}' for label in range(255))}
+        gap = np.full((len(photo), max(2, photo.shape[1] // 100), 3), 255, np.uint8)
+        pictures: list[np.ndarray] = []
         for result, is_truth in _results(data_sample, meta, photo.shape[:2], draw_gt, draw_pred):
             part = self.what if self.what in result.parts else None
             picture, line = draw_or_note(photo, result, meta['classes'], part, meta.get('palette'),
                                          0. if is_truth else pred_score_thr, with_labels)
             if line and not is_truth:
                 MMLogger.get_current_instance().info(f'{name}: {line}')
-            pictures.append(picture)
-        self._picture = _side_by_side(pictures or [photo])
+            pictures += [gap, picture]
+        self._picture = np.concatenate(pictures[1:] or [photo], axis=1)
         if show:
             self.show(self._picture, win_name=name, wait_time=wait_time)
         if out_file is not None:
@@ -122,25 +122,7 @@ def _results(sample: BaseDataElement | None, meta: Mapping[str, Any], size: Sequ
     if 'ori_shape' not in sample.metainfo:
         sample = sample.clone()
         sample.set_metainfo(dict(ori_shape=tuple(size), img_shape=tuple(size)))
-    keys = sample.keys()
-    results = []
-    if truth and any(key in keys for key in ('gt_instances', 'gt_sem_seg')):
-        results.append((truth_of_sample(sample, meta), True))
-    if prediction and any(key in keys for key in ('pred_panoptic_seg', 'pred_instances', 'pred_sem_seg')):
+    results = [(truth_of_sample(sample, meta), True)] if truth else []
+    if prediction and any(key in sample for key in ('pred_panoptic_seg', 'pred_instances', 'pred_sem_seg')):
         results.append((result_of_sample(sample, meta), False))
     return [(result, is_truth) for result, is_truth in results if result.parts]
-
-
-def _with_classes(meta: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the meta information, with numbers for names where it has no classes."""
-    meta = dict(meta or {})
-    return meta if meta.get('classes') else {**meta, 'classes': tuple(f'class {label}' for label in range(255))}
-
-
-def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    if len(pictures) == 1:
-        return pictures[0]
-    height, width = pictures[0].shape[:2]
-    gap = np.full((height, max(2, width // 100), 3), 255, np.uint8)
-    parts = [part for picture in pictures for part in (gap, picture)]
-    return np.concatenate(parts[1:], axis=1)
