@@ -18,7 +18,7 @@ from mmengine.config import Config, DictAction
 
 from knet_plugin import __version__
 from knet_plugin.engine.option_check import check_options, unread_options
-from knet_plugin.engine.run_config import add_run_parts
+from knet_plugin.engine.runner import add_run_parts
 
 __all__ = ['ResourceError', 'add_run_arguments', 'list_configs', 'load_run_config', 'main', 'resolve_config',
            'resolve_tool', 'resource_root']
@@ -94,7 +94,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def load_run_config(args: argparse.Namespace) -> Config:
     """Read the config that ``args.config`` and the arguments of :func:`add_run_arguments` describe.
 
-    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.run_config.add_run_parts`. An unknown
+    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.runner.add_run_parts`. An unknown
     config or a misspelt option ends the process.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
