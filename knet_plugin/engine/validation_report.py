@@ -84,10 +84,9 @@ class ValidationReportHook(Hook):
 
     def _table(self) -> str:
         best = self._best()
-        shown = self._validations[-_SHOWN:]
-        if best is not None and best not in shown:
-            shown = [best, *shown]
-        rows = {f'iter {each["iter"]}': percent_scores(_scores(each)) for each in shown}
+        last = self._validations[-_SHOWN:]
+        shown = [best, *last] if best and best not in last else last
+        rows = {f'iter {each["iter"]}': _percent(each) for each in shown}
         return score_table(rows, f'iter {best["iter"]}' if best else None)
 
     def _draw(self, runner: Runner) -> None:
@@ -97,7 +96,7 @@ class ValidationReportHook(Hook):
         losses = losses_by_kind({name: values[-length:] for name, values in histories.items()}) if length else {}
         scores: dict[str, list[tuple[int, float]]] = {}
         for each in self._validations:
-            for title, value in percent_scores(_scores(each)).items():
+            for title, value in _percent(each).items():
                 scores.setdefault(title, []).append((each['iter'], value))
         mark = None
         if self._best_key and (best := self._best()):
@@ -119,5 +118,5 @@ def read_validations(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _scores(validation: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in validation.items() if key != 'iter'}
+def _percent(validation: Mapping[str, float]) -> dict[str, float]:
+    return percent_scores({key: value for key, value in validation.items() if key != 'iter'})

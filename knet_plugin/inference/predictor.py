@@ -42,8 +42,7 @@ class Predictor:
         device: For example 'cpu' or 'cuda:1'; by default a GPU if there is one.
         score_thr: Lowest score of a thing in K-Net's panoptic map and of what :meth:`draw` shows. By default the
             model's own threshold, which is 0.3 in the published models.
-        batch_size: Number of images that the model computes at once. Images of different size are never in one batch,
-            so that no image's result depends on others.
+        batch_size: Images that the model computes at once; images of different size are never in one batch.
 
     Attributes:
         classes: Names of the classes.
@@ -75,14 +74,10 @@ class Predictor:
         self.score_thr = self._set_threshold(score_thr)
 
     def __call__(self, images: Any) -> list[Result]:
-        """Segment images.
+        """Segment one image or several, and return a result of the size of the image for each.
 
-        Args:
-            images: One image or an iterable of images. An image is a path, a PIL image, or an array: (H, W, 3) in the
-                order RGB, (H, W), or (H, W, C) as the loader of the config reads it.
-
-        Returns:
-            A result of the size of the image for each.
+        An image is a path, a PIL image, or an array: (H, W, 3) in the order RGB, (H, W), or (H, W, C) as the loader of
+        the config reads it.
 
         Raises:
             ValueError: An image cannot be read; the message names the file.
@@ -101,16 +96,13 @@ class Predictor:
             return results + self._predict(batch)
 
     def draw(self, image: Any, result: Result, what: str | None = None, score_thr: float | None = None) -> np.ndarray:
-        """Draw a result on its image.
+        """Draw a result on the image that gave it; return the picture, (H, W, 3) uint8 RGB.
 
         Args:
-            image: What gave the result.
+            image: The image.
             result: The result.
             what: 'panoptic', 'instances' or 'semantic'; by default the first that the result has.
             score_thr: Lowest score; by default that of the predictor.
-
-        Returns:
-            The picture, (H, W, 3) uint8 RGB.
         """
         threshold = self.score_thr if score_thr is None else score_thr
         return draw(self.reader.picture(image), result, self.classes, what, self.palette, threshold)
