@@ -89,10 +89,10 @@ def _segments(values: Tensor, meta: Mapping[str, Any], scores: Any) -> tuple[np.
 
 
 def _instances(data: InstanceData) -> list[Instance]:
-    order = data.scores.argsort(descending=True, stable=True).tolist()
-    labels, scores, boxes = data.labels.tolist(), data.scores.tolist(), data.bboxes.tolist()
     if 'masks' not in data:
         raise ValueError('pred_instances has no masks: the model finds boxes only')
+    order = data.scores.argsort(descending=True, stable=True).tolist()
+    labels, scores, boxes = data.labels.tolist(), data.scores.tolist(), data.bboxes.tolist()
     return [Instance(labels[i], scores[i], tuple(boxes[i]), _encode(data.masks[i])) for i in order]
 
 
