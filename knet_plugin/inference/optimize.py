@@ -7,14 +7,14 @@ from types import MethodType
 from typing import Any
 
 import torch
+from mmcv.cnn import fuse_conv_bn
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from knet_plugin.inference.acceleration import accelerate
-from knet_plugin.inference.conv_bn_fusion import find_conv_bn_pairs, fuse_pairs
+from knet_plugin.inference.acceleration import accelerate, model_parts
 from knet_plugin.registry import HOOKS
 
 __all__ = ['OptimizeForInferenceHook', 'largest_deviation', 'optimize_for_inference', 'raw_outputs']
@@ -23,15 +23,15 @@ _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.flo
 _ROUNDING = 1e-3  # the largest relative deviation that reordered float32 sums explain
 
 
-@torch.inference_mode(False)  # finding pairs needs the versions of tensors, which inference mode does not count
 def optimize_for_inference(model: nn.Module, dtype: str | torch.dtype = torch.float32,
                            compile: bool | Mapping[str, Any] = False, channels_last: bool = True,
                            inputs: Tensor | None = None) -> nn.Module:
     """Make a faster copy of a trained model, and log how far its outputs deviate from the model's.
 
-    Batch norms are fused with the convolutions before them. Maps and convolution weights are stored with channels
-    last. With a 16-bit ``dtype``, backbone, neck and head run under autocast; computations on kernels alone, logits and
-    post-processing stay in float32. The heads of other detectors are left alone and get features in float32.
+    Batch norms are fused with the convolutions before them, if that keeps the outputs. Maps and convolution weights are
+    stored with channels last. With a 16-bit ``dtype``, backbone, neck and head run under autocast; computations on
+    kernels alone, logits and post-processing stay in float32. The heads of other detectors are left alone and get
+    features in float32.
 
     Args:
         model: A detector of mmdet or a segmentor of mmseg, with its weights loaded, on its device. It is not changed.
@@ -49,18 +49,20 @@ def optimize_for_inference(model: nn.Module, dtype: str | torch.dtype = torch.fl
         raise ValueError(f'dtype must be one of {", ".join(_DTYPES)}, got dtype={dtype!r}')
     device = next(model.parameters()).device
     inputs = _random_inputs(model) if inputs is None else inputs.to(device)
-    optimized = copy.deepcopy(model).requires_grad_(False).eval()
+    optimized = copy.deepcopy(model).eval()
     with torch.autocast(device.type, enabled=False):  # the caller's autocast would also round the plain outputs
-        expected, pairs = find_conv_bn_pairs(optimized, lambda: raw_outputs(optimized, inputs))
-        fuse_pairs(optimized, pairs)
+        expected = raw_outputs(optimized, inputs)
+        fused = _fused(optimized, inputs, expected)
+        optimized = (fused or optimized).requires_grad_(False)
         accelerate(optimized, autocast, compile, channels_last)
         deviations = largest_deviation(expected, raw_outputs(optimized, inputs))
     optimized.train = MethodType(_refuse_training, optimized)  # type: ignore[method-assign]
     optimized._register_load_state_dict_pre_hook(_refuse_weights)
-    suspicious = autocast == torch.float32 and not all(value <= _ROUNDING for value in deviations.values())
+    suspicious = autocast == torch.float32 and not _only_rounds(deviations)
     found = ', '.join(f'{name} {value:.2g}' for name, value in deviations.items())
     print_log(f'{type(model).__name__} optimised for inference: dtype={autocast}, compile={compile}, '
-              f'channels_last={channels_last}, {len(pairs)} batch norms fused. Largest relative deviation: {found}'
+              f'channels_last={channels_last}, batch norms {"fused" if fused else "kept"}. '
+              f'Largest relative deviation: {found}'
               f'{", more than float32 rounds" if suspicious else ""}', logger='current',
               level=logging.WARNING if suspicious else logging.INFO)
     return optimized
@@ -89,6 +91,25 @@ def largest_deviation(expected: Mapping[str, Tensor], actual: Mapping[str, Tenso
     """Return the largest difference of each output over its largest absolute value."""
     return {name: ((actual[name] - value).abs().max() / value.abs().max().clamp(min=1e-12)).item()
             for name, value in expected.items()}
+
+
+def _fused(model: nn.Module, inputs: Tensor, expected: Mapping[str, Tensor]) -> nn.Module | None:
+    """Return a copy with fused batch norms; None if they cannot be fused, or only with other outputs.
+
+    mmcv pairs modules in the order of their construction. That is wrong for ConvModules that normalise first, as in
+    PIDNet and DDRNet, and for convolutions with several norms.
+    """
+    fused = copy.deepcopy(model)
+    try:
+        for part, _, _ in model_parts(fused):
+            fuse_conv_bn(part)
+        return fused if _only_rounds(largest_deviation(expected, raw_outputs(fused, inputs))) else None
+    except (RuntimeError, TypeError):  # channels differ, or a norm has no statistics
+        return None
+
+
+def _only_rounds(deviations: Mapping[str, float]) -> bool:
+    return all(value <= _ROUNDING for value in deviations.values())  # NaN is no rounding
 
 
 def _random_inputs(model: nn.Module) -> Tensor:
