@@ -121,9 +121,7 @@ def _fit(plane: np.ndarray, sample: BaseDataElement, size: tuple[int, ...]) -> n
     if plane.shape == size:
         return plane
     height, width = sample.metainfo['img_shape'][:2]
-    rows, columns = (((np.arange(length) + 0.5) * source / length).astype(int)
-                     for length, source in zip(size, (height, width), strict=True))
-    return plane[:height, :width][rows[:, None], columns]
+    return cv2.resize(plane[:height, :width], size[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _merge(semantic: np.ndarray, masks: list[np.ndarray], labels: list[int],
