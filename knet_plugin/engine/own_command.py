@@ -81,30 +81,30 @@ def start_own_run(args: argparse.Namespace) -> Start:
         raise ValueError(f'--task {task}: the data in {description.root} can train {", ".join(description.tasks)}')
     if args.resume:
         return _resumed(args, description, task)
-    run, weights = _new_run(args, description, task)
+    run = _new_run(args, description, task)
     config = write_run(run.text(), FOLDER, run.name, args.force)
     remarks = [f'{config}: {run.summary()}']
     if config.stem != run.name:
         remarks.append(f'{FOLDER / run.name} exists already and stays; --resume continues the latest run, --force '
                        f'replaces {run.name}')
-    return Start(config, weights, remarks)
+    return Start(config, run.weights if isinstance(run.weights, Weights) else None, remarks)
 
 
 def _resumed(args: argparse.Namespace, description: DataDescription, task: str) -> Start:
-    """The latest run of the data and task, whose settings must be those of the options that are given."""
+    """Find the latest run of the data and task; its settings must be those of the options that are given."""
     name = f'{description.root.name}-{task}'
     config = find_run(FOLDER, name, data_line(description))
     if config is None:
         raise ValueError(f'--resume: there is no run {FOLDER / name} of {description.root}; leave out --resume to '
                          'start one')
     given = [_option(option) for option in _SETTINGS if getattr(args, option) is not None]
-    if given and _new_run(args, description, task)[0].text() != config.read_text():
+    if given and _new_run(args, description, task).text() != config.read_text():
         raise ValueError(f'--resume continues with the settings in {config}, which has others: leave out '
                          f'{", ".join(given)}, or edit that file')
     return Start(config, None, [f'resuming {config}'])
 
 
-def _new_run(args: argparse.Namespace, description: DataDescription, task: str) -> tuple[OwnRun, Weights | None]:
+def _new_run(args: argparse.Namespace, description: DataDescription, task: str) -> OwnRun:
     """Choose what the options leave open."""
     model = args.model or 'small'
     model_config, default_weights = MODELS[model][task] if model in MODELS else (model, 'config')
@@ -124,9 +124,8 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
     kernels = weights.kernels if isinstance(weights, Weights) and task != 'semantic' else None
     if kernels is None and model == 'small' and task != 'semantic':
         kernels = default_kernels(description)
-    run = OwnRun(description, task, base.resolve(), weights, short_side, iterations, args.minutes, batch_size,
-                 num_workers, kernels)
-    return run, weights if isinstance(weights, Weights) else None
+    return OwnRun(description, task, base.resolve(), weights, short_side, iterations, args.minutes, batch_size,
+                  num_workers, kernels)
 
 
 def find_run(folder: Path, name: str, line: str) -> Path | None:

@@ -64,31 +64,18 @@ custom_hooks = {hooks}
 
 @dataclass(frozen=True)
 class OwnRun:
-    """Settings of a training on own data.
-
-    Attributes:
-        description: The data.
-        task: 'panoptic', 'instance' or 'semantic'.
-        base: Config of the model.
-        weights: File that the training starts from. None: random weights. 'config': as the config says.
-        short_side: Size of the images in pixels.
-        iterations: Length of the training; with ``minutes`` a guess.
-        minutes: Length of the training, with validation, by the clock.
-        batch_size: Images per iteration.
-        num_workers: Processes that load images.
-        kernels: Instance kernels, and objects per image in a result. None: as the config says.
-    """
+    """Settings of a training on own data."""
 
     description: DataDescription
-    task: str
-    base: Path
-    weights: Weights | str | None
-    short_side: int
-    iterations: int
-    minutes: float | None
+    task: str  # 'panoptic', 'instance' or 'semantic'
+    base: Path  # config of the model
+    weights: Weights | str | None  # what the training starts from; 'config': as the config says, None: random weights
+    short_side: int  # of the images, in pixels
+    iterations: int  # with minutes, a guess
+    minutes: float | None  # length of the training, with validation, by the clock
     batch_size: int
-    num_workers: int
-    kernels: int | None = None
+    num_workers: int  # processes that load images
+    kernels: int | None = None  # for instances, and objects per image in a result; None: as the config says
 
     @property
     def name(self) -> str:

@@ -64,18 +64,11 @@ def _open_video(path: Path, rate: float, picture: np.ndarray) -> cv2.VideoWriter
 
 
 class ResultWriter:
-    """Writes results in the formats of COCO, of images that a ``with`` block adds.
-
-    ::
-
-        FOLDER/instances.json            COCO, with a score for each object; masks in run-length encoding
-        FOLDER/panoptic.json, panoptic/  COCO panoptic
-        FOLDER/labels/                   label maps: the class of each pixel, 255 where it has none
-        FOLDER/classes.txt               one name a line, in the order of the labels; category ids are label + 1
+    """Writes the results of images that a ``with`` block adds: the files of ``knet predict --json``.
 
     Args:
         folder: Where.
-        classes: Names.
+        classes: Names; category ids are label + 1.
         num_things: The first classes are things, the rest is stuff.
         score_thr: Objects with a lower score are left out.
     """

@@ -72,10 +72,8 @@ class Visualizer(_Base):
             name: Name of the picture for the backends.
             image: (H, W, 3) uint8 RGB, or what :func:`~.photo.as_rgb` takes.
             data_sample: ``DetDataSample`` or ``SegDataSample``. None: the plain photo.
-            draw_gt: Draw ground truth.
-            draw_pred: Draw predictions.
-            show: Show the picture in a window.
-            wait_time: Seconds for which the window stays; 0 waits for a key.
+            draw_gt, draw_pred: Draw ground truth; draw predictions.
+            show, wait_time: Show the picture in a window, for so many seconds; 0 waits for a key.
             out_file: File to write, instead of the backends.
             pred_score_thr: Lowest score of a predicted object.
             step: Step for the backends.
