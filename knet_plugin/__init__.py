@@ -20,7 +20,7 @@ __all__ = ['Predictor', '__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference', 'datasets.check', 'visualization.visualizer', 'visualization.picture_hook'),
+    '': ('core', 'engine', 'inference', 'datasets.check', 'visualization.visualizer'),
     'mmdet': ('detection', 'datasets.loading', 'datasets.instances', 'datasets.panoptic', 'datasets.metrics'),
     'mmseg': ('semantic', 'datasets.label_maps'),
 }

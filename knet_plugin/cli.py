@@ -18,12 +18,15 @@ from mmengine.config import Config, DictAction
 
 from knet_plugin import __version__
 from knet_plugin.engine.option_check import check_options, unread_options
-from knet_plugin.engine.run_config import add_run_parts
+from knet_plugin.engine.runner import add_run_parts
 
 __all__ = ['ResourceError', 'add_run_arguments', 'list_configs', 'load_run_config', 'main', 'resolve_config',
            'resolve_tool', 'resource_root']
 
 _PACKAGE = Path(__file__).resolve().parent
+# Commands that a script of tools/ runs.
+_SCRIPTS = dict(data='prepare and check your own data', train='train a model, from a config or on your own data',
+                test='evaluate a trained model', predict='segment images, folders and videos, and draw the results')
 
 
 class ResourceError(RuntimeError):
@@ -63,9 +66,8 @@ def _resolve(name: str | Path, folder: str) -> Path:
         return path
     files = _scripts(folder)
     ending = Path(str(path).removesuffix('.py') + '.py').parts
-    for file in files:
-        if file.parts[-len(ending):] == ending:
-            return file
+    if found := [file for file in files if file.parts[-len(ending):] == ending]:
+        return found[0]
     close = difflib.get_close_matches(path.stem, [file.stem for file in files], n=5, cutoff=0.5)
     raise ResourceError(f'there is no {name} in {folder}/' + (f'; did you mean {", ".join(close)}?' if close else ''))
 
@@ -76,13 +78,15 @@ def _scripts(folder: str) -> list[Path]:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing have in common."""
-    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG)')
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='folder for logs and results (default: that of the config, or work_dirs/CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override the config, for example train_cfg.max_iters=100')
     parser.add_argument('--bare', action='store_true',
-                        help='run the config as it is, without the hooks that this tool adds otherwise')
+                        help='run the config as it is: without the hooks and the short console output of this tool')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='what started the processes of a distributed run (default: none)')
+                        help='how several processes are started: `--launcher pytorch --gpus N` starts N processes on '
+                        'this machine; slurm and mpi belong to srun and mpirun (default: none, one process)')
     # torch.distributed.launch passes the rank as an argument.
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -90,21 +94,18 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def load_run_config(args: argparse.Namespace) -> Config:
     """Read the config that ``args.config`` and the arguments of :func:`add_run_arguments` describe.
 
-    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.run_config.add_run_parts`. An option
-    whose key is misspelt ends the process (:func:`~knet_plugin.engine.option_check.check_options`).
+    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.runner.add_run_parts`. An unknown
+    config or a misspelt option ends the process.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    try:
-        path = resolve_config(args.config)
-    except ResourceError as error:
-        raise SystemExit(f'error: {error}') from error
-    cfg = Config.fromfile(path)
-    cfg.launcher = args.launcher
     options = args.cfg_options or {}
     try:
+        path = resolve_config(args.config)
+        cfg = Config.fromfile(path)
         check_options(cfg, options)
-    except ValueError as error:
+    except (ResourceError, ValueError) as error:
         raise SystemExit(f'error: {error}') from error
+    cfg.launcher = args.launcher
     if unread := unread_options(cfg, options):
         print(f'warning: --cfg-options {" ".join(unread)}: only a variable of the config, which has been used already; '
               'set the fields that were made from it', file=sys.stderr)
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = _parser()
         args, others = parser.parse_known_args(argv)
-        if others and args.command not in ('train', 'test', 'predict', 'data'):
+        if others and args.command not in _SCRIPTS:
             parser.error(f'unrecognized arguments: {" ".join(others)}')
         if args.command is None:
             parser.print_help()
@@ -149,29 +150,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listing = ['tools:']
+    listing = ['`knet COMMAND --help` lists the options of a command.', '', 'tools, started by `knet run TOOL`:']
     for script in _scripts('tools'):
-        summary = (ast.get_docstring(ast.parse(script.read_text())) or '').partition('\n')[0]
-        listing.append(f'  {script.stem:20}{summary}')
+        if script.stem not in _SCRIPTS:
+            summary = (ast.get_docstring(ast.parse(script.read_text())) or '').partition('\n')[0]
+            listing.append(f'  {script.stem:20}{summary}')
     parser = argparse.ArgumentParser(prog='knet', description='K-Net for image segmentation', epilog='\n'.join(listing),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--version', action='version', version=f'knet_plugin {__version__}')
     commands = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-
-    for name, summary in (('train', 'train a model'), ('test', 'evaluate a checkpoint')):
-        command = commands.add_parser(name, help=f'{summary} (in N processes: --launcher pytorch --gpus N)',
-                                      add_help=False, allow_abbrev=False)  # the script parses the rest, and -h
-        command.add_argument('--launcher', default='none')
-        command.add_argument('--gpus', type=int)
-
-    for name, summary in (('predict', 'segment images, folders and videos, and draw the results'),
-                          ('data', 'prepare and check your own data')):
-        commands.add_parser(name, help=summary, add_help=False, allow_abbrev=False)  # as above
-
-    command = commands.add_parser('configs', help='list the configs')
+    for name, summary in _SCRIPTS.items():
+        command = commands.add_parser(name, help=summary, add_help=False, allow_abbrev=False)  # the script has -h
+        if name in ('train', 'test'):
+            command.add_argument('--launcher', default='none')
+            command.add_argument('--gpus', type=int)
+    command = commands.add_parser('configs', help='list the configs of K-Net')
     command.add_argument('pattern', nargs='?', default='', help='list only names that contain this text')
-
-    command = commands.add_parser('run', help='run one of the tools listed below')
+    command = commands.add_parser('run', help='run one of the tools below')
     command.add_argument('tool', help='name or path of the tool')
     command.add_argument('arguments', nargs=argparse.REMAINDER, help='arguments of the tool')
     return parser

@@ -1,16 +1,15 @@
 """The command ``knet``: finding configs and tools, running them, and the scripts for training and testing."""
 
 import argparse
-import importlib.util
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from mmengine.config import Config
+from small_predictors import tool
 from tiny_runs import tiny_config
 
 from knet_plugin import __version__, cli
@@ -26,7 +25,7 @@ def wheel_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package folder with resources inside, as a wheel has them. Its tools print their arguments and return 7."""
     root = tmp_path / 'site' / 'knet_plugin' / '.mim'
     (root / 'tools').mkdir(parents=True)
-    for name in ('semantic/knet_one', 'panoptic/knet_two', '_base_/knet_base'):
+    for name in ('semantic/knet_0.1', 'panoptic/knet_two', '_base_/knet_base'):
         path = root / 'configs' / f'{name}.py'
         path.parent.mkdir(parents=True)
         path.touch()
@@ -59,26 +58,20 @@ def test_every_config_has_its_own_name():
     assert [resolve_config(name).stem for name in names] == names
 
 
-@pytest.mark.parametrize('name', ['knet_one', 'knet_one.py', 'semantic/knet_one', 'configs/semantic/knet_one.py'])
+@pytest.mark.parametrize('name', ['knet_0.1', 'knet_0.1.py', 'semantic/knet_0.1', 'configs/semantic/knet_0.1.py'])
 def test_config_by_name(wheel_like, name):
-    assert resolve_config(name) == wheel_like / 'configs' / 'semantic' / 'knet_one.py'
-
-
-def test_dots_in_names(wheel_like):
-    path = wheel_like / 'configs' / 'knet_lr0.01.py'
-    path.touch()
-    assert resolve_config('knet_lr0.01') == path
+    assert resolve_config(name) == wheel_like / 'configs' / 'semantic' / 'knet_0.1.py'
 
 
 def test_an_existing_path_wins(wheel_like, tmp_path, monkeypatch):
-    mine = tmp_path / 'knet_one.py'
+    mine = tmp_path / 'knet_0.1.py'
     mine.touch()
     assert resolve_config(mine) == mine
     monkeypatch.chdir(tmp_path)
-    assert resolve_config('knet_one.py') == Path('knet_one.py')
+    assert resolve_config('knet_0.1.py') == Path('knet_0.1.py')
 
 
-@pytest.mark.parametrize('name', ['qqqqqqqqqqqq', '/absent/knet_one.py', 'one', 'knet_base', 'tic/knet_one'])
+@pytest.mark.parametrize('name', ['qqqqqqqqqqqq', '/absent/knet_0.1.py', '0.1', 'knet_base', 'tic/knet_0.1'])
 def test_unknown_config(wheel_like, name):
     with pytest.raises(ResourceError, match=name):
         resolve_config(name)
@@ -104,17 +97,17 @@ def test_help_lists_commands_and_tools(wheel_like, capsys):
 
 def test_configs_command(wheel_like, capsys):
     assert main(['configs']) == 0
-    assert capsys.readouterr().out.split() == ['knet_one', 'knet_two']
-    assert main(['configs', 'ONE']) == 0
-    assert capsys.readouterr().out.split() == ['knet_one']
+    assert capsys.readouterr().out.split() == ['knet_0.1', 'knet_two']
+    assert main(['configs', 'NET_0']) == 0
+    assert capsys.readouterr().out.split() == ['knet_0.1']
 
 
 @pytest.mark.parametrize(('arguments', 'passed_on'), [
-    (['train', 'knet_one', '--work-dir', 'x', '--cfg-options', 'a=1', 'b=2', '--resume'],
-     'knet_one --work-dir x --cfg-options a=1 b=2 --resume --launcher none'),
-    (['test', 'knet_one', 'weights.pth', '--launcher', 'slurm'], 'knet_one weights.pth --launcher slurm'),
+    (['train', 'knet_0.1', '--work-dir', 'x', '--cfg-options', 'a=1', 'b=2', '--resume'],
+     'knet_0.1 --work-dir x --cfg-options a=1 b=2 --resume --launcher none'),
+    (['test', 'knet_0.1', 'weights.pth', '--launcher', 'slurm'], 'knet_0.1 weights.pth --launcher slurm'),
     (['train', '-h'], '-h --launcher none'),
-    (['run', 'count', 'knet_one', '-h', '--gpus', '2'], 'knet_one -h --gpus 2'),
+    (['run', 'count', 'knet_0.1', '-h', '--gpus', '2'], 'knet_0.1 -h --gpus 2'),
 ])
 def test_tools_run_in_this_process(wheel_like, capsys, arguments, passed_on):
     with pytest.raises(SystemExit, match='7'):
@@ -127,15 +120,15 @@ def test_pytorch_launcher_becomes_torchrun(wheel_like, monkeypatch, capsys):
     monkeypatch.setattr(os, 'execv', lambda *given: calls.append(given) or sys.exit(0))
     monkeypatch.delenv('RANK', raising=False)
     with pytest.raises(SystemExit):
-        main(['train', 'knet_one', '--launcher', 'pytorch', '--gpus', '2', '--resume'])
+        main(['train', 'knet_0.1', '--launcher', 'pytorch', '--gpus', '2', '--resume'])
     (program, command), = calls
     assert program == sys.executable
     assert ' '.join(command[1:]) == ('-m torch.distributed.run --standalone --nproc-per-node=2 -m knet_plugin train '
-                                     'knet_one --resume --launcher pytorch')
+                                     'knet_0.1 --resume --launcher pytorch')
     monkeypatch.setenv('RANK', '1')  # a process that torchrun started
     with pytest.raises(SystemExit, match='7'):
         main(command[command.index('train'):])
-    assert capsys.readouterr().out == 'knet_one --resume --launcher pytorch\n'
+    assert capsys.readouterr().out == 'knet_0.1 --resume --launcher pytorch\n'
 
 
 @pytest.mark.parametrize(('arguments', 'match'), [
@@ -146,7 +139,7 @@ def test_wrong_names_are_errors(wheel_like, capsys, arguments, match):
 
 
 @pytest.mark.parametrize('arguments', [
-    ['tran'], ['run'], ['configs', 'a', 'b'], ['--nonsense'], ['train', 'knet_one', '--gpus', '2']])
+    ['tran'], ['run'], ['configs', 'a', 'b'], ['--nonsense'], ['train', 'knet_0.1', '--gpus', '2']])
 def test_wrong_usage_is_an_error(arguments, capsys):
     with pytest.raises(SystemExit, match='2'):
         main(arguments)
@@ -205,35 +198,26 @@ def test_unknown_config_ends_a_script_with_suggestions(wheel_like):
         cli.load_run_config(run_arguments('knet_tow'))
 
 
-def script(name: str) -> ModuleType:
-    """A script of tools/, as a module."""
-    spec = importlib.util.spec_from_file_location(f'knet_tool_{name}', ROOT / 'tools' / f'{name}.py')
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_amp_switches_the_wrapper():
     cfg = Config({'optim_wrapper': {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD'}}})
-    script('train').enable_amp(cfg)
+    tool('train').enable_amp(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
     with pytest.raises(SystemExit, match='ApexOptimWrapper'):
-        script('train').enable_amp(Config({'optim_wrapper': {'type': 'ApexOptimWrapper'}}))
+        tool('train').enable_amp(Config({'optim_wrapper': {'type': 'ApexOptimWrapper'}}))
 
 
 def test_lr_scaling_needs_a_base():
     cfg = Config({'auto_scale_lr': {'enable': False, 'base_batch_size': 16}})
-    script('train').enable_lr_scaling(cfg)
+    tool('train').enable_lr_scaling(cfg)
     assert cfg.auto_scale_lr.enable is True
     with pytest.raises(SystemExit, match='base_batch_size'):
-        script('train').enable_lr_scaling(Config({}))
+        tool('train').enable_lr_scaling(Config({}))
 
 
 def test_resuming_without_a_checkpoint_hook(tmp_path):
     cfg = Config({'work_dir': str(tmp_path), 'default_hooks': {'checkpoint': None}})
-    assert str(tmp_path) in script('train').resume_from(cfg, 'auto')[0]
+    assert str(tmp_path) in tool('train').resume_from(cfg, 'auto')[0]
     assert 'resume' not in cfg
 
 
@@ -241,15 +225,15 @@ def test_tta_wraps_the_model_and_feeds_the_innermost_dataset():
     cfg = Config({'model': {'type': 'EncoderDecoder'}, 'tta_model': {'type': 'SegTTAModel'},
                   'tta_pipeline': [{'type': 'TestTimeAug'}],
                   'test_dataloader': {'dataset': {'type': 'Repeat', 'dataset': {'pipeline': []}}}})
-    script('test').enable_tta(cfg)
+    tool('test').enable_tta(cfg)
     assert cfg.model == {'type': 'SegTTAModel', 'module': {'type': 'EncoderDecoder'}}
     assert cfg.test_dataloader.dataset.dataset.pipeline == [{'type': 'TestTimeAug'}]
     with pytest.raises(SystemExit, match='tta_model and tta_pipeline'):
-        script('test').enable_tta(Config({'model': {}}))
+        tool('test').enable_tta(Config({'model': {}}))
 
 
 def test_predictions_are_saved_as_the_config_allows():
-    save = script('test').save_predictions
+    save = tool('test').save_predictions
     semantic = Config({'default_scope': 'mmseg', 'test_evaluator': {'type': 'IoUMetric'}})
     save(semantic, 'folder')
     assert semantic.test_evaluator == [{'type': 'IoUMetric', 'output_dir': 'folder'}]
@@ -262,14 +246,14 @@ def test_predictions_are_saved_as_the_config_allows():
 
 def test_pictures_of_a_test_have_one_folder_rule():
     cfg = Config({'custom_hooks': [{'type': 'Other'}]})
-    script('test').enable_pictures(cfg, 'drawn', 0.5)
+    tool('test').enable_pictures(cfg, 'drawn', 0.5)
     assert cfg.custom_hooks[1] == {'type': 'knet_plugin.PictureHook', 'out_dir': os.path.abspath('drawn'),
                                    'score_thr': 0.5}
 
 
 def test_windows_need_the_hook_of_the_host():
     cfg = Config({'default_hooks': {'visualization': {'type': 'SegVisualizationHook'}}})
-    script('test').enable_windows(cfg, 1)
+    tool('test').enable_windows(cfg, 1)
     assert cfg.default_hooks.visualization.draw is cfg.default_hooks.visualization.show is True
     with pytest.raises(SystemExit, match='default_hooks.visualization'):
-        script('test').enable_windows(Config({}), 1)
+        tool('test').enable_windows(Config({}), 1)

@@ -1,7 +1,7 @@
-"""Evaluate a checkpoint on mmseg (semantic configs) or mmdet (instance and panoptic configs).
+"""Evaluate a trained model on the test data of its config.
 
-A work folder alone stands for its config and its best checkpoint: figures, pictures beside the ground truth, and which
-classes are confused are then written to its subfolder test/.
+For the work folder of a training, the best checkpoint is taken, and a report is written to its subfolder test/: scores,
+pictures beside the ground truth, and which classes are confused.
 """
 
 import argparse
@@ -14,26 +14,29 @@ from mmengine.dist import is_main_process
 from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import DataError
 from knet_plugin.datasets.config_parts import plain_datasets
-from knet_plugin.engine.runner import build_runner, leave_group
+from knet_plugin.engine.runner import build_runner, leave_group, make_work_folder, run_console
 from knet_plugin.engine.safe_loading import safe_loading
-from knet_plugin.engine.tool_run import make_work_folder, run_console
 from knet_plugin.inference.run_folder import RunError, find_run
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog='knet test', description=__doc__)
-    parser.add_argument('config', help='work folder of a training, or path or name of a config')
-    parser.add_argument('checkpoint', nargs='?', help='checkpoint to evaluate (default: the best of the work folder)')
+    parser = argparse.ArgumentParser(
+        prog='knet test', description=__doc__,
+        usage='\n  knet test WORK_DIR [CHECKPOINT] [OPTION ...]\n  knet test CONFIG CHECKPOINT [OPTION ...]')
+    parser.add_argument('config', metavar='WORK_DIR|CONFIG', help='work folder of a training, or a config')
+    parser.add_argument('checkpoint', nargs='?', metavar='CHECKPOINT',
+                        help='checkpoint to evaluate (default: the best of the work folder)')
     parser.add_argument('--score', type=float, metavar='S',
                         help='lowest score of an object in panoptic maps, pictures and confusions (default: 0.3)')
     parser.add_argument('--pictures', type=int, metavar='N',
-                        help='images on the sheets of a report (default: 24; without work folder: no report)')
+                        help='images on the sheets of the report (default: 24); with CONFIG, no N means no report')
     parser.add_argument('--out', metavar='PATH',
                         help='save the predictions in a .pkl file, or (semantic) as label images in a folder')
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
     parser.add_argument('--show-dir', metavar='DIR', help='draw each prediction to DIR/NAME.jpg')
-    parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='how long a window stays open')
+    parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS',
+                        help='how long a window of --show stays open')
     parser.add_argument('--tta', action='store_true',
                         help='test-time augmentation with the config\'s tta_model and tta_pipeline')
     add_run_arguments(parser)

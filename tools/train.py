@@ -15,21 +15,22 @@ from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import DataError
 from knet_plugin.engine.own_command import Start, add_own_data_arguments, check_choice, start_own_run
 from knet_plugin.engine.resuming import find_checkpoint
-from knet_plugin.engine.runner import build_runner, leave_group, resume_conflict
+from knet_plugin.engine.runner import build_runner, leave_group, make_work_folder, resume_conflict, run_console
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.seeding import seed_by_position
-from knet_plugin.engine.tool_run import make_work_folder, run_console
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog='knet train',
-                                     description='Train the model of a config, or one on your own data')
-    parser.add_argument('config', nargs='?', help='path or name of a config')
+    parser = argparse.ArgumentParser(
+        prog='knet train', description='Train the model of a config, or a model on your own data.',
+        usage='\n  knet train CONFIG [OPTION ...]\n  knet train --data FOLDER [OPTION ...]')
+    parser.add_argument('config', nargs='?', metavar='CONFIG', help='path or name of a config')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='continue from this checkpoint; by default from the latest intact one in the work folder')
+                        help='continue an interrupted training, by default from its latest intact checkpoint')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate from the batch size of the config to that of this run')
     add_run_arguments(parser)
     add_own_data_arguments(parser)
     args = parser.parse_args()

@@ -6,11 +6,9 @@ from knet_plugin.engine.fsdp import KNetFSDPStrategy
 from knet_plugin.engine.progress import ProgressHook
 from knet_plugin.engine.safe_loading import SafeLoadingHook
 from knet_plugin.engine.seeding import NumberedSampler, SeededDataset, SeedHook
-from knet_plugin.engine.sheet_hook import SheetHook
 from knet_plugin.engine.stopping import StopHook
 from knet_plugin.engine.time_limit import TimeLimitHook
 from knet_plugin.engine.validation_report import ValidationReportHook
 
 __all__ = ['CheckpointHook', 'FiniteInputHook', 'KNetFSDPStrategy', 'NumberedSampler', 'ProgressHook',
-           'SafeLoadingHook', 'SeedHook', 'SeededDataset', 'SheetHook', 'StopHook', 'TimeLimitHook',
-           'ValidationReportHook']
+           'SafeLoadingHook', 'SeedHook', 'SeededDataset', 'StopHook', 'TimeLimitHook', 'ValidationReportHook']

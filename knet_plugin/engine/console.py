@@ -37,25 +37,21 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Show lines that stay."""
-        self.stream.write(f'{self._erase()}{text}\n{self._status}')
-        self.stream.flush()
+        self._replace(f'{text}\n', self._status)
 
     def status(self, text: str) -> None:
         """In a terminal, replace the last line; otherwise show nothing."""
         if self.live:
-            erase = self._erase()
-            self._status = text[:shutil.get_terminal_size().columns - 1]
-            self.stream.write(erase + self._status)
-            self.stream.flush()
+            self._replace('', text[:shutil.get_terminal_size().columns - 1])
 
     def close(self) -> None:
         """Remove the last line."""
-        self.stream.write(self._erase())
-        self.stream.flush()
-        self._status = ''
+        self._replace('', '')
 
-    def _erase(self) -> str:
-        return '\r\x1b[K' if self._status else ''
+    def _replace(self, lines: str, status: str) -> None:
+        self.stream.write(('\r\x1b[K' if self._status else '') + lines + status)
+        self.stream.flush()
+        self._status = status
 
 
 _screen: Screen | None = None
@@ -103,8 +99,14 @@ class HostStream:
         caller = sys._getframe(1)
         if caller.f_code is logging.StreamHandler.emit.__code__:
             self._logged(caller.f_locals['record'], caller)
-        else:
-            self._printed(text, _package(caller) in _HOSTS)
+            return len(text)
+        by_host = _package(caller) in _HOSTS
+        *lines, self._parts[by_host] = (self._parts[by_host] + text).split('\n')
+        for line in lines:
+            if by_host:
+                self.note(line)
+            else:
+                self._screen.line(line)
         return len(text)
 
     def note(self, *lines: str) -> None:
@@ -134,21 +136,14 @@ class HostStream:
     def _logged(self, record: logging.LogRecord, frame: FrameType | None) -> None:
         """Show errors, warnings and what others than hosts log; mmengine writes the record to the log file too."""
         text = record.getMessage()
-        if record.levelno >= logging.WARNING and not any(words in text for words in _USUAL):
-            self._screen.line(f'{record.levelname.lower()}: {text}')
-        elif record.levelno < logging.WARNING:
-            while frame and _module(frame).startswith(('logging', 'mmengine.logging')):
-                frame = frame.f_back
-            if frame and _module(frame) != __name__ and _package(frame) not in _HOSTS:
-                self._screen.line(text)
-
-    def _printed(self, text: str, by_host: bool) -> None:
-        *lines, self._parts[by_host] = (self._parts[by_host] + text).split('\n')
-        for line in lines:
-            if by_host:
-                self.note(line)
-            else:
-                self._screen.line(line)
+        if record.levelno >= logging.WARNING:
+            if not any(words in text for words in _USUAL):
+                self._screen.line(f'{record.levelname.lower()}: {text}')
+            return
+        while frame and _module(frame).startswith(('logging', 'mmengine.logging')):
+            frame = frame.f_back
+        if frame and _module(frame) != __name__ and _package(frame) not in _HOSTS:
+            self._screen.line(text)
 
 
 def _module(frame: FrameType) -> str:

@@ -23,34 +23,31 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Refuse ``--cfg-options`` whose key is misspelt. Call it before they are merged into ``cfg``.
 
     A key at the top must be in the config, or be read by a runner. Below, a new key is fine unless it resembles one
-    that is there, or an argument of the class that ``type`` names, and is no such argument itself.
-
-    Args:
-        cfg: The config before the options.
-        options: Values by dotted key, as mmengine's ``DictAction`` gives them.
+    that is there, or an argument of the class that ``type`` names, and is no such argument itself. ``options`` are
+    those of mmengine's ``DictAction``: values by dotted key.
 
     Raises:
         ValueError: A key is misspelt; the message names the nearest one.
     """
+    known = {*cfg.keys(), *_runner_arguments()}
     for option in options:
-        first, *rest = option.split('.')
-        known = {*cfg.keys(), *_runner_arguments()}
-        if first not in known:
-            raise ValueError(_message(option, first, known, 0.5))
-        part = cfg.get(first)
-        for i, name in enumerate(rest):
+        names = option.split('.')
+        if names[0] not in known:
+            raise ValueError(_message(option, names[0], known, 0.5))
+        part = cfg.get(names[0])
+        for parent, name in zip(names, names[1:], strict=False):
             if isinstance(part, list | tuple):
                 if not name.isdigit() or int(name) >= len(part):
                     raise ValueError(f'--cfg-options {option}: {name!r} must be a number below {len(part)}, the length '
                                      'of the list')
                 part = part[int(name)]
-                continue
-            if not isinstance(part, Mapping) or [first, *rest][i] in _FREE:
+            elif not isinstance(part, Mapping) or parent in _FREE:
                 break
-            if name not in part:
+            elif name in part:
+                part = part[name]
+            else:
                 _check_new(option, name, part, cfg)
                 break
-            part = part[name]
 
 
 def unread_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
@@ -86,12 +83,8 @@ def _arguments(kind: Any, cfg: Config) -> set[str]:
         with DefaultScope.overwrite_default_scope(scope), registry.MODELS.switch_scope_and_registry(None):
             kinds = [_registered(each.children.get(scope, each), kind) for each in vars(registry).values()
                      if isinstance(each, Registry)]  # a host lacks some of mmengine's registries
-    found: set[str] = set()
-    for each in kinds:
-        for base in inspect.getmro(each) if inspect.isclass(each) else ():
-            if '__init__' in vars(base):
-                found.update(inspect.signature(vars(base)['__init__']).parameters)
-    return found
+    bases = [base for each in kinds if inspect.isclass(each) for base in each.__mro__ if '__init__' in vars(base)]
+    return {name for base in bases for name in inspect.signature(vars(base)['__init__']).parameters}
 
 
 def _registered(root: Registry, kind: str) -> Any:

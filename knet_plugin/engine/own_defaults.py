@@ -19,15 +19,15 @@ _OBJECT = 24  # pixels that the middle object should have across
 
 
 def default_iterations(images: int, batch_size: int) -> int:
-    """Iterations that show each image about 50 times: from 600 to 5,000, or to 1,000 without GPU, in hundreds."""
+    """Return iterations that show each image about 50 times: 600 to 5,000, or to 1,000 without GPU, in hundreds."""
     most = 5000 if torch.cuda.is_available() else 1000
     return min(most, max(600, 100 * round(images / batch_size / 2)))
 
 
 def default_short_side(description: DataDescription, task: str) -> int:
-    """Short side of the training images: the median of some of them, in steps of 32, from 128 to 256 pixels.
+    """Return the short side of the training images: the median of some, in steps of 32, from 128 to 256 pixels.
 
-    Without GPU objects need at most 192 pixels, unless half of them would be smaller than 24 pixels.
+    Without GPU it is at most 192 pixels, unless half of the objects would be smaller than 24 pixels.
     """
     import cv2
 
@@ -41,7 +41,7 @@ def default_short_side(description: DataDescription, task: str) -> int:
 
 
 def default_kernels(description: DataDescription) -> int:
-    """Instance kernels: a quarter more than the objects of all but 5 % of the images, in tens, from 30 to 150."""
+    """Return a number of kernels: a quarter more than 95 % of the images have objects, in tens, from 30 to 150."""
     annotations = _annotations(description)['annotations']
     numbers = sorted(Counter(each['image_id'] for each in annotations).values())
     most = numbers[int(0.95 * len(numbers))] if numbers else 0
@@ -49,7 +49,7 @@ def default_kernels(description: DataDescription) -> int:
 
 
 def _object_size(description: DataDescription) -> float:
-    """Median of the objects' sizes, the roots of their areas, relative to the short side of their images."""
+    """Return the median size of the objects, the root of the area, relative to the short side of the image."""
     data = _annotations(description)
     sides = {image['id']: min(image['height'], image['width']) for image in data['images']}
     sizes = sorted(math.sqrt(each['area']) / sides[each['image_id']] for each in data['annotations'])
@@ -57,13 +57,13 @@ def _object_size(description: DataDescription) -> float:
 
 
 def _annotations(description: DataDescription) -> dict:
-    """The objects of the training images in COCO's format, none if there is no such file."""
+    """Return the objects of the training images in COCO's format, none if there is no such file."""
     file = description.root / f'annotations/instances_{SPLITS[0]}.json'
     return json.loads(file.read_text()) if file.is_file() else dict(images=[], annotations=[])
 
 
 def image_files(description: DataDescription) -> list[Path]:
-    """Training images of the data."""
+    """Return the training images."""
     folder = description.root / 'images' / SPLITS[0]
     files = sorted(path for path in folder.rglob('*') if path.is_file())
     if not files:
@@ -72,9 +72,9 @@ def image_files(description: DataDescription) -> list[Path]:
 
 
 def default_loading(images: int, model: str) -> tuple[int, int]:
-    """Batch size and number of processes that load images, for the machine at hand.
+    """Return batch size and number of processes that load images, for this machine.
 
-    Without GPU a small batch, because a short training needs iterations more than images.
+    Without GPU the batch is small, because a short training needs iterations more than images.
     """
     batch_size = 8 if torch.cuda.is_available() else 4 if model == 'small' else 2
     return min(images, batch_size), min(4, (os.cpu_count() or 1) // 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,45 +27,55 @@ MODELS = {
 }
 VALIDATIONS = 5
 _CHECK = 'knet_plugin.DataCheckHook'
-WARMUP = 0.05  # share of the iterations
-_SCHEDULE = """\
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_WARMUP = 0.05  # share of the iterations
+_TEMPLATE = """\
+# {title} segmentation of {data}, by `knet train --data`.
+# Edit it, and run `knet train FILE` or `mim train knet_plugin FILE`.
+_base_ = {base!r}
+
+from knet_plugin.datasets.config_parts import data_config
+
+{data_line}
+short_side = {short_side}  # of the images, in pixels
+batch_size = {batch_size}
+max_iters = {iterations}
+warmup = {warmup}
+interval = max(1, max_iters // {validations})  # between validations
+{load_from}
+train_dataloader, val_dataloader, test_dataloader, val_evaluator, test_evaluator = data_config(
+    data_root, {task!r}, short_side, batch_size, num_workers={num_workers}).values()
+{replaced}
+model = dict(
+{model})
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=warmup),
     dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=warmup, end=max_iters),
 ]
-train_cfg = dict(DELETEtype='IterBasedTrainLoop', max_iters=max_iters, val_interval=interval)
+train_cfg = dict({delete}type='IterBasedTrainLoop', max_iters=max_iters, val_interval=interval)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=interval, max_keep_ckpts=1,
+                    save_best={best!r}, rule='greater'))
+log_processor = dict(by_epoch=False)
+custom_hooks = {hooks}
 """
 
 
 @dataclass(frozen=True)
 class OwnRun:
-    """Settings of a training on own data.
-
-    Attributes:
-        description: The data.
-        task: 'panoptic', 'instance' or 'semantic'.
-        base: Config of the model.
-        weights: File that the training starts from. None: random weights. 'config': as the config says.
-        short_side: Size of the images in pixels.
-        iterations: Length of the training; with ``minutes`` a guess.
-        minutes: Length of the training, with validation, by the clock.
-        batch_size: Images per iteration.
-        num_workers: Processes that load images.
-        kernels: Instance kernels, and objects per image in a result. None: as the config says.
-    """
+    """Settings of a training on own data."""
 
     description: DataDescription
-    task: str
-    base: Path
-    weights: Weights | str | None
-    short_side: int
-    iterations: int
-    minutes: float | None
+    task: str  # 'panoptic', 'instance' or 'semantic'
+    base: Path  # config of the model
+    weights: Weights | str | None  # what the training starts from; 'config': as the config says, None: random weights
+    short_side: int  # of the images, in pixels
+    iterations: int  # with minutes, a guess
+    minutes: float | None  # length of the training, with validation, by the clock
     batch_size: int
-    num_workers: int
-    kernels: int | None = None
+    num_workers: int  # processes that load images
+    kernels: int | None = None  # for instances, and objects per image in a result; None: as the config says
 
     @property
     def name(self) -> str:
@@ -73,66 +83,55 @@ class OwnRun:
         return f'{self.description.root.name}-{self.task}'
 
     def summary(self) -> str:
-        """The settings in one line."""
+        """Return the settings in one line."""
         length = f'{self.minutes:g} minutes' if self.minutes else f'{self.iterations} iterations'
         weights = self.weights.path.name if isinstance(self.weights, Weights) else self.weights or 'random weights'
         return (f'{self.base.stem} from {weights}, {length} of {self.batch_size} images, short side '
                 f'{self.short_side} pixels')
 
     def text(self) -> str:
-        """Source of the config."""
+        """Return the source of the config."""
         base = Config.fromfile(self.base)
+        guess = '  # a guess, until TimeLimitHook has measured an iteration' if self.minutes else ''
+        load_from = ''
+        if isinstance(self.weights, Weights) and self.weights.whole_model:
+            load_from = f'load_from = {str(self.weights.path)!r}\n'
+        return _TEMPLATE.format(
+            title=self.task.capitalize(), data=self.description.root.name, base=str(self.base),
+            data_line=data_line(self.description), short_side=self.short_side, batch_size=self.batch_size,
+            iterations=f'{self.iterations}{guess}', warmup=max(1, round(_WARMUP * self.iterations)),
+            validations=VALIDATIONS, load_from=load_from, task=self.task, num_workers=self.num_workers,
+            replaced=''.join(f'{name}[\'_delete_\'] = True\n' for name in _LOADERS if name in base),
+            model=''.join(f'    {name}={_call(part)},\n' for name, part in self._model(base).items()),
+            delete='_delete_=True, ' if 'train_cfg' in base else '', best=BEST_METRICS[self.task],
+            hooks=self._hooks(base))
+
+    def _model(self, base: Config) -> dict[str, Any]:
         model = class_settings(base.model, self.description, self.task)
         _merge(model, _start_settings(base.model, self.weights))
         if self.kernels:
-            kernels = dict(panoptic_head=dict(kernel_head=dict(num_kernels=self.kernels)),
-                           test_cfg=dict(max_per_img=self.kernels))
-            _merge(model, kernels)
+            _merge(model, dict(panoptic_head=dict(kernel_head=dict(num_kernels=self.kernels)),
+                               test_cfg=dict(max_per_img=self.kernels)))
         if self.task == 'semantic':
             model.setdefault('data_preprocessor', {})['size'] = (crop_side(self.short_side),) * 2
-        lines = [line for line in self._lines(base, model) if line is not None]
-        return '\n'.join(lines) + '\n'
+        return model
 
-    def _lines(self, base: Config, model: dict[str, Any]) -> Iterator[str | None]:
-        guess = '  # a guess, until TimeLimitHook has measured an iteration' if self.minutes else ''
-        yield f'# {self.task.capitalize()} segmentation of {self.description.root.name}, by `knet train --data`.'
-        yield '# Edit it, and run `knet train FILE` or `mim train knet_plugin FILE`.'
-        yield f'_base_ = {str(self.base)!r}\n'
-        yield 'from knet_plugin.datasets.config_parts import data_config\n'
-        yield data_line(self.description)
-        yield f'short_side = {self.short_side}  # of the images, in pixels'
-        yield f'batch_size = {self.batch_size}'
-        yield f'max_iters = {self.iterations}{guess}'
-        yield f'warmup = {max(1, round(WARMUP * self.iterations))}'
-        yield f'interval = max(1, max_iters // {VALIDATIONS})  # between validations'
-        if isinstance(self.weights, Weights) and self.weights.whole_model:
-            yield f'load_from = {str(self.weights.path)!r}'
-        yield '\ntrain_dataloader, val_dataloader, test_dataloader, val_evaluator, test_evaluator = data_config('
-        yield f'    data_root, {self.task!r}, short_side, batch_size, num_workers={self.num_workers}).values()'
-        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            yield f'{name}[\'_delete_\'] = True' if name in base else None  # replaces that of the base
-        yield '\nmodel = dict('
-        yield from (f'    {name}={_call(part)},' for name, part in model.items())
-        yield ')\n'
-        yield from _SCHEDULE.replace('DELETE', '_delete_=True, ' if 'train_cfg' in base else '').splitlines()
-        yield '    checkpoint=dict(type=\'CheckpointHook\', by_epoch=False, interval=interval, max_keep_ckpts=1,'
-        yield f'                    save_best={BEST_METRICS[self.task]!r}, rule=\'greater\'))'
-        yield 'log_processor = dict(by_epoch=False)'
-        checked = any(hook['type'] == _CHECK for hook in base.get('custom_hooks', []))
-        hooks: list[dict[str, Any]] = [] if checked else [dict(type=_CHECK)]
+    def _hooks(self, base: Config) -> str:
+        hooks: list[dict[str, Any]] = []
+        if not any(hook['type'] == _CHECK for hook in base.get('custom_hooks', [])):
+            hooks.append(dict(type=_CHECK))
         if self.minutes:
             hooks.append(dict(type='knet_plugin.TimeLimitHook', minutes=self.minutes, validations=VALIDATIONS))
-        if hooks:
-            yield f'custom_hooks = [*_base_.get(\'custom_hooks\', []), {_call(hooks)[1:]}'
+        return f'[*_base_.get(\'custom_hooks\', []), {_call(hooks)[1:]}'
 
 
 def data_line(description: DataDescription) -> str:
-    """The line of a run's config that says where its data is."""
+    """Return the line of a run's config that says where its data is."""
     return f'data_root = {os.path.abspath(description.root)!r}'
 
 
 def class_settings(model: Mapping[str, Any], description: DataDescription, task: str) -> dict[str, Any]:
-    """What the classes of the data change in the config of a model.
+    """Return what the classes of the data change in the config of a model.
 
     Raises:
         ValueError: The model is not one of the task.
@@ -151,7 +150,7 @@ def class_settings(model: Mapping[str, Any], description: DataDescription, task:
 
 
 def _with_classes(head: Any, number: int) -> Any:
-    """The parts of a head, or of a list of heads, that set the number of classes."""
+    """Return the parts of a head that set the number of classes; of a list of heads, which is replaced, everything."""
     if isinstance(head, list | tuple):
         return [_merge(Config(dict(head=each)).to_dict()['head'], _with_classes(each, number)) for each in head]
     settings = {key: part for key, value in head.items()
@@ -160,20 +159,18 @@ def _with_classes(head: Any, number: int) -> Any:
 
 
 def _start_settings(model: Mapping[str, Any], weights: Weights | str | None) -> dict[str, Any]:
-    """What the weights at the start change in the config of a model."""
-    if weights == 'config':
+    """Return what the weights at the start change in the config of a model."""
+    if isinstance(weights, str):  # 'config'
         return {}
-    assert not isinstance(weights, str)
-    settings: dict[str, Any] = {} if weights and not weights.whole_model else dict(backbone=dict(init_cfg=None))
-    if weights and not weights.whole_model:
-        settings['backbone'] = dict(init_cfg=dict(type='Pretrained', checkpoint=str(weights.path)))
+    backbone: dict[str, Any] = dict(init_cfg=None)
     if weights is None:  # random layers and statistics must not stay as they are
         of_efficientnet = 'EfficientNet' in str(model['backbone']['type'])
         scratch = dict(frozen_stages=0 if of_efficientnet else -1, norm_eval=False)
-        settings['backbone'].update({key: value for key, value in scratch.items() if key in model['backbone']})
-    if model.get('pretrained'):  # mmseg's other place for the backbone's weights
-        settings['pretrained'] = None
-    return settings
+        backbone.update({key: value for key, value in scratch.items() if key in model['backbone']})
+    elif not weights.whole_model:
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=str(weights.path))
+    # 'pretrained' is mmseg's other place for the backbone's weights.
+    return dict(backbone=backbone, **dict(pretrained=None) if model.get('pretrained') else {})
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +184,7 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(value: Any) -> str:
-    """A value as source, with mappings as calls of ``dict``."""
+    """Return a value as source, with mappings as calls of ``dict``."""
     if isinstance(value, Mapping):
         return f'dict({", ".join(f"{key}={_call(item)}" for key, item in value.items())})'
     if isinstance(value, list | tuple):

@@ -59,16 +59,16 @@ class ProgressHook(Hook):
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Show the progress of the validation."""
-        self._evaluating(runner, batch_idx, len(runner.val_dataloader), 'validation')
+        self._show_evaluation(runner, batch_idx + 1, len(runner.val_dataloader), 'validation')
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Show the progress of the test."""
-        self._evaluating(runner, batch_idx, len(runner.test_dataloader), 'test')
+        self._show_evaluation(runner, batch_idx + 1, len(runner.test_dataloader), 'test')
 
-    def _evaluating(self, runner: Runner, batch_idx: int, total: int, name: str) -> None:
+    def _show_evaluation(self, runner: Runner, done: int, total: int, name: str) -> None:
         if screen := self._screen(runner):
-            text = f'{name} {batch_idx + 1:{len(str(total))}}/{total}  {self._eta(runner)}'
-            if not screen.live and (batch_idx + 1) % self._interval == 0:
+            text = f'{name} {done:{len(str(total))}}/{total}  {self._eta(runner)}'
+            if not screen.live and done % self._interval == 0:
                 screen.line(text)
             screen.status(text)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -87,7 +85,10 @@ class StopHook(Hook):
         """Continue a stopped epoch where it ended."""
         if self._done and runner.iter and isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._loader = runner.train_loop.dataloader
-            runner.train_loop.dataloader = _rest(self._loader, self._done)
+            rest: Any = copy.copy(self._loader)
+            # The sampler knows the epoch by now. A DataLoader refuses to set its batch_sampler.
+            vars(rest)['batch_sampler'] = list(rest.batch_sampler)[self._done:]
+            runner.train_loop.dataloader = rest
         self._done = 0
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -135,39 +136,11 @@ class StopHook(Hook):
         loop = runner.train_loop
         meta = dict(epoch=runner.epoch, iter=iteration)
         if isinstance(loop, EpochBasedTrainLoop):
-            passed = iteration - runner.epoch * len(self._loader or loop.dataloader)
-            meta[_DONE] = passed
+            meta[_DONE] = iteration - runner.epoch * len(self._loader or loop.dataloader)
         hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        path = (hook or self._own_hook(runner)).save_now(runner, meta)
+        if hook is None:
+            hook = CheckpointHook(by_epoch=False)
+            hook.before_train(runner)
+        path = hook.save_now(runner, meta)
         self._restore()
         raise RunStopped(self._asked, path)
-
-    @staticmethod
-    def _own_hook(runner: Runner) -> CheckpointHook:
-        hook = CheckpointHook(by_epoch=False)
-        hook.before_train(runner)
-        return hook
-
-
-def _rest(loader: DataLoader, done: int) -> DataLoader:
-    """Return a loader of the same batches without the first ones."""
-    rest = copy.copy(loader)
-    vars(rest).update(batch_sampler=_Rest(loader.batch_sampler, done))  # a DataLoader refuses to set it
-    return rest
-
-
-class _Rest:
-    def __init__(self, batches: Any, done: int) -> None:
-        self.batches = batches
-        self.done = done
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name == 'batches':  # copy and pickle ask before there is one
-            raise AttributeError(name)
-        return getattr(self.batches, name)
-
-    def __len__(self) -> int:
-        return len(self.batches) - self.done
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(iter(self.batches), self.done, None)

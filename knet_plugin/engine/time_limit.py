@@ -74,7 +74,9 @@ class TimeLimitHook(Hook):
     def _estimate(self, runner: Runner, done: int, elapsed: float, seconds: float) -> None:
         """Set the last iteration and the next validation from the seconds of an iteration."""
         left = max(1, self.validations - self._done)
-        validation = self._longest or _first_validation(runner, seconds)
+        validation = self._longest
+        if not validation and runner.val_loop is not None:  # a guess: an image takes a third of its time in training
+            validation = len(runner.val_dataloader.dataset) * seconds / 3 / (runner.train_dataloader.batch_size or 1)
         last = done + max(0, int((self.budget - elapsed - left * validation) / seconds))
         due = self.budget * (self._done + 1) / self.validations - validation  # when the next validation should begin
         following = done + max(1, round((due - elapsed) / seconds)) if left > 1 else last
@@ -91,10 +93,3 @@ class TimeLimitHook(Hook):
                 scheduler.end = last
                 scheduler.total_iters = max(last - scheduler.begin - 1, scheduler.last_step + 1)
         loop._max_iters = last
-
-
-def _first_validation(runner: Runner, seconds: float) -> float:
-    """Guess the seconds of a validation from those of an iteration: an image takes a third of its time in training."""
-    if runner.val_loop is None:
-        return 0.0
-    return len(runner.val_loop.dataloader.dataset) * seconds / 3 / (runner.train_dataloader.batch_size or 1)

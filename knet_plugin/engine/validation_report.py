@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
@@ -16,15 +17,15 @@ from mmengine.runner import Runner
 
 from knet_plugin.checkpoint.whole_file import whole_file
 from knet_plugin.engine.console import current_screen
-from knet_plugin.engine.curves import draw_curves
 from knet_plugin.engine.progress import losses_by_kind
 from knet_plugin.engine.scores import best_score_key, percent_scores, score_table
 from knet_plugin.registry import HOOKS
 
-__all__ = ['ValidationReportHook', 'read_validations']
+__all__ = ['ValidationReportHook', 'draw_curves', 'read_validations']
 
 _FILE = 'validations.jsonl'
 _SHOWN = 5  # validations in a table
+_POINTS = 200  # of a curve
 
 
 @HOOKS.register_module()
@@ -84,10 +85,9 @@ class ValidationReportHook(Hook):
 
     def _table(self) -> str:
         best = self._best()
-        shown = self._validations[-_SHOWN:]
-        if best is not None and best not in shown:
-            shown = [best, *shown]
-        rows = {f'iter {each["iter"]}': percent_scores(_scores(each)) for each in shown}
+        last = self._validations[-_SHOWN:]
+        shown = [best, *last] if best and best not in last else last
+        rows = {f'iter {each["iter"]}': _percent(each) for each in shown}
         return score_table(rows, f'iter {best["iter"]}' if best else None)
 
     def _draw(self, runner: Runner) -> None:
@@ -97,7 +97,7 @@ class ValidationReportHook(Hook):
         losses = losses_by_kind({name: values[-length:] for name, values in histories.items()}) if length else {}
         scores: dict[str, list[tuple[int, float]]] = {}
         for each in self._validations:
-            for title, value in percent_scores(_scores(each)).items():
+            for title, value in _percent(each).items():
                 scores.setdefault(title, []).append((each['iter'], value))
         mark = None
         if self._best_key and (best := self._best()):
@@ -119,5 +119,55 @@ def read_validations(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _scores(validation: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in validation.items() if key != 'iter'}
+def _percent(validation: Mapping[str, float]) -> dict[str, float]:
+    return percent_scores({key: value for key, value in validation.items() if key != 'iter'})
+
+
+def draw_curves(path: Path, title: str, losses: Mapping[str, np.ndarray], last: int,
+                scores: Mapping[str, Sequence[tuple[int, float]]], best: tuple[str, int] | None = None) -> None:
+    """Draw losses and validation scores over the iterations.
+
+    Args:
+        path: PNG file to write.
+        title: Name of the run.
+        losses: For each name, values (n,) of the last n iterations; long ones are averaged in blocks.
+        last: The last iteration.
+        scores: For each name, iterations and values in percent.
+        best: Name and iteration of the score to mark.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    figure = Figure(figsize=(13, 4.8), layout='constrained')
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    for name, values in losses.items():
+        left.plot(*_averaged(np.asarray(values, float), last),
+                  **dict(color='black', linewidth=2.4, label='total') if name == 'loss' else dict(label=name))
+    left.set(title='training losses', yscale='log')
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter('{x:g}')
+    left.yaxis.set_minor_formatter('')
+    right.set_title('validation, in percent')
+    for name, points in scores.items():
+        line, = right.plot(*np.array(points, float).T, marker='o', markersize=4, label=name)
+        if best and best[0] == name:
+            value = dict(points)[best[1]]
+            right.plot(best[1], value, '*', color=line.get_color(), markersize=16, markeredgecolor='black')
+            right.set_title(f'validation, in percent: best {name} {value:.1f} at iteration {best[1]}')
+    for axes in (left, right):
+        axes.set(xlabel='iteration', xlim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(loc='upper left', bbox_to_anchor=(1, 1), frameon=False)
+    with whole_file(path) as draft:
+        FigureCanvasAgg(figure).print_png(str(draft))
+
+
+def _averaged(values: np.ndarray, last: int) -> tuple[np.ndarray, list[float]]:
+    """Return the iterations and means of at most ``_POINTS`` blocks of about equal length."""
+    bounds = np.linspace(0, len(values), min(len(values), _POINTS) + 1).astype(int)
+    means = [float(values[start:end].mean()) for start, end in zip(bounds, bounds[1:], strict=False)]
+    return last - len(values) + (bounds[:-1] + 1 + bounds[1:]) / 2, means

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from knet_plugin.core import KernelUpdateHead
 
-__all__ = ['accelerate']
+__all__ = ['accelerate', 'model_parts']
 
 
 def accelerate(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str, Any], channels_last: bool) -> None:
@@ -28,15 +28,15 @@ def accelerate(model: nn.Module, dtype: torch.dtype, compile: bool | Mapping[str
         for module in model.modules():
             if isinstance(module, nn.Conv2d) and module not in excluded:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for part, name, is_last in list(_parts(model)):
+    for part, name, is_last in list(model_parts(model)):
         function = getattr(part, name)
         if compile is not False:
             function = torch.compile(function, **({} if compile is True else compile))
         setattr(part, name, partial(_run_fast, function, dtype, channels_last, is_last))
 
 
-def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
-    """Modules, the name of the method of each to accelerate, and whether other code reads its outputs."""
+def model_parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, bool]]:
+    """Yield modules, the method of each to accelerate, and whether other code reads its outputs."""
     features = [module for name in ('backbone', 'neck') if isinstance(module := getattr(model, name, None), nn.Module)]
     heads = []
     if isinstance(head := getattr(model, 'decode_head', None), nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +17,27 @@ from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.cli import ResourceError
 from knet_plugin.inference.inputs import Frame, InputError, find_sources, number_of_frames, read_frames
 from knet_plugin.inference.outputs import PictureWriter, ResultWriter
-from knet_plugin.inference.predictor import result_kinds
 from knet_plugin.inference.run_folder import RunError
-from knet_plugin.visualization import Result, score_line, sheet
+from knet_plugin.visualization import PARTS, Result, score_line, sheet
 
 __all__ = ['main']
 
-KINDS = ('panoptic', 'instances', 'semantic')
 FEW = 20  # images; of more, only the summary is printed
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog='knet predict', description=__doc__)
-    parser.add_argument('run', help='work folder of a training, or path or name of a config')
+    parser.add_argument('run', metavar='MODEL', help='work folder of a training, or path or name of a config')
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='image, video, folder or quoted pattern')
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='DIR',
                         help='folder for the results: DIR/NAME.jpg, in the subfolders of the inputs')
-    parser.add_argument('--checkpoint', help='weights, if they are not the best ones of the work folder')
+    parser.add_argument('--checkpoint', metavar='FILE|URL',
+                        help='weights (default: the best of the work folder, or the published ones of the config)')
     parser.add_argument('--score', type=float, metavar='S', help='lowest score of an object (default: 0.3)')
-    parser.add_argument('--what', choices=(*KINDS, 'all'), help='what to draw (default: the first there is)')
-    parser.add_argument('--sheet', action='store_true', help='draw the photo and its results side by side in one file')
+    parser.add_argument('--what', choices=(*PARTS, 'all'),
+                        help='what to draw (default: the first of these that the model gives)')
+    parser.add_argument('--sheet', action='store_true', help='draw the image and its results side by side in one file')
     parser.add_argument('--json', action='store_true',
                         help='write DIR/results too: COCO JSON, COCO panoptic JSON with PNGs, and label maps')
     parser.add_argument('--batch', type=int, default=1, metavar='N', help='images per batch (default: 1)')
@@ -53,15 +52,9 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
-    """Yield lists of ``size`` frames."""
-    while batch := list(itertools.islice(frames, size)):
-        yield batch
-
-
 def pictures(predictor: Predictor, frame: Frame, result: Result, args: argparse.Namespace) -> dict[str, np.ndarray]:
-    """Pictures of a result, by what follows the name of the image in that of the file."""
-    kinds = result_kinds(result)
+    """Draw a result; the key of a picture is the ending of its file name."""
+    kinds = result.parts
     if args.what and args.what != 'all':
         if args.what not in kinds:
             raise InputError(f'--what {args.what}: this model gives {" and ".join(kinds)}')
@@ -75,7 +68,7 @@ def pictures(predictor: Predictor, frame: Frame, result: Result, args: argparse.
 
 
 def summary(lines: list[tuple[str, str]], written: list[Path], failed: list[str], folder: Path) -> str:
-    """What the command says at the end; ``lines`` has the name and the score line of each image."""
+    """Return what the command says at the end; ``lines`` has the name and the score line of each image."""
     empty = [f'{name}: {line}' for name, line in lines if line.startswith('0 of')]
     text = [f'{name}: {line}' for name, line in lines] if len(lines) <= FEW else empty[:FEW]
     if len(empty) > FEW < len(lines):
@@ -92,13 +85,13 @@ def predict(args: argparse.Namespace) -> int:
     predictor = Predictor(args.run, args.checkpoint, args.device, args.score, args.batch)
     failed: list[str] = []
     lines: list[tuple[str, str]] = []
-    frames = track(read_frames(sources, predictor.reader, failed), 'Predicting', number_of_frames(sources),
-                   console=Console(stderr=True))
+    frames = iter(track(read_frames(sources, predictor.reader, failed), 'Predicting', number_of_frames(sources),
+                        console=Console(stderr=True)))
     things = len(predictor.meta.get('thing_classes') or predictor.classes)
     writer = ResultWriter(args.out / 'results', predictor.classes, things, predictor.score_thr)
     drawing = PictureWriter(args.out)
     with contextlib.closing(drawing), writer if args.json else contextlib.nullcontext():
-        for batch in batches(iter(frames), args.batch):
+        while batch := list(itertools.islice(frames, args.batch)):
             for frame, result in zip(batch, predictor([frame.image for frame in batch]), strict=True):
                 drawing.add(frame, pictures(predictor, frame, result, args))
                 if args.json:

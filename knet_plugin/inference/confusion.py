@@ -40,17 +40,14 @@ class Confusion:
         """Count an image; nothing, if it has no ground truth of the result's kind."""
         predicted, true = label_map(result), label_map(truth)
         if predicted is not None and true is not None:
-            self._add_pixels(predicted, true)
+            number = len(self.names)
+            known = (true != VOID) & (true < number - 1)
+            columns = np.minimum(predicted[known].astype(np.int64), number - 1)
+            pairs = true[known].astype(np.int64) * number + columns
+            self.counts += np.bincount(pairs, minlength=number ** 2).reshape(number, number)
         elif result.instances is not None and truth.instances is not None:
             self.unit = 'objects'
             self._add_objects(result.instances, truth.instances)
-
-    def _add_pixels(self, predicted: np.ndarray, true: np.ndarray) -> None:
-        number = len(self.names)
-        known = (true != VOID) & (true < number - 1)
-        columns = np.minimum(predicted[known].astype(np.int64), number - 1)
-        pairs = true[known].astype(np.int64) * number + columns
-        self.counts += np.bincount(pairs, minlength=number ** 2).reshape(number, number)
 
     def _add_objects(self, predicted: list[Instance], true: list[Instance]) -> None:
         import pycocotools.mask as mask_utils
@@ -88,8 +85,7 @@ class Confusion:
         axes.imshow(shares, cmap='Blues', vmin=0, vmax=100)
         axes.set_xticks(range(len(self.names)), self.names, rotation=90)
         axes.set_yticks(range(len(self.names)), self.names)
-        axes.set_xlabel('prediction')
-        axes.set_ylabel(f'truth (percent of its {self.unit})')
+        axes.set(xlabel='prediction', ylabel=f'truth (percent of its {self.unit})')
         if len(self.names) <= 40:
             for (row, column), share in np.ndenumerate(shares):
                 if share >= 0.5:

@@ -8,9 +8,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 
-__all__ = ['ImageReader', 'UnreadableError']
+from knet_plugin.datasets.config_parts import plain_datasets
+from knet_plugin.visualization.photo import as_rgb
+
+__all__ = ['ImageReader', 'UnreadableError', 'split_pipeline']
 
 
 class UnreadableError(ValueError):
@@ -32,6 +37,7 @@ class ImageReader:
         flags = colours if isinstance(colours, int) and colours > 0 else 0
         self._in_colour = str(colours).startswith('color') or bool(flags & cv2.IMREAD_COLOR)
         self._deep = bool(flags & cv2.IMREAD_ANYDEPTH)
+        self._to_float = bool(getattr(self._load, 'to_float32', False))
 
     def read(self, path: str | Path) -> np.ndarray:
         """Read a file as an array, (H, W, 3) RGB or (H, W, C) as it is.
@@ -69,17 +75,19 @@ class ImageReader:
     def inputs(self, image: Any) -> dict[str, Any]:
         """Return the input of the steps after the loader."""
         array = _swapped(self.array(image))
-        if getattr(self._load, 'to_float32', False):
+        if self._to_float:
             array = array.astype(np.float32)
         path = str(image) if isinstance(image, str | Path) else None
         return dict(img=np.ascontiguousarray(array), img_path=path, img_id=0, img_shape=array.shape[:2],
                     ori_shape=array.shape[:2])
 
     def picture(self, image: Any) -> np.ndarray:
-        """Return an image with its colours in the order RGB, to draw on."""
+        """Return an image as (H, W, 3) uint8 RGB, to draw on."""
         array = self.array(image)
         blue_first = array.ndim == 3 and array.shape[2] == 4  # the hosts read four channels as BGRA
-        return array[..., 2::-1] if blue_first else array
+        if self._to_float and array.min() >= 0 and array.max() <= 255:
+            array = array.astype(np.uint8)
+        return as_rgb(array[..., 2::-1] if blue_first else array)
 
     def _from_pil(self, image: Any) -> np.ndarray:
         from PIL import Image, ImageOps
@@ -89,6 +97,13 @@ class ImageReader:
         image = ImageOps.exif_transpose(image)
         deep = image.mode.startswith('I;16')  # which Pillow would clip to 8 bits
         return np.asarray(image.convert('RGB') if self._in_colour and not deep else image)
+
+
+def split_pipeline(loader: Config) -> tuple[ImageReader, Compose]:
+    """Split the pipeline of a data loader into what reads a file and what follows, without what reads annotations."""
+    dataset = plain_datasets(loader.dataset)[0]
+    steps = [step for step in dataset.pipeline if 'Annotation' not in str(step['type'])]
+    return ImageReader(steps[0]), Compose(steps[1:])
 
 
 def _swapped(image: np.ndarray) -> np.ndarray:

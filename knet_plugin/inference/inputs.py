@@ -80,8 +80,8 @@ def _expand(path: Path, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
         yield path, path.parent
     elif path.is_dir():
         files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in IMAGES + VIDEOS and file.is_file()
-                 and not any(part.startswith('.') for part in file.relative_to(path).parts)]
-        files = [file for file in files if leave_out is None or leave_out not in file.resolve().parents]
+                 and not any(part.startswith('.') for part in file.relative_to(path).parts)
+                 and leave_out not in file.resolve().parents]
         if not files:
             raise InputError(f'folder {path} holds no image or video ({" ".join(IMAGES + VIDEOS)})')
         yield from ((file, path) for file in files)
@@ -97,14 +97,7 @@ def _expand(path: Path, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
 
 def number_of_frames(sources: Iterable[Source]) -> int:
     """Return the number of images and of the frames that the videos promise."""
-    return sum(max(_video_length(source.path), 1) if source.is_video else 1 for source in sources)
-
-
-def _video_length(path: Path) -> int:
-    try:
-        return int(mmcv.VideoReader(str(path)).frame_cnt)
-    except OSError:
-        return 0
+    return sum(max(mmcv.VideoReader(str(source.path)).frame_cnt, 1) if source.is_video else 1 for source in sources)
 
 
 def read_frames(sources: Iterable[Source], reader: ImageReader, failed: list[str]) -> Iterator[Frame]:

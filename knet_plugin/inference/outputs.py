@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 
 from knet_plugin.datasets.panoptic_png import measure_segments, segment_colours
 from knet_plugin.inference.inputs import Frame
 from knet_plugin.visualization import VOID, Result, Segment
 
-__all__ = ['PictureWriter', 'ResultWriter', 'write_image']
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a picture (H, W, 3) uint8 RGB, or a map (H, W), in the format of the extension; make its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == '.jpg' else []
-    done, content = cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image, options)
-    if not done:
-        raise OSError(f'cannot encode {path}')
-    path.write_bytes(content.tobytes())  # OpenCV's own writer fails silently, and on some names
+__all__ = ['PictureWriter', 'ResultWriter']
 
 
 class PictureWriter:
@@ -42,16 +34,19 @@ class PictureWriter:
 
     def add(self, frame: Frame, pictures: dict[str, np.ndarray]) -> None:
         """Write the pictures of a frame: RGB images by what follows the name, ``{'': ..., '_instances': ...}``."""
-        targets = {self._folder / f'{frame.source.name}{ending}{".mp4" if frame.source.is_video else ".jpg"}': picture
-                   for ending, picture in pictures.items()}
+        suffix = '.mp4' if frame.source.is_video else '.jpg'
+        targets = {self._folder / f'{frame.source.name}{end}{suffix}': picture for end, picture in pictures.items()}
         if not targets.keys() >= self._videos.keys():  # another video begins
             self.close()
         for path, picture in targets.items():
-            if frame.source.is_video:
-                self._video(path, frame.rate, picture).write(np.ascontiguousarray(picture[..., ::-1]))
-            else:
-                write_image(path, picture)
+            if path not in self._videos:
                 self.written.append(path)
+            if not frame.source.is_video:
+                mmcv.imwrite(picture[..., ::-1], str(path))
+                continue
+            if path not in self._videos:
+                self._videos[path] = _open_video(path, frame.rate, picture)
+            self._videos[path].write(np.ascontiguousarray(picture[..., ::-1]))
 
     def close(self) -> None:
         """Finish the videos."""
@@ -59,31 +54,21 @@ class PictureWriter:
             video.release()
         self._videos.clear()
 
-    def _video(self, path: Path, rate: float, picture: np.ndarray) -> cv2.VideoWriter:
-        if path not in self._videos:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            height, width = picture.shape[:2]
-            video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
-            if not video.isOpened():
-                raise OSError(f'cannot write {path}: this OpenCV has no MPEG-4 encoder')
-            self._videos[path] = video
-            self.written.append(path)
-        return self._videos[path]
+
+def _open_video(path: Path, rate: float, picture: np.ndarray) -> cv2.VideoWriter:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), rate, picture.shape[1::-1])
+    if not video.isOpened():
+        raise OSError(f'cannot write {path}: this OpenCV has no MPEG-4 encoder')
+    return video
 
 
 class ResultWriter:
-    """Writes results in the formats of COCO, of images that a ``with`` block adds.
-
-    ::
-
-        FOLDER/instances.json            COCO, with a score for each object; masks in run-length encoding
-        FOLDER/panoptic.json, panoptic/  COCO panoptic
-        FOLDER/labels/                   label maps: the class of each pixel, 255 where it has none
-        FOLDER/classes.txt               one name a line, in the order of the labels; category ids are label + 1
+    """Writes the results of images that a ``with`` block adds: the files of ``knet predict --json``.
 
     Args:
         folder: Where.
-        classes: Names.
+        classes: Names; category ids are label + 1.
         num_things: The first classes are things, the rest is stuff.
         score_thr: Objects with a lower score are left out.
     """
@@ -94,10 +79,9 @@ class ResultWriter:
         self._score_thr = score_thr
         self._categories = [dict(id=i + 1, name=name, isthing=int(i < num_things)) for i, name in enumerate(classes)]
         self._images: list[dict[str, Any]] = []
-        self._annotations: dict[str, list[dict[str, Any]]] = {}
+        self._annotations: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def __enter__(self) -> ResultWriter:
-        """Return itself."""
         return self
 
     def add(self, frame: Frame, result: Result) -> None:
@@ -109,15 +93,15 @@ class ResultWriter:
         image_id = len(self._images) + 1
         self._images.append(dict(id=image_id, file_name=file_name, height=height, width=width))
         if result.instances is not None:
-            self._annotations.setdefault('instances', []).extend(self._objects(result, image_id))
+            self._annotations['instances'] += self._objects(result, image_id)
         if result.panoptic is not None:
-            write_image(self._folder / f'panoptic/{name}.png', segment_colours(result.panoptic)[..., ::-1])
+            mmcv.imwrite(segment_colours(result.panoptic)[..., ::-1], str(self._folder / f'panoptic/{name}.png'))
             entry = dict(image_id=image_id, file_name=f'{name}.png',
                          segments_info=_segments(result.panoptic, result.segments))
-            self._annotations.setdefault('panoptic', []).append(entry)
+            self._annotations['panoptic'].append(entry)
         if result.semantic is not None:
             labels = result.semantic.astype(np.uint8 if result.semantic.max(initial=0) <= VOID else np.uint16)
-            write_image(self._folder / f'labels/{name}.png', labels)
+            mmcv.imwrite(labels, str(self._folder / f'labels/{name}.png'))
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Write the JSON files, also of what there is before an error."""
@@ -132,7 +116,7 @@ class ResultWriter:
         import pycocotools.mask as mask_utils
 
         objects = []
-        first = len(self._annotations.get('instances', [])) + 1
+        first = len(self._annotations['instances']) + 1
         kept = [each for each in result.instances or [] if each.score is None or each.score >= self._score_thr]
         for number, each in enumerate(kept, start=first):
             x1, y1, x2, y2 = each.box

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
@@ -18,12 +18,12 @@ from torch import nn
 
 from knet_plugin.datasets.config_parts import plain_datasets
 from knet_plugin.engine.safe_loading import safe_loading
-from knet_plugin.inference.images import ImageReader
+from knet_plugin.inference.images import split_pipeline
 from knet_plugin.inference.run_folder import find_weights
-from knet_plugin.inference.sample_result import result_of_sample
 from knet_plugin.visualization import Result, draw
+from knet_plugin.visualization.sample_result import result_of_sample
 
-__all__ = ['Predictor', 'result_kinds', 'split_pipeline']
+__all__ = ['Predictor']
 
 
 class Predictor:
@@ -42,8 +42,7 @@ class Predictor:
         device: For example 'cpu' or 'cuda:1'; by default a GPU if there is one.
         score_thr: Lowest score of a thing in K-Net's panoptic map and of what :meth:`draw` shows. By default the
             model's own threshold, which is 0.3 in the published models.
-        batch_size: Number of images that the model computes at once. Images of different size are never in one batch,
-            so that no image's result depends on others.
+        batch_size: Images that the model computes at once; images of different size are never in one batch.
 
     Attributes:
         classes: Names of the classes.
@@ -64,7 +63,7 @@ class Predictor:
         self._scope = self.cfg.get('default_scope')
         with DefaultScope.overwrite_default_scope(self._scope):
             self.model = revert_sync_batchnorm(MODELS.build(_without_downloads(self.cfg.model)))
-            self.reader, self._pipeline = split_pipeline(self.cfg)
+            self.reader, self._pipeline = split_pipeline(self.cfg.test_dataloader)
         with safe_loading():
             stored = load_checkpoint(self.model, weights, map_location='cpu')
         self.model.to(device or get_device()).eval()
@@ -75,19 +74,15 @@ class Predictor:
         self.score_thr = self._set_threshold(score_thr)
 
     def __call__(self, images: Any) -> list[Result]:
-        """Segment images.
+        """Segment one image or several, and return a result of the size of the image for each.
 
-        Args:
-            images: One image or an iterable of images. An image is a path, a PIL image, or an array: (H, W, 3) in the
-                order RGB, (H, W), or (H, W, C) as the loader of the config reads it.
-
-        Returns:
-            A result of the size of the image for each.
+        An image is a path, a PIL image, or an array: (H, W, 3) in the order RGB, (H, W), or (H, W, C) as the loader of
+        the config reads it.
 
         Raises:
             ValueError: An image cannot be read; the message names the file.
         """
-        if isinstance(images, str | Path | np.ndarray) or not isinstance(images, Iterable):
+        if isinstance(images, str | np.ndarray) or not isinstance(images, Iterable):
             images = [images]
         results: list[Result] = []
         batch: list[dict[str, Any]] = []
@@ -101,18 +96,14 @@ class Predictor:
             return results + self._predict(batch)
 
     def draw(self, image: Any, result: Result, what: str | None = None, score_thr: float | None = None) -> np.ndarray:
-        """Draw a result on its image.
+        """Draw a result on the image that gave it; return the picture, (H, W, 3) uint8 RGB.
 
         Args:
-            image: What gave the result.
+            image: The image.
             result: The result.
             what: 'panoptic', 'instances' or 'semantic'; by default the first that the result has.
             score_thr: Lowest score; by default that of the predictor.
-
-        Returns:
-            The picture, (H, W, 3) uint8 RGB.
         """
-        what = what or result_kinds(result)[0]
         threshold = self.score_thr if score_thr is None else score_thr
         return draw(self.reader.picture(image), result, self.classes, what, self.palette, threshold)
 
@@ -134,24 +125,12 @@ class Predictor:
         return threshold
 
 
-def result_kinds(result: Result) -> list[str]:
-    """Return what can be drawn of a result, of 'panoptic', 'instances' and 'semantic'."""
-    return [kind for kind in ('panoptic', 'instances', 'semantic') if getattr(result, kind) is not None]
-
-
 def _without_downloads(model: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a model's config without pretrained weights, which some backbones load while they are built."""
     cfg = dict(model)
     if 'backbone' in cfg:
         cfg['backbone'] = _without_downloads(cfg['backbone'])
     return dict(cfg, pretrained=None) if cfg.get('pretrained') else cfg
-
-
-def split_pipeline(cfg: Config) -> tuple[ImageReader, Compose]:
-    """Split the test pipeline into what reads a file and what follows, without what reads annotations."""
-    dataset = plain_datasets(cfg.test_dataloader.dataset)[0]
-    steps = [step for step in dataset.pipeline if 'Annotation' not in str(step['type'])]
-    return ImageReader(steps[0]), Compose(steps[1:])
 
 
 def _meta(model: nn.Module, stored: Mapping[str, Any], cfg: Config) -> dict[str, Any]:

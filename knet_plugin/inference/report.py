@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, is_main_process
@@ -16,15 +17,15 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from knet_plugin.inference.confusion import Confusion
-from knet_plugin.inference.outputs import write_image
-from knet_plugin.inference.predictor import result_kinds, split_pipeline
-from knet_plugin.inference.sample_result import result_of_sample, truth_of_sample
+from knet_plugin.inference.images import split_pipeline
+from knet_plugin.inference.picture_hooks import draw_row
 from knet_plugin.registry import HOOKS
-from knet_plugin.visualization import draw, sheet
+from knet_plugin.visualization import sheet
+from knet_plugin.visualization.sample_result import result_of_sample, truth_of_sample
 
 __all__ = ['ReportHook']
 
-ROWS = 6  # images on a sheet
+_ROWS = 6  # images on a sheet
 
 
 @HOOKS.register_module()
@@ -47,9 +48,9 @@ class ReportHook(Hook):
     def before_test_epoch(self, runner: Runner) -> None:
         """Start anew."""
         self._meta = runner.test_loop.dataloader.dataset.metainfo
-        self._reader, _ = split_pipeline(runner.cfg)
+        self._reader, _ = split_pipeline(runner.cfg.test_dataloader)
         self._confusion = Confusion(self._meta['classes'], self.score_thr)
-        self._rows: list[dict[str, np.ndarray]] = []
+        self._rows: list[dict[str, np.ndarray | None]] = []
         self._drawn = 0
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -60,14 +61,10 @@ class ReportHook(Hook):
             result, truth = result_of_sample(sample, self._meta), truth_of_sample(sample, self._meta)
             self._confusion.add(result, truth)
             if is_main_process() and self._drawn < self.pictures:
+                photo = self._reader.picture(sample.metainfo['img_path'])
+                self._rows.append(draw_row(photo, result, truth, self._meta, self.score_thr))
                 self._drawn += 1
-                kinds = result_kinds(result)
-                image = self._reader.picture(sample.metainfo['img_path'])
-                row = {'image': image}
-                if kinds[0] in result_kinds(truth):
-                    row['truth'] = self._draw(image, truth, kinds[0])
-                self._rows.append(row | {kind: self._draw(image, result, kind) for kind in kinds})
-                if len(self._rows) == ROWS:
+                if len(self._rows) == _ROWS:
                     self._write_sheet()
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -87,11 +84,7 @@ class ReportHook(Hook):
             self._confusion.write_table(self.folder / 'confusion.csv')
             self._confusion.write_picture(self.folder / 'confusion.png')
 
-    def _draw(self, image: np.ndarray, result: Any, kind: str) -> np.ndarray:
-        return draw(image, result, self._meta['classes'], kind, self._meta.get('palette'), self.score_thr)
-
     def _write_sheet(self) -> None:
-        number = (self._drawn - 1) // ROWS + 1
-        titles = list(self._rows[0])
-        write_image(self.folder / f'sheet_{number}.jpg', sheet([list(row.values()) for row in self._rows], titles))
+        page = sheet([list(row.values()) for row in self._rows], list(self._rows[0]))
+        mmcv.imwrite(page[..., ::-1], str(self.folder / f'sheet_{(self._drawn - 1) // _ROWS + 1}.jpg'))
         self._rows.clear()

@@ -6,7 +6,7 @@ import yaml
 
 __all__ = ['RunError', 'find_run', 'find_weights']
 
-_CHECKPOINTS = ('*.pth', '*.pt')
+_SUFFIXES = ('.pth', '.pt')  # of checkpoints
 
 
 class RunError(ValueError):
@@ -27,22 +27,25 @@ def find_run(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Pat
         RunError: There is no such config or checkpoint.
     """
     path = Path(run).expanduser()
+    given = Path(checkpoint).expanduser() if checkpoint else None
+    if given and not given.is_file():
+        raise RunError(f'there is no checkpoint {given}')
     if path.is_dir():
-        return _config_in(path), _given(checkpoint) if checkpoint else _checkpoint_in(path)
-    if path.suffix in ('.pth', '.pt'):
-        if checkpoint:
-            raise RunError(f'{path} and {checkpoint} are both checkpoints; give a config or a work folder first')
-        return _config_in(path.parent), _given(path)
+        return _config_in(path), given or _checkpoint_in(path)
+    if path.suffix in _SUFFIXES:
+        if given:
+            raise RunError(f'{path} and {given} are both checkpoints; give a config or a work folder first')
+        if not path.is_file():
+            raise RunError(f'there is no checkpoint {path}')
+        return _config_in(path.parent), path
     from knet_plugin.cli import ResourceError, resolve_config  # here, because the command line is the outer layer
 
     try:
         config = resolve_config(path)
     except ResourceError as error:
-        if path.suffix == '.py' or len(path.parts) == 1:
-            raise RunError(f'{error}; there is no folder {path} either') from error
-        raise RunError(f'there is no work folder or config {path}') from error
-    if checkpoint:
-        return config, _given(checkpoint)
+        raise RunError(f'{path} is neither a work folder nor a config: {error}') from error
+    if given:
+        return config, given
     folder = config.parent if _checkpoints(config.parent) else config.with_suffix('')
     if not folder.is_dir():
         raise RunError(f'{config}: no checkpoint is given, and there is no work folder {folder}')
@@ -65,27 +68,18 @@ def find_weights(run: str | Path, checkpoint: str | Path | None = None) -> tuple
 
 
 def _published(name: str) -> str | None:
-    """URL of the weights of one of our configs, if there are any."""
+    """Return the URL of the weights of one of our configs, if there are any."""
     from knet_plugin.cli import resource_root
 
     root = resource_root()
-    for file in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
-        for model in yaml.safe_load((root / file).read_text())['Models']:
-            if model['Name'] == name and not model.get('Weights', '/').endswith('/'):
-                url: str = model['Weights']
-                return url
-    return None
-
-
-def _given(checkpoint: str | Path) -> Path:
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise RunError(f'there is no checkpoint {path}')
-    return path
+    files = yaml.safe_load((root / 'model-index.yml').read_text())['Import']
+    models = (model for file in files for model in yaml.safe_load((root / file).read_text())['Models'])
+    urls = (model.get('Weights', '/') for model in models if model['Name'] == name)
+    return next((url for url in urls if not url.endswith('/')), None)
 
 
 def _config_in(folder: Path) -> Path:
-    """The config that mmengine dumped into a work folder; the newest, if a run wrote several."""
+    """Return the config that mmengine dumped into a work folder; the newest, if a run wrote several."""
     configs = sorted(folder.glob('*.py'), key=_age)
     if not configs:
         inside = sorted({file.parent.name for file in folder.glob('*/*.py')})
@@ -100,19 +94,18 @@ def _checkpoint_in(folder: Path) -> Path:
     if best:
         return best[-1]
     note = folder / 'last_checkpoint'
-    named = Path(note.read_text().strip()) if note.is_file() else None
-    if named is not None:
+    if note.is_file():
+        named = Path(note.read_text().strip())
         for candidate in (named, folder / named.name):  # the folder may have moved
             if candidate.is_file():
                 return candidate
     if not files:
-        missing = f'; last_checkpoint names {named}, which does not exist' if named else ''
-        raise RunError(f'{folder} holds no checkpoint (*.pth){missing}: has the training saved one?')
+        raise RunError(f'{folder} holds no checkpoint (*.pth): has the training saved one?')
     return files[-1]
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((file for pattern in _CHECKPOINTS for file in folder.glob(pattern)), key=_age)
+    return sorted((file for file in folder.glob('*.pt*') if file.suffix in _SUFFIXES), key=_age)
 
 
 def _age(file: Path) -> tuple[int, str]:

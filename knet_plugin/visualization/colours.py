@@ -26,90 +26,69 @@ _FIRST: tuple[Colour, ...] = (
 
 def palette(number: int) -> list[Colour]:
     """Return ``number`` distinct RGB colours; always the same, and a longer palette starts like a shorter one."""
-    if number <= len(_FIRST):
-        return list(_FIRST[:max(0, number)])
-    return list(_spread(_FIRST, number, None))
+    return list(_spread(_FIRST, number))
 
 
-def shades(colour: Sequence[int], wide: bool = False) -> list[Colour]:
-    """Return colours for objects of one class, starting with the class's own.
-
-    Args:
-        colour: RGB of the class.
-        wide: Of all hues, not only those that resemble ``colour``.
-    """
-    base = _as_colour(colour)
+def shades(colour: Colour, wide: bool = False) -> list[Colour]:
+    """Return RGB colours for objects of one class, the class's own first; of all hues if ``wide``."""
     if wide:
-        return list(_spread((base, *(first for first in _FIRST if first != base)), _HUES, None))
-    return list(_spread((base,), _SHADES, _SHADE_RADIUS))
+        return list(_spread((colour, *(first for first in _FIRST if first != colour)), _HUES))
+    return list(_spread((colour,), _SHADES, _SHADE_RADIUS))
 
 
 def class_colours(given: Any, number: int) -> list[Colour]:
     """Return the colour of each of ``number`` classes.
 
     Args:
-        given: What configs hold as ``palette``: RGB tuples; where there are fewer than classes, where one is not a
-            colour, and instead of names such as 'random' or 'coco' or None, colours are those of :func:`palette`.
+        given: What configs hold as ``palette``: RGB tuples. Where there is none, as with None or a name such as
+            'random', colours are those of :func:`palette`.
         number: Number of classes.
     """
     colours = palette(number)
-    if given is None or isinstance(given, str):
-        return colours
-    for index, colour in enumerate(list(given)[:number]):
+    rows = [] if given is None or isinstance(given, str) else list(given)[:number]
+    for index, colour in enumerate(rows):
         if not isinstance(colour, str) and np.size(colour) == 3:
-            colours[index] = _as_colour(colour)
+            red, green, blue = np.clip(colour, 0, 255).astype(int).tolist()
+            colours[index] = red, green, blue
     return colours
 
 
-def difference(first: Sequence[int], second: Sequence[int]) -> float:
+@lru_cache(maxsize=4096)
+def difference(first: Colour, second: Colour) -> float:
     """Return the difference of two RGB colours in CIE Lab (1976)."""
-    lab = _lab(np.array([first, second]))
+    lab = _lab([first, second])
     return float(np.linalg.norm(lab[0] - lab[1]))
 
 
 def text_colour(background: Sequence[int]) -> Colour:
     """Return black or white, whichever contrasts more with an RGB colour (WCAG's relative luminance)."""
-    linear = (np.asarray(background) / 255) ** 2.2
-    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    luminance = float((np.asarray(background) / 255) ** 2.2 @ (0.2126, 0.7152, 0.0722))
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
 
 
-def _as_colour(colour: Sequence[int]) -> Colour:
-    red, green, blue = (int(value) for value in np.clip(np.asarray(colour, np.float64).ravel(), 0, 255))
-    return red, green, blue
-
-
-def _lab(colours: np.ndarray) -> np.ndarray:
+def _lab(colours: Any) -> np.ndarray:
     return cv2.cvtColor(np.asarray(colours, np.float32)[None] / 255, cv2.COLOR_RGB2LAB)[0]
 
 
-@lru_cache(maxsize=1)
-def _candidates() -> tuple[np.ndarray, np.ndarray]:
-    """Return a grid of RGB colours that are neither dark nor pale nor grey, (N, 3), and their CIE Lab, (N, 3)."""
-    steps = np.arange(0, 256, 17)
-    colours = np.stack(np.meshgrid(steps, steps, steps, indexing='ij'), -1).reshape(-1, 3)
-    lab = _lab(colours)
-    good = (lab[:, 0] > 40) & (lab[:, 0] < 90) & (np.hypot(lab[:, 1], lab[:, 2]) > 30)
-    return colours[good], lab[good]
-
-
 @lru_cache(maxsize=4096)
-def _spread(first: tuple[Colour, ...], number: int, radius: float | None) -> tuple[Colour, ...]:
+def _spread(first: tuple[Colour, ...], number: int, radius: float = np.inf) -> tuple[Colour, ...]:
     """Extend ``first`` to ``number`` colours, each as far as possible from those before, within a radius of the first.
 
-    Where few colours of the grid lie within the radius (black, white), it doubles.
+    The radius grows where it holds few colours, as around black and white.
     """
-    colours, lab = _candidates()
-    start = _lab(np.array(first))
-    if radius is not None:
-        distances = np.linalg.norm(lab - start[0], axis=1)
-        while np.count_nonzero(distances < radius) < 10 * number:
-            radius *= 1.5
-        colours, lab = colours[distances < radius], lab[distances < radius]
+    steps = np.arange(0, 256, 17)
+    colours = np.stack(np.meshgrid(steps, steps, steps, indexing='ij'), -1).reshape(-1, 3)
+    lab, start = _lab(colours), _lab(first)
+    good = (lab[:, 0] > 40) & (lab[:, 0] < 90) & (np.hypot(lab[:, 1], lab[:, 2]) > 30)  # not dark, pale or grey
+    colours, lab = colours[good], lab[good]
+    distances = np.linalg.norm(lab - start[0], axis=1)
+    while np.count_nonzero(distances < radius) < min(10 * number, len(lab)):
+        radius *= 1.5
+    colours, lab = colours[distances < radius], lab[distances < radius]
     nearest = np.linalg.norm(lab[:, None] - start[None], axis=2).min(axis=1)
-    chosen = list(first[:number])
+    chosen = list(first[:max(0, number)])
     while len(chosen) < number:
         best = int(nearest.argmax())
-        chosen.append(_as_colour(colours[best]))
+        chosen.append(tuple(colours[best].tolist()))
         nearest = np.minimum(nearest, np.linalg.norm(lab - lab[best], axis=1))
     return tuple(chosen)

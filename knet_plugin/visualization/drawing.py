@@ -11,21 +11,19 @@ import numpy as np
 from knet_plugin.visualization.colours import class_colours
 from knet_plugin.visualization.labels import Wanted, place_labels
 from knet_plugin.visualization.photo import as_rgb, font_size, line_width, strips
-from knet_plugin.visualization.regions import Region, class_name, region_map
-from knet_plugin.visualization.result import Result
+from knet_plugin.visualization.regions import Region, region_map
+from knet_plugin.visualization.result import VOID, Result
 from knet_plugin.visualization.text import can_show, text_size, write
 
-__all__ = ['PARTS', 'add_note', 'draw', 'draw_or_note', 'first_part', 'score_line']
-
-PARTS = ('panoptic', 'instances', 'semantic')  # of a result, in order of preference
+__all__ = ['add_note', 'draw', 'draw_or_note', 'score_line']
 
 # Opacity of the colour: inside a region, and on its outline.
 _THING, _STUFF, _CLASS = (0.45, 1.0), (0.3, 0.45), (0.42, 0.9)
 
 
-def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str = 'panoptic', palette: Any = None,
+def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str | None = None, palette: Any = None,
          score_thr: float = 0.3, with_labels: bool = True) -> np.ndarray:
-    """Return a picture of a result, or of ground truth, on its photo.
+    """Draw a result, or ground truth, on its photo.
 
     Pixels of no region stay exactly as they are, so an empty result gives the plain photo.
 
@@ -33,7 +31,7 @@ def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str = 
         image: (H, W, 3) uint8 RGB; other types and numbers of channels as :func:`~.photo.as_rgb` takes them.
         result: What to draw; its size is (H, W).
         classes: Names; labels outside are drawn in grey or by number.
-        what: 'panoptic' | 'instances' | 'semantic'.
+        what: 'panoptic', 'instances' or 'semantic'. None: the first of these that the result has.
         palette: RGB of each class; None or a name gives our own.
         score_thr: Lowest score of an instance, or of a panoptic segment that has a score.
         with_labels: Write names, and scores of objects.
@@ -48,6 +46,7 @@ def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str = 
     if picture.shape[:2] != tuple(result.size):
         raise ValueError(f'image is {picture.shape[0]} x {picture.shape[1]} pixels, but its result '
                          f'{result.size[0]} x {result.size[1]}')
+    what = what or next(iter(result.parts), 'panoptic')
     index, regions = region_map(result, what, class_colours(palette, len(classes)), score_thr)
     if not regions:
         return picture
@@ -57,17 +56,16 @@ def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str = 
         for label in place_labels(index, _wanted(regions, classes, size, what)):
             region = regions[label.number - 1]
             boxed = region.is_thing or what == 'semantic'
-            write(picture, label.text, label.corner, label.size, region.colour if boxed else None)
+            write(picture, label.text, label.box[:2], label.size, region.colour if boxed else None)
     return picture
 
 
-def draw_or_note(image: np.ndarray, result: Result, classes: Sequence[str], what: str = 'panoptic', palette: Any = None,
-                 score_thr: float = 0.3, with_labels: bool = True) -> tuple[np.ndarray, str]:
-    """Draw a result; where there is nothing to draw, write why on the photo.
+def draw_or_note(image: np.ndarray, result: Result, classes: Sequence[str], what: str | None = None,
+                 palette: Any = None, score_thr: float = 0.3, with_labels: bool = True) -> tuple[np.ndarray, str]:
+    """Draw as :func:`draw` does; where there is nothing to draw, write why on the photo.
 
     Returns:
-        The picture as :func:`draw` gives it, and what was written on it, such as '0 of 20 above 0.30; best 0.27', or
-        ''.
+        The picture, and the line that was written on it, such as '0 of 20 above 0.30; best 0.27', or ''.
     """
     photo = as_rgb(image)
     picture = draw(photo, result, classes, what, palette, score_thr, with_labels)
@@ -75,11 +73,6 @@ def draw_or_note(image: np.ndarray, result: Result, classes: Sequence[str], what
         return picture, ''
     line = score_line(result, score_thr)
     return add_note(photo, line), line
-
-
-def first_part(result: Result, wanted: str | None = None) -> str | None:
-    """Return the wanted part of a result, or else the first of ``PARTS`` that it has; None if it has none."""
-    return next((part for part in (wanted, *PARTS) if part and getattr(result, part) is not None), None)
 
 
 def _paint(picture: np.ndarray, index: np.ndarray, regions: Sequence[Region], what: str) -> None:
@@ -109,8 +102,9 @@ def _wanted(regions: Sequence[Region], classes: Sequence[str], size: int, what: 
     """Return the labels of regions: first those of things, large ones first."""
     wanted = []
     for number, region in sorted(enumerate(regions, start=1), key=lambda item: (not item[1].is_thing, item[0])):
-        name = class_name(region.label, classes)
-        if not can_show(name):
+        name = ' '.join(str(classes[region.label]).split()) if 0 <= region.label < len(classes) else ''
+        name = name if len(name) <= 28 else f'{name[:27]}…'
+        if not name or not can_show(name):
             name = f'class {region.label}'
         texts = (name,) if region.score is None or not region.is_thing else (f'{name} {region.score:.2f}', name)
         loud = region.is_thing or what == 'semantic'
@@ -134,8 +128,8 @@ def score_line(result: Result, score_thr: float) -> str:
     Objects are the instances, or else the things of the panoptic map; without both, the line counts classes.
     """
     if result.instances is None and result.panoptic is None:
-        labels = region_map(result, 'semantic', (), score_thr)[1] if result.semantic is not None else []
-        return f'{len(labels)} {"class" if len(labels) == 1 else "classes"}'
+        number = 0 if result.semantic is None else len(np.setdiff1d(result.semantic, VOID))
+        return f'{number} {"class" if number == 1 else "classes"}'
     if result.instances is not None:
         scores = [instance.score for instance in result.instances]
     else:

@@ -16,9 +16,8 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     """Return a new (H, W, 3) uint8 image.
 
     One or two channels give grey from the first; of more than three channels, the first three are red, green and blue.
-    Values of other types than uint8 are stretched: their 1st percentile becomes 0, their 99th 255, equally in all
-    channels. Such an image has no fixed range (12 of 16 bits, reflectances), so its brightness is not comparable
-    between images.
+    Values of other types than uint8 have no fixed range (12 of 16 bits, reflectances), so they are stretched: their
+    1st percentile becomes 0, their 99th 255, equally in all channels.
 
     Args:
         image: (H, W) or (H, W, C) of any integer, float or Boolean type.
@@ -61,16 +60,16 @@ def strips(height: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, height))
 
 
-def _side(height: int, width: int) -> float:
-    """Side of a square of equal area, but not more than three times the shorter side."""
-    return min((height * width) ** 0.5, 3 * min(height, width))
-
-
 def line_width(height: int, width: int) -> int:
-    """Width of outlines in pixels: 1 in images of 200 pixels, 6 in images of 4,000."""
+    """Return the width of outlines in pixels: 1 in images of 200 pixels, 6 in images of 4,000."""
     return max(1, round(_side(height, width) / 700))
 
 
 def font_size(height: int, width: int) -> int:
-    """Height of the font in pixels: 10 in images of 200 pixels, 14 in 640 x 480, 68 in images of 4,000."""
+    """Return the height of the font in pixels: 10 in images of 200 pixels, 14 in 640 x 480, 68 in images of 4,000."""
     return max(10, round(_side(height, width) * 0.016 + 4))
+
+
+def _side(height: int, width: int) -> float:
+    """Return the side of a square of equal area, but not more than three times the shorter side."""
+    return min((height * width) ** 0.5, 3 * min(height, width))

@@ -1,18 +1,17 @@
-"""What is drawn: the parts of a result as one map of regions, each with its colour and text."""
+"""What is drawn: a part of a result as one map of regions, each with its colour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from knet_plugin.visualization.colours import NEAR, Colour, difference, shades
 from knet_plugin.visualization.photo import strips
-from knet_plugin.visualization.result import VOID, Instance, Result
-from knet_plugin.visualization.run_lengths import decode_columns
+from knet_plugin.visualization.result import PARTS, VOID, Instance, Result
 
-__all__ = ['Region', 'class_name', 'region_map']
+__all__ = ['Region', 'region_map']
 
 _MOST = 65535  # regions on one map
 _NO_CLASS = (128, 128, 128)
@@ -29,20 +28,12 @@ class Region:
     colour: Colour = (0, 0, 0)
 
 
-def class_name(label: int, classes: Sequence[str]) -> str:
-    """Return the name of a label on one line, cut to 28 characters; labels outside ``classes`` are 'class 7'."""
-    name = ' '.join(str(classes[label]).split()) if 0 <= label < len(classes) else ''
-    if not name:
-        return f'class {label}'
-    return name if len(name) <= 28 else f'{name[:27]}…'
-
-
 def region_map(result: Result, what: str, colours: Sequence[Colour],
                score_thr: float) -> tuple[np.ndarray, list[Region]]:
     """Return an (H, W) uint16 map and its regions: ``map == i + 1`` is region i, 0 stays as it is.
 
-    Regions come in order of decreasing area; what has no pixels or a score below ``score_thr`` is left out. Smaller
-    objects lie on larger ones. The order of ``result.segments`` and ``result.instances`` does not matter.
+    Large regions come first; smaller objects lie on larger ones. The order of ``result.segments`` and
+    ``result.instances`` does not matter.
 
     Args:
         result: What to draw.
@@ -53,86 +44,63 @@ def region_map(result: Result, what: str, colours: Sequence[Colour],
     Raises:
         ValueError: The result has no such part, or ``what`` is none of these.
     """
-    parts = {'panoptic': result.panoptic, 'instances': result.instances, 'semantic': result.semantic}
-    if what not in parts:
-        raise ValueError(f'what must be one of {", ".join(parts)}, got {what!r}')
+    if what not in PARTS:
+        raise ValueError(f'what must be one of {", ".join(PARTS)}, got {what!r}')
     if what == 'panoptic' and result.panoptic is not None:
-        regions_by_id = {segment.id: Region(segment.label, segment.is_thing, segment.score)
-                         for segment in result.segments if _kept(segment.score, score_thr) and segment.id > 0}
-        index, regions = _number_by_area(result.panoptic, regions_by_id)
+        index, regions = _number_by_area(result.panoptic, {
+            segment.id: Region(segment.label, segment.is_thing, segment.score)
+            for segment in result.segments if _is_kept(segment.score, score_thr) and segment.id > 0})
     elif what == 'semantic' and result.semantic is not None:
-        index, regions = _number_by_area(result.semantic, _regions_of_labels(result.semantic))
+        labels = {label for rows in strips(*result.size) for label in np.unique(result.semantic[rows]).tolist()}
+        index, regions = _number_by_area(result.semantic, {label: Region(label, False) for label in labels
+                                                           if label >= 0 and label != VOID})
     elif what == 'instances' and result.instances is not None:
-        index, regions = _paint_instances(result.instances, result.size, score_thr)
+        kept = [instance for instance in result.instances if _is_kept(instance.score, score_thr)]
+        index, regions = _paint_instances(kept, result.size)
     else:
-        raise ValueError(f'what={what!r}, but the result has only: '
-                         f'{", ".join(part for part, value in parts.items() if value is not None) or "nothing"}')
+        raise ValueError(f'what={what!r}, but the result has only: {", ".join(result.parts) or "nothing"}')
     return index, _coloured(index, regions, colours)
 
 
-def _kept(score: float | None, score_thr: float) -> bool:
+def _is_kept(score: float | None, score_thr: float) -> bool:
     return score is None or score >= score_thr
 
 
-def _regions_of_labels(semantic: np.ndarray) -> dict[int, Region]:
-    labels: set[int] = set()
-    for rows in strips(*semantic.shape):
-        labels.update(np.unique(semantic[rows]).tolist())
-    return {label: Region(label, is_thing=False) for label in labels if label >= 0 and label != VOID}
-
-
 def _number_by_area(ids: np.ndarray, regions: dict[int, Region]) -> tuple[np.ndarray, list[Region]]:
-    """Number the regions of a map of ids by decreasing area."""
-    numbers = sorted(regions)[:_MOST]
+    """Number the regions of a map of ids by decreasing area; those without a pixel are left out."""
     index = np.zeros(ids.shape, np.uint16)
+    if not regions:
+        return index, []
+    numbers = np.array(sorted(regions)[:_MOST])
     areas = np.zeros(len(numbers) + 1, np.int64)
     for rows in strips(*ids.shape):
-        index[rows] = _lookup(ids[rows], np.array(numbers, np.int64))
+        places = np.minimum(np.searchsorted(numbers, ids[rows]), len(numbers) - 1)
+        index[rows] = np.where(numbers[places] == ids[rows], places + 1, 0)
         areas += np.bincount(index[rows].ravel(), minlength=len(areas))
-    order = sorted(np.flatnonzero(areas[1:]).tolist(), key=lambda number: (-areas[number + 1], number))
+    order = np.argsort(-areas[1:], kind='stable')[:np.count_nonzero(areas[1:])]
     table = np.zeros(len(areas), np.uint16)
-    table[np.array(order, np.int64) + 1] = np.arange(1, len(order) + 1)
+    table[order + 1] = np.arange(1, len(order) + 1)
     for rows in strips(*ids.shape):
         index[rows] = table[index[rows]]
-    return index, [regions[numbers[number]] for number in order]
+    return index, [regions[number] for number in numbers[order].tolist()]
 
 
-def _lookup(ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Return 1 + the place of each id in the sorted ``numbers``; 0 where it is not among them."""
-    if len(numbers) == 0:
-        return np.zeros(ids.shape, np.uint16)
-    low, high = int(numbers[0]), int(numbers[-1])
-    if high - low < 1 << 16:
-        table = np.zeros(high - low + 3, np.uint16)  # one more at either end, for ids outside
-        table[numbers - low + 1] = np.arange(1, len(numbers) + 1)
-        return table[np.clip(ids, low - 1, high + 1).astype(np.int64) - (low - 1)]
-    places = np.minimum(np.searchsorted(numbers, ids), len(numbers) - 1)
-    return np.where(numbers[places] == ids, places + 1, 0).astype(np.uint16)
-
-
-def _paint_instances(instances: Sequence[Instance], size: tuple[int, int],
-                     score_thr: float) -> tuple[np.ndarray, list[Region]]:
+def _paint_instances(instances: Sequence[Instance], size: tuple[int, int]) -> tuple[np.ndarray, list[Region]]:
     """Paint objects onto one map, decoding one mask at a time."""
-    kept = [instance for instance in instances if _kept(instance.score, score_thr)]
-    from pycocotools import mask as coco_mask  # semantic segmentation works without it
+    import pycocotools.mask as mask_utils  # here, because semantic segmentation works without it
 
-    areas = {id(instance): int(coco_mask.area(instance.mask)) for instance in kept}
-    kept.sort(key=lambda instance: (-areas[id(instance)], instance.label, -(instance.score or 0),
-                                    instance.mask['counts']))
-    painted = np.zeros(size, np.uint16)
-    regions = {}
-    for number, instance in enumerate(kept[:_MOST], start=1):
+    areas = {id(instance): int(mask_utils.area(instance.mask)) for instance in instances}
+    found = sorted((instance for instance in instances if areas[id(instance)]), key=lambda instance: (
+        -areas[id(instance)], instance.label, -(instance.score or 0), instance.mask['counts']))[:_MOST]
+    index = np.zeros(size, np.uint16)
+    for number, instance in enumerate(found, start=1):
         if tuple(instance.mask['size']) != tuple(size):
             raise ValueError(f'the mask of an instance of label {instance.label} has the size '
                              f'{tuple(instance.mask["size"])}, but the result {tuple(size)}')
-        if areas[id(instance)] == 0:
-            continue
-        x, mask = decode_columns(instance.mask)
-        rows = np.flatnonzero(mask.any(axis=1))
-        top, bottom = rows[0], rows[-1] + 1
-        painted[top:bottom, x:x + mask.shape[1]][mask[top:bottom]] = number
-        regions[number] = Region(instance.label, True, instance.score)
-    return _number_by_area(painted, regions)
+        x, y, width, height = mask_utils.toBbox(instance.mask).astype(int)
+        box = slice(y, y + height), slice(x, x + width)
+        index[box][mask_utils.decode(instance.mask)[box] > 0] = number
+    return index, [Region(instance.label, True, instance.score) for instance in found]
 
 
 def _coloured(index: np.ndarray, regions: list[Region], colours: Sequence[Colour]) -> list[Region]:
@@ -142,43 +110,31 @@ def _coloured(index: np.ndarray, regions: list[Region], colours: Sequence[Colour
     """
     things = [number for number, region in enumerate(regions) if region.is_thing]
     wide = len({regions[number].label for number in things}) == 1
-    neighbours = _neighbours(index, things)
+    neighbours = _neighbours(index)
     chosen = [replace(region, colour=colours[region.label] if 0 <= region.label < len(colours) else _NO_CLASS)
               for region in regions]
     for place, number in enumerate(things):
         options = shades(chosen[number].colour, wide)
         start = place % len(options) if wide else 0  # else objects apart would all have the class's colour
-        taken = [chosen[other].colour for other in neighbours.get(number, ()) if other < number]
-        chosen[number] = replace(chosen[number], colour=_most_different(options[start:] + options[:start], taken))
+        taken = [chosen[other].colour for other in neighbours.get(number, ())
+                 if other < number and chosen[other].is_thing]
+        # The first that differs enough from all neighbours, or else the one that differs most.
+        colour = max(options[start:] + options[:start], key=lambda option, taken=taken: min(  # type: ignore[misc]
+            [2 * NEAR, *(difference(option, other) for other in taken)]))
+        chosen[number] = replace(chosen[number], colour=colour)
     return chosen
 
 
-def _most_different(options: Iterable[Colour], taken: Sequence[Colour]) -> Colour:
-    """Return the first option that is not near to a taken colour, or else the one that is least near."""
-    best, best_distance = (0, 0, 0), -1.0
-    for option in options:
-        distance = min((difference(option, colour) for colour in taken), default=np.inf)
-        if distance >= 2 * NEAR:
-            return option
-        if distance > best_distance:
-            best, best_distance = option, distance
-    return best
-
-
-def _neighbours(index: np.ndarray, things: list[int]) -> dict[int, set[int]]:
-    """Return the objects that touch each object or are near to it."""
-    wanted = set(things)
+def _neighbours(index: np.ndarray) -> dict[int, set[int]]:
+    """Return the regions that touch each region or are near to it."""
     found: dict[int, set[int]] = {}
     step = max(1, max(index.shape) // 500)
     coarse = index[::step, ::step]
-    maps = [(index[rows.start:rows.stop + 1], 1) for rows in strips(*index.shape)] if step > 1 else []
-    for numbers, shift in [*maps, *((coarse, shift) for shift in _NEAR_STEPS)]:
-        for first, second in ((numbers[:, :-shift], numbers[:, shift:]), (numbers[:-shift], numbers[shift:])):
+    for shift in _NEAR_STEPS:
+        for first, second in ((coarse[:, :-shift], coarse[:, shift:]), (coarse[:-shift], coarse[shift:])):
             differ = (first != second) & (first > 0) & (second > 0)
             pairs = np.unique(first[differ].astype(np.int64) << 16 | second[differ])
-            for pair in pairs.tolist():
-                one, other = (pair >> 16) - 1, (pair & 0xFFFF) - 1
-                if one in wanted and other in wanted:
-                    found.setdefault(one, set()).add(other)
-                    found.setdefault(other, set()).add(one)
+            for one, other in zip((pairs >> 16).tolist(), (pairs & 0xFFFF).tolist(), strict=True):
+                found.setdefault(one - 1, set()).add(other - 1)
+                found.setdefault(other - 1, set()).add(one - 1)
     return found

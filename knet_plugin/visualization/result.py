@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ['VOID', 'Instance', 'Result', 'Segment']
+__all__ = ['PARTS', 'VOID', 'Instance', 'Result', 'Segment']
 
 VOID = 255  # label of pixels without class in Result.semantic
+PARTS = ('panoptic', 'instances', 'semantic')  # of a result, in the order of preference for drawing
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,8 @@ class Result:
     segments: list[Segment] = field(default_factory=list)
     instances: list[Instance] | None = None
     semantic: np.ndarray | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """Those of 'panoptic', 'instances' and 'semantic' that it has."""
+        return [part for part in PARTS if getattr(self, part) is not None]

@@ -50,8 +50,6 @@ def _head(titles: Sequence[str], left: Sequence[int], cell: int, width: int) -> 
     size = max(10, min(32, round(cell / 18)))
     head = np.full((text_size('X', size)[1] + 4, width, 3), 255, np.uint8)
     for x, title in zip(left, titles, strict=False):
-        while title and text_size(title, size)[0] > cell:
-            title = f'{title[:-2]}…' if len(title) > 2 else ''
         write(head, title, (x + (cell - text_size(title, size)[0]) // 2, 4), size, background=(255, 255, 255))
     return head
 

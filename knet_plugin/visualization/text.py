@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,16 +34,15 @@ def text_size(text: str, size: int) -> tuple[int, int]:
 
 
 def write(image: np.ndarray, text: str, corner: tuple[int, int], size: int,
-          background: Sequence[int] | None = None, colour: Sequence[int] = (255, 255, 255)) -> None:
-    """Write a text into an image, in place.
+          background: Sequence[int] | None = None) -> None:
+    """Write a line of text into an image (H, W, 3) uint8, in place.
 
     Args:
-        image: (H, W, 3) uint8.
-        text: One line.
+        image: The image.
+        text: The line.
         corner: x, y of the upper left corner of the box that :func:`text_size` measures.
         size: Height of the font in pixels.
-        background: RGB of a box behind the text, which is then black or white. None: ``colour`` with a dark halo.
-        colour: RGB of the text without a box.
+        background: RGB of a box behind the text, which is then black or white. None: white with a dark outline.
     """
     from PIL import Image, ImageDraw
 
@@ -58,8 +56,8 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], size: int,
     drawing = ImageDraw.Draw(canvas)
     position = (x - left + _padding(size), y - top)
     if background is None:
-        drawing.text(position, text, tuple(colour), _font(text, size), stroke_width=max(1, size // 9),
-                     stroke_fill=(25, 25, 25) if text_colour(colour) == (0, 0, 0) else (255, 255, 255))
+        drawing.text(position, text, (255, 255, 255), _font(text, size), stroke_width=max(1, size // 9),
+                     stroke_fill=(25, 25, 25))
     else:
         drawing.rounded_rectangle((x - left, y - top, x - left + width - 1, y - top + height - 1), size // 5,
                                   tuple(background))
@@ -75,43 +73,33 @@ def _padding(size: int) -> int:
 def _font(text: str, size: int) -> FreeTypeFont:
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(_font_file(text) or _default_font()), size)
-
-
-@lru_cache(maxsize=1)
-def _default_font() -> Path:
-    """Return DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic, Arabic, and many signs."""
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
+    return ImageFont.truetype(_font_file(text) or _fonts()[0], size)
 
 
 @lru_cache(maxsize=4096)
-def _font_file(text: str) -> Path | None:
+def _font_file(text: str) -> str | None:
     needed = {ord(character) for character in text if not character.isspace()}
-    if needed <= _characters(_default_font()):
-        return _default_font()
-    for path in _cjk_fonts():
-        if needed <= _characters(path):
-            return path
-    logging.getLogger(__name__).warning('no font on this machine shows %r; pictures show a number instead', text)
-    return None
+    font = next((font for font in _fonts() if needed <= _characters(font)), None)
+    if font is None:
+        logging.getLogger(__name__).warning('no font on this machine shows %r; pictures show a number instead', text)
+    return font
 
 
 @lru_cache(maxsize=1)
-def _cjk_fonts() -> list[Path]:
-    """Return the fonts of this machine that promise Chinese, Japanese or Korean characters, in a fixed order."""
+def _fonts() -> list[str]:
+    """Return DejaVu Sans, which comes with matplotlib, then this machine's fonts for Chinese, Japanese and Korean."""
+    import matplotlib
     from matplotlib.font_manager import fontManager
 
-    fonts = {Path(font.fname) for font in fontManager.ttflist if any(word in font.name for word in _CJK_FONTS)}
-    return sorted(path for path in fonts if path.is_file())
+    return [f'{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf',
+            *sorted({font.fname for font in fontManager.ttflist if any(word in font.name for word in _CJK_FONTS)})]
 
 
 @lru_cache(maxsize=32)
-def _characters(path: Path) -> frozenset[int]:
+def _characters(font: str) -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
     try:
-        return frozenset(FT2Font(str(path)).get_charmap())
-    except RuntimeError:  # not a font that FreeType reads
+        return frozenset(FT2Font(font).get_charmap())
+    except (OSError, RuntimeError):  # a font that is gone, or that FreeType does not read
         return frozenset()

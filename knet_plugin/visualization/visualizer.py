@@ -14,9 +14,10 @@ from mmengine.visualization import Visualizer as HostVisualizer
 
 from knet_plugin import compat
 from knet_plugin.registry import VISUALIZERS
-from knet_plugin.visualization.drawing import PARTS, draw_or_note, first_part
+from knet_plugin.visualization.drawing import draw_or_note
 from knet_plugin.visualization.photo import as_rgb
-from knet_plugin.visualization.result import Result
+from knet_plugin.visualization.result import PARTS, Result
+from knet_plugin.visualization.sample_result import result_of_sample, truth_of_sample
 
 __all__ = ['Visualizer']
 
@@ -34,10 +35,7 @@ class Visualizer(_Base):
     classes come from ``dataset_meta``, which runners and inferencers set.
 
     Args:
-        name: Name of the instance in mmengine.
-        image: Shown until something is drawn.
-        vis_backends: Where pictures go without ``out_file``; see mmengine.
-        save_dir: Folder of the backends.
+        name, image, vis_backends, save_dir: See mmengine's visualizer.
         what: 'panoptic', 'instances' or 'semantic'. None, or where a sample has no such part: the first of these that
             it has.
     """
@@ -54,13 +52,7 @@ class Visualizer(_Base):
 
     def set_dataset_meta(self, classes: Sequence[str] | None = None, palette: Any = None,
                          dataset_name: str | None = None) -> None:
-        """Set class names and colours, as mmseg's inferencer does; what is None stays.
-
-        Args:
-            classes: Names.
-            palette: See :func:`~.colours.class_colours`.
-            dataset_name: A data set of mmseg, for what is not given.
-        """
+        """Set class names and colours, for mmseg's inferencer; what is None stays, or is that of mmseg's data set."""
         if dataset_name is not None:
             from mmseg.utils import get_classes, get_palette
             classes, palette = classes or get_classes(dataset_name), palette or get_palette(dataset_name)
@@ -71,7 +63,7 @@ class Visualizer(_Base):
     def add_datasample(self, name: str, image: np.ndarray, data_sample: BaseDataElement | None = None,
                        draw_gt: bool = True, draw_pred: bool = True, show: bool = False, wait_time: float = 0,
                        out_file: str | None = None, pred_score_thr: float = 0.3, step: int = 0,
-                       with_labels: bool = True, with_image: bool = False) -> None:
+                       with_labels: bool = True) -> None:
         """Draw a sample: ground truth left, prediction right, whichever it has.
 
         A prediction of which nothing is drawn gives the photo with a note, and a line in the log.
@@ -80,29 +72,27 @@ class Visualizer(_Base):
             name: Name of the picture for the backends.
             image: (H, W, 3) uint8 RGB, or what :func:`~.photo.as_rgb` takes.
             data_sample: ``DetDataSample`` or ``SegDataSample``. None: the plain photo.
-            draw_gt: Draw ground truth.
-            draw_pred: Draw predictions.
-            show: Show the picture in a window.
-            wait_time: Seconds for which the window stays; 0 waits for a key.
+            draw_gt, draw_pred: Draw ground truth; draw predictions.
+            show, wait_time: Show the picture in a window, for so many seconds; 0 waits for a key.
             out_file: File to write, instead of the backends.
             pred_score_thr: Lowest score of a predicted object.
             step: Step for the backends.
             with_labels: Write names.
-            with_image: Put the plain photo to the left.
         """
         photo = as_rgb(image)
-        pictures = [photo] if with_image else []
-        meta = _with_classes(self.dataset_meta)
+        meta = self.dataset_meta or {}
+        if not meta.get('classes'):
+            meta = {**meta, 'classes': tuple(f'class {label}' for label in range(255))}
+        gap = np.full((len(photo), max(2, photo.shape[1] // 100), 3), 255, np.uint8)
+        pictures: list[np.ndarray] = []
         for result, is_truth in _results(data_sample, meta, photo.shape[:2], draw_gt, draw_pred):
-            part = first_part(result, self.what)
-            if part is None:
-                continue
+            part = self.what if self.what in result.parts else None
             picture, line = draw_or_note(photo, result, meta['classes'], part, meta.get('palette'),
                                          0. if is_truth else pred_score_thr, with_labels)
             if line and not is_truth:
                 MMLogger.get_current_instance().info(f'{name}: {line}')
-            pictures.append(picture)
-        self._picture = _side_by_side(pictures or [photo])
+            pictures += [gap, picture]
+        self._picture = np.concatenate(pictures[1:] or [photo], axis=1)
         if show:
             self.show(self._picture, win_name=name, wait_time=wait_time)
         if out_file is not None:
@@ -125,32 +115,12 @@ class Visualizer(_Base):
 def _results(sample: BaseDataElement | None, meta: Mapping[str, Any], size: Sequence[int], truth: bool,
              prediction: bool) -> list[tuple[Result, bool]]:
     """Return what a sample holds, and whether each is ground truth."""
-    from knet_plugin.inference.sample_result import result_of_sample, truth_of_sample
-
     if sample is None:
         return []
     if 'ori_shape' not in sample.metainfo:
         sample = sample.clone()
         sample.set_metainfo(dict(ori_shape=tuple(size), img_shape=tuple(size)))
-    keys = sample.keys()
-    results = []
-    if truth and any(key in keys for key in ('gt_instances', 'gt_sem_seg')):
-        results.append((truth_of_sample(sample, meta), True))
-    if prediction and any(key in keys for key in ('pred_panoptic_seg', 'pred_instances', 'pred_sem_seg')):
+    results = [(truth_of_sample(sample, meta), True)] if truth else []
+    if prediction and any(key in sample for key in ('pred_panoptic_seg', 'pred_instances', 'pred_sem_seg')):
         results.append((result_of_sample(sample, meta), False))
-    return results
-
-
-def _with_classes(meta: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the meta information, with numbers for names where it has no classes."""
-    meta = dict(meta or {})
-    return meta if meta.get('classes') else {**meta, 'classes': tuple(f'class {label}' for label in range(255))}
-
-
-def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    if len(pictures) == 1:
-        return pictures[0]
-    height, width = pictures[0].shape[:2]
-    gap = np.full((height, max(2, width // 100), 3), 255, np.uint8)
-    parts = [part for picture in pictures for part in (gap, picture)]
-    return np.concatenate(parts[1:], axis=1)
+    return [(result, is_truth) for result, is_truth in results if result.parts]

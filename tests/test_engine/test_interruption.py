@@ -10,8 +10,7 @@ from mmengine.config import Config
 from small_runs import TASKS, losses, run, small_config, small_data
 
 from knet_plugin.engine.resuming import find_checkpoint
-from knet_plugin.engine.run_config import add_run_parts
-from knet_plugin.engine.runner import build_runner
+from knet_plugin.engine.runner import add_run_parts, build_runner
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.seeding import seed_by_position
 

@@ -1,4 +1,4 @@
-"""Training in 16 bits, with accumulated gradients, averaged weights and activation checkpointing; determinism."""
+"""Training in 16 bits, with accumulated gradients and activation checkpointing; determinism."""
 
 import copy
 import logging
@@ -10,14 +10,12 @@ import pytest
 import torch
 from golden import relative_error
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from small_runs import TASKS, losses, small_config, small_data
 
-from knet_plugin.checkpoint.reading import load_file
 from knet_plugin.compat import release
 
 NO_FLOAT16 = release(torch.__version__) < (2, 4)
@@ -132,47 +130,8 @@ def test_activation_checkpointing_changes_nothing(task, data, tmp_path):
         assert losses(tmp_path / 'True')[iteration] == pytest.approx(record, rel=1e-4)
 
 
-@HOOKS.register_module()
-class Snapshots(Hook):
-    """Keeps the weights after every iteration, and those that are validated."""
-
-    priority = 'LOWEST'  # behind the hook that swaps in the average
-
-    def __init__(self) -> None:
-        self.trained: list[dict[str, torch.Tensor]] = []
-        self.validated: dict[str, torch.Tensor] = {}
-
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        self.trained.append(weights_of(runner.model))
-
-    def before_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        self.validated = weights_of(runner.model)
-
-
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
-
-
-@pytest.mark.parametrize('task', TASKS)
-def test_averaged_weights(task, data, tmp_path):
-    """mmengine's EMA hook: the average is what is validated and saved in the place of the weights."""
-    cfg = config(task, data, 4, train_cfg__val_interval=4, default_hooks__checkpoint__interval=4)
-    cfg.custom_hooks += [dict(type='EMAHook', momentum=.25), dict(type='mmengine.Snapshots')]
-    cfg.model.backbone.norm_eval = True  # its statistics would be copied, not averaged
-    runner = train(cfg, tmp_path)
-    snapshots, = (hook for hook in runner.hooks if isinstance(hook, Snapshots))
-    checkpoint = load_file(tmp_path / 'iter_4.pth', trust=True)
-    averaged, current = checkpoint['state_dict'], checkpoint['ema_state_dict']
-    assert len(snapshots.trained) == 4
-    moved = 0
-    for name, average in snapshots.trained[0].items():
-        for weight in (each[name] for each in snapshots.trained[1:]):
-            average = .75 * average + .25 * weight
-        torch.testing.assert_close(averaged[name], average, rtol=1e-6, atol=1e-7)
-        assert torch.equal(snapshots.validated[name], averaged[name]), name
-        assert torch.equal(current[f'module.{name}'], snapshots.trained[-1][name]), name
-        moved += not torch.equal(averaged[name], current[f'module.{name}'])
-    assert moved > len(averaged) / 4  # some are frozen
 
 
 def mirrored(batch: dict[str, list]) -> dict[str, list]:

@@ -11,7 +11,7 @@ from knet_plugin.checkpoint.pretrained import Weights
 from knet_plugin.cli import resolve_config
 from knet_plugin.datasets.description import DataDescription
 from knet_plugin.engine import own_defaults
-from knet_plugin.engine.own_files import find_run, write_run
+from knet_plugin.engine.own_command import find_run, write_run
 from knet_plugin.engine.own_run import MODELS as OWN_MODELS
 from knet_plugin.engine.own_run import OwnRun, class_settings
 

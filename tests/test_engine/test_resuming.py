@@ -40,12 +40,6 @@ def test_nothing_there(tmp_path):
     assert find_checkpoint(tmp_path / 'missing', tmp_path) == (None, [])
 
 
-def test_named_one(tmp_path):
-    save(tmp_path, 10)
-    named = save(tmp_path, 20, named=True)
-    assert find_checkpoint(tmp_path) == (str(named), [])
-
-
 def test_later_file_that_is_not_named_yet(tmp_path):
     save(tmp_path, 10, named=True)
     assert find_checkpoint(tmp_path) == (str(tmp_path / 'iter_10.pth'), [])

@@ -124,15 +124,6 @@ def test_an_aborted_run_does_not_lift_the_protection_of_another():
         assert CheckpointLoader._get_checkpoint_loader('file.pth') is safe_local
 
 
-def test_training_is_resumed(tmp_path):
-    tiny_runner(Runner, tmp_path / 'run').train()
-    runner = tiny_runner(Runner, tmp_path / 'run', 2, tmp_path / 'run/epoch_1.pth')
-    with safe_loading():
-        runner.train()
-    assert runner.iter == 4
-    assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 4  # the history of the first epoch too
-
-
 @pytest.mark.parametrize('value', [np.float64(3.5), np.float32(0.25), np.int64(-7), np.bool_(True),
                                    np.arange(6).reshape(2, 3), np.zeros(3, dtype=np.uint8)], ids=repr)
 def test_numpy_values_load(tmp_path, value):

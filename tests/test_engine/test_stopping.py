@@ -12,9 +12,9 @@ from mmengine.runner import FlexibleRunner, Runner
 from tiny_runs import tiny_config
 
 from knet_plugin.engine.resuming import find_checkpoint
+from knet_plugin.engine.runner import make_work_folder, resume_command, run_console
 from knet_plugin.engine.seeding import seed_by_position
 from knet_plugin.engine.stopping import RunStopped
-from knet_plugin.engine.tool_run import make_work_folder, resume_command, run_console
 
 STOP = dict(type='knet_plugin.StopHook')
 

@@ -13,8 +13,8 @@ from tiny_runs import tiny_config
 
 from knet_plugin.engine import validation_report
 from knet_plugin.engine.console import quiet_console
-from knet_plugin.engine.curves import draw_curves
-from knet_plugin.engine.validation_report import read_validations
+from knet_plugin.engine.scores import percent_scores, score_table
+from knet_plugin.engine.validation_report import draw_curves, read_validations
 
 
 @METRICS.register_module()
@@ -114,3 +114,25 @@ def test_curves_are_a_picture(iterations, tmp_path):
     picture = cv2.imread(str(tmp_path / 'curves.png'))
     assert picture.shape[1] >= 1000 and picture.std() > 5
     assert [path.name for path in tmp_path.iterdir()] == ['curves.png']
+
+
+def test_scores_in_percent():
+    panoptic = {'coco_panoptic/PQ': 12.5, 'coco_panoptic/SQ': 80., 'coco/segm_mAP': 0.25, 'coco/segm_mAP_l': -1.,
+                'mIoU': 30., 'aAcc': 50.}
+    assert percent_scores(panoptic) == {'PQ': 12.5, 'mask AP': 25., 'mIoU': 30.}
+    assert percent_scores({'mIoU': 30., 'aAcc': 50.}) == {'mIoU': 30., 'aAcc': 50.}
+
+
+def test_scores_that_cannot_be_computed_are_left_out():
+    assert percent_scores({'coco/segm_mAP': 0.5, 'coco/segm_mAP_75': -1.}) == {'mask AP': 50.}
+
+
+def test_unknown_metrics_stay_as_they_are():
+    assert percent_scores({'count': 4, 'names': ['a']}) == {'count': 4.}
+
+
+def test_table():
+    lines = score_table({'iter 5': {'PQ': 1.25, 'mIoU': 2.}, 'iter 10': {'PQ': 3.}}, 'iter 10').splitlines()
+    assert [line.split() for line in lines] == [['PQ', 'mIoU'], ['iter', '5', '1.2', '2.0'],
+                                                ['iter', '10', '3.0', '*', 'best']]
+    assert lines[1].index('1.2') == lines[2].index('3.0')

@@ -1,13 +1,14 @@
 """Files, folders, patterns and videos."""
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
 
 from knet_plugin.inference.images import ImageReader
 from knet_plugin.inference.inputs import Frame, InputError, Source, find_sources, number_of_frames, read_frames
-from knet_plugin.inference.outputs import PictureWriter, write_image
+from knet_plugin.inference.outputs import PictureWriter
 
 assert TRANSFORMS.get('LoadImageFromFile')  # mmcv's
 PHOTO = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
@@ -15,7 +16,7 @@ PHOTO = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
 
 def images(folder, *names):
     for name in names:
-        write_image(folder / name, PHOTO)
+        mmcv.imwrite(PHOTO[..., ::-1], folder / name)
     return folder
 
 

@@ -2,22 +2,20 @@
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 from detection_cases import detector, golden_samples
 from golden import Golden
-from mmcv.cnn import ConvModule
 from mmcv.ops import DeformConv2dPack
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.evaluator import BaseMetric
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
-from mmengine.registry import DATASETS, METRICS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.registry import HOOKS, DefaultScope
+from mmengine.runner.priority import get_priority
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import _dynamo as dynamo
 from torch import nn
@@ -25,8 +23,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from knet_plugin import optimize_for_inference
 from knet_plugin.cli import resolve_config
-from knet_plugin.inference import OptimizeForInferenceHook, largest_deviation
-from knet_plugin.inference.conv_bn_fusion import find_conv_bn_pairs, fuse_pairs
+from knet_plugin.inference import OptimizeForInferenceHook
+from knet_plugin.inference.optimize import largest_deviation, raw_outputs
 
 PANOPTIC = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
 SEMANTIC = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
@@ -36,6 +34,10 @@ IMAGES = torch.randn(2, 3, 75, 53, generator=torch.Generator().manual_seed(1)).t
 
 def optimize(model, dtype=torch.float32, **options):
     return optimize_for_inference(model, dtype, **dict(inputs=IMAGES[:1]) | options)
+
+
+def deviations(model, optimized, images):
+    return largest_deviation(raw_outputs(model, images), raw_outputs(optimized, images))
 
 
 @pytest.fixture
@@ -89,8 +91,8 @@ def norms(model):
 def test_float32_gives_equal_numbers(kind, outputs, request):
     model = request.getfixturevalue(kind)
     optimized = optimize(model)
-    deviations = largest_deviation(model, optimized, IMAGES)
-    assert deviations.keys() == outputs and max(deviations.values()) < 1e-4
+    found = deviations(model, optimized, IMAGES)
+    assert found.keys() == outputs and max(found.values()) < 1e-4
     assert norms(model) > 10 and norms(optimized) == 0
     weight = optimized.backbone.layer1[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
@@ -112,50 +114,20 @@ def test_backbones(backbone):
         if isinstance(module, DeformConv2dPack):
             nn.init.normal_(module.conv_offset.weight, std=.1)  # zeros make it an ordinary convolution
     optimized = optimize(model, inputs=images)
-    assert max(largest_deviation(model, optimized, images).values()) < 1e-4
+    assert max(deviations(model, optimized, images).values()) < 1e-4
     assert norms(optimized) == (13 if 'dcn' in backbone else 0)
     with torch.no_grad():
         low, plain = (each.extract_feat(images)[0] for each in (optimize(model, 'bfloat16', inputs=images), model))
     assert (low.float() - plain).abs().max() < .1 * plain.abs().max()
 
 
-class Tangled(nn.Module):
-    """Norms that must not be fused, and one that may be."""
-
-    def __init__(self):
-        super().__init__()
-        self.pre = ConvModule(4, 4, 3, norm_cfg=dict(type='BN'), order=('norm', 'act', 'conv'))  # PIDNet, DDRNet
-        self.shared, self.first, self.second = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-        self.conv, self.act, self.norm = nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4)
-        self.forked, self.left, self.right = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-        self.twice, self.after = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
-        self.batch = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
-        self.good = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2, bias=True), nn.BatchNorm2d(4))
-
-    def forward(self, x):
-        x = self.pre(x)
-        x = self.first(self.shared(x)) + self.second(self.shared(x))
-        x = self.norm(self.act(self.conv(x)))
-        x = self.forked(x)
-        x = self.left(x) - self.right(x)
-        x = self.twice(x) + self.after(self.twice(x))
-        return self.good(self.batch(x))
-
-
-def test_only_norms_that_alone_follow_a_convolution_are_fused():
-    torch.manual_seed(0)
-    model = Tangled().eval()
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.running_mean is not None:
-            module.running_mean.uniform_(-1, 1)
-            module.running_var.uniform_(.5, 2)
-    images = torch.randn(2, 4, 9, 7)
-    with torch.no_grad():
-        expected, pairs = find_conv_bn_pairs(model, lambda: model(images))
-        assert pairs == [(model.good[0], model.good[1])]
-        fuse_pairs(model, pairs)
-        torch.testing.assert_close(model(images), expected)
-    assert isinstance(model.good[1], nn.Identity) and not any(module._forward_hooks for module in model.modules())
+def test_norms_that_mmcv_would_fuse_wrongly_stay(panoptic):
+    model = copy.deepcopy(panoptic)
+    modules = model.backbone.layer1[0]._modules  # now in the order conv1, conv2, bn1, bn2
+    modules.update({name: modules.pop(name) for name in ('bn1', 'bn2')})
+    optimized = optimize(model)
+    assert norms(optimized) == norms(model)
+    assert max(deviations(model, optimized, IMAGES).values()) < 1e-4
 
 
 def test_bfloat16_of_trained_weights_gives_nearly_the_same_result(records):
@@ -167,10 +139,10 @@ def test_bfloat16_of_trained_weights_gives_nearly_the_same_result(records):
     for one, other in zip(plain, low, strict=True):
         assert (one.pred_sem_seg.sem_seg == other.pred_sem_seg.sem_seg).float().mean() > .99
         assert (one.pred_instances.scores[:3] - other.pred_instances.scores[:3]).abs().max() < .02
-    deviations = largest_deviation(model, optimized, golden['in/img'])
-    assert all(1e-4 < deviation < .3 for deviation in deviations.values()), deviations
+    found = deviations(model, optimized, golden['in/img'])
+    assert all(1e-4 < deviation < .3 for deviation in found.values()), found
     message = records[-1].getMessage()
-    assert all(f'{name} {value:.2g}' in message for name, value in deviations.items())
+    assert all(f'{name} {value:.2g}' in message for name, value in found.items())
 
 
 @pytest.mark.parametrize('kind', ['panoptic', 'semantic'])
@@ -212,7 +184,7 @@ def test_each_part_is_compiled_once(kind, request):
     dynamo.reset()
     dynamo.utils.counters.clear()
     optimized = optimize(model, compile=dict(backend=count), inputs=IMAGES)
-    assert max(largest_deviation(model, optimized, IMAGES).values()) < 1e-4
+    assert max(deviations(model, optimized, IMAGES).values()) < 1e-4
     assert not dynamo.utils.counters['graph_break']
     assert len(graphs) == (3 if kind == 'panoptic' else 2)  # backbone, neck and head
 
@@ -232,7 +204,7 @@ def test_training_and_loading_are_refused(panoptic):
     optimized = optimize(panoptic)
     assert optimized.eval() is optimized and not optimized.training
     again = copy.deepcopy(optimized)  # as mmengine does for averaging
-    assert max(largest_deviation(panoptic, again, IMAGES).values()) < 1e-4
+    assert max(deviations(panoptic, again, IMAGES).values()) < 1e-4
     assert again.backbone.forward.args[0].__self__ is again.backbone
     for refused in (optimized.train, again.train, nn.Sequential(optimized).train):
         with pytest.raises(RuntimeError, match='KNet'):
@@ -258,7 +230,7 @@ def test_other_detectors_get_their_features_in_float32():
         features = optimized.extract_feat(IMAGES)
         assert all(each.dtype == torch.float32 and each.is_contiguous() for each in features)
         assert optimized.bbox_head(features)[0][0].dtype == torch.float32
-    assert all(1e-5 < deviation < .05 for deviation in largest_deviation(model, optimized, IMAGES).values())
+    assert all(1e-5 < deviation < .05 for deviation in deviations(model, optimized, IMAGES).values())
 
 
 def test_grey_images_and_sliding_windows():
@@ -274,71 +246,17 @@ def test_grey_images_and_sliding_windows():
         assert set(seen) == {shape}
 
 
-@DATASETS.register_module()
-class FourImages(BaseDataset):
-    def load_data_list(self):
-        return [dict(img_id=i) for i in range(4)]
-
-    def prepare_data(self, index):
-        image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
-        return dict(inputs=image, data_samples=DetDataSample(metainfo=dict(
-            img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1, 1), img_id=index)))
-
-
-@METRICS.register_module()
-class BestScore(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results += [sample['pred_instances']['scores'].max().item() for sample in data_samples]
-
-    def compute_metrics(self, results):
-        return dict(score=sum(results))
-
-
-class Spy(OptimizeForInferenceHook):
-    """Keeps the model that the test runs."""
-
-    def before_test_epoch(self, runner):
-        super().before_test_epoch(runner)
-        self.model = runner.model.test_step.__self__
-
-
-def make_runner(model, work_dir, *hooks):
-    loader = dict(dataset=dict(type='FourImages'), batch_size=2, num_workers=0,
-                  collate_fn=dict(type='pseudo_collate'), sampler=dict(type='DefaultSampler', shuffle=False))
-    return Runner(model, str(work_dir), test_dataloader=loader, test_cfg=dict(), default_scope='mmdet',
-                  test_evaluator=dict(type='BestScore'), log_level='ERROR', custom_hooks=list(hooks),
-                  default_hooks=dict(checkpoint=None))
-
-
-def test_hook_tests_the_optimised_model_and_restores_the_plain_one(panoptic, tmp_path):
-    expected = make_runner(panoptic, tmp_path / 'plain').test()['score']
-    spy = Spy()
-    runner = make_runner(panoptic, tmp_path / 'optimized', spy)
-    assert runner.test()['score'] == pytest.approx(expected, abs=1e-4)
-    assert norms(spy.model) == 0 and runner.model is panoptic and 'test_step' not in vars(panoptic)
-    # A config names hook and type.
-    low = make_runner(panoptic, tmp_path / 'low', dict(type='knet_plugin.OptimizeForInferenceHook', dtype='bfloat16'))
-    assert low.test()['score'] != expected
-
-
-def test_hook_comes_after_averaged_weights(panoptic, tmp_path):
-    """EMAHook swaps in the averaged weights at the same event."""
-    spy = Spy()
-    runner = make_runner(copy.deepcopy(panoptic), tmp_path, spy, dict(type='EMAHook'))
-    ema = next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook')
-    runner.call_hook('before_run')
-    with torch.no_grad():
-        ema.ema_model.module.panoptic_head.kernel_head.init_kernels.weight.zero_()
-    runner.call_hook('before_test_epoch')
-    assert not spy.model.panoptic_head.kernel_head.init_kernels.weight.any()
-    runner.call_hook('after_test_epoch', metrics={})
-    assert runner.model.panoptic_head.kernel_head.init_kernels.weight.any()
-
-
-def test_hook_finds_the_model_inside_test_time_augmentation(panoptic):
+def test_hook_tests_the_optimised_model_and_restores_the_plain_one(panoptic):
+    hook = HOOKS.build(dict(type='knet_plugin.OptimizeForInferenceHook', dtype='bfloat16'))
     augmented = type('Augmented', (BaseTTAModel, ), dict(merge_preds=None))(panoptic)
-    runner, hook = type('AnyRunner', (), dict(model=augmented))(), OptimizeForInferenceHook()
-    hook.before_test_epoch(runner)
-    assert augmented.module is panoptic and norms(panoptic.test_step.__self__) == 0
-    hook.after_test_epoch(runner)
-    assert 'test_step' not in vars(panoptic)
+    for model in (panoptic, augmented):
+        runner = SimpleNamespace(model=model)
+        hook.before_test_epoch(runner)
+        assert runner.model is model and norms(panoptic.test_step.__self__) == 0
+        hook.after_test_epoch(runner)
+        assert 'test_step' not in vars(panoptic)
+
+
+def test_hook_comes_after_averaged_weights():
+    """EMAHook swaps in the averaged weights at the same event."""
+    assert get_priority(OptimizeForInferenceHook.priority) > get_priority(EMAHook.priority)

@@ -8,7 +8,7 @@ import pycocotools.mask as mask_utils
 from pycocotools.coco import COCO
 
 from knet_plugin.inference.inputs import Frame, Source
-from knet_plugin.inference.outputs import PictureWriter, ResultWriter, write_image
+from knet_plugin.inference.outputs import PictureWriter, ResultWriter
 from knet_plugin.visualization import VOID, Instance, Result, Segment
 
 CLASSES = ('cat', 'dög', 'sky')
@@ -101,9 +101,3 @@ def test_one_video_ends_where_the_next_begins(tmp_path):
     writer.close()
     assert [path.name for path in writer.written] == ['a.mp4', 'b.mp4']
     assert [int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)) for path in writer.written] == [2, 2]
-
-
-def test_grey_maps_keep_16_bits(tmp_path):
-    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-    write_image(tmp_path / 'a/b.png', values)
-    assert np.array_equal(cv2.imread(str(tmp_path / 'a/b.png'), -1), values)

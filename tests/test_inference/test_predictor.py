@@ -1,5 +1,6 @@
 """Predictions of small models of the three tasks."""
 
+import mmcv
 import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
@@ -9,8 +10,7 @@ from small_predictors import CLASSES, small_run
 
 from knet_plugin import Predictor
 from knet_plugin.checkpoint import CheckpointError
-from knet_plugin.inference.outputs import write_image
-from knet_plugin.inference.predictor import result_kinds, split_pipeline
+from knet_plugin.inference.images import split_pipeline
 from knet_plugin.inference.run_folder import RunError
 
 KINDS = dict(semantic=['semantic'], instance=['instances'], panoptic=['panoptic', 'instances', 'semantic'])
@@ -32,7 +32,7 @@ def photo(seed=0, size=(64, 96)):
 
 def assert_same(results, expected):
     for one, other in zip(results, expected, strict=True):
-        assert one.size == other.size and result_kinds(one) == result_kinds(other)
+        assert one.size == other.size and one.parts == other.parts
         for name in ('panoptic', 'semantic'):
             if getattr(one, name) is not None:
                 assert (getattr(one, name) != getattr(other, name)).mean() < 0.01  # ties in the last digit
@@ -45,7 +45,7 @@ def test_result_of_each_task(task, predictors):
     predictor = predictors[task]
     assert predictor.classes == CLASSES[:len(predictor.classes)] and predictor.score_thr == 0.3
     result, = predictor(photo())
-    assert result.size == (64, 96) and result_kinds(result) == KINDS[task]
+    assert result.size == (64, 96) and result.parts == KINDS[task]
     for kind in KINDS[task]:
         assert predictor.draw(photo(), result, kind).shape == (64, 96, 3)
 
@@ -59,7 +59,7 @@ def test_a_batch_gives_the_results_of_its_images(task, predictors, runs):
 
 def test_paths_and_arrays_give_the_same(predictors, tmp_path):
     path = tmp_path / 'ü 漢.png'
-    write_image(path, photo())
+    mmcv.imwrite(photo()[..., ::-1], path)
     predictor = predictors['panoptic']
     of_path, of_text, of_array = predictor([path, str(path), photo()])
     for other in (of_text, of_array):
@@ -100,7 +100,7 @@ def test_wrapped_data_sets(runs):
     for wrapped in (dict(type='ConcatDataset', datasets=[plain, plain]), dict(type='RepeatDataset', dataset=plain)):
         cfg.test_dataloader.dataset = wrapped
         with DefaultScope.overwrite_default_scope('mmseg'):
-            reader, pipeline = split_pipeline(cfg)
+            reader, pipeline = split_pipeline(cfg.test_dataloader)
         assert reader.inputs(photo())['img'].shape == (64, 96, 3) and pipeline.transforms
 
 

@@ -4,12 +4,13 @@ import json
 import sys
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from small_predictors import small_run, tool
 
 from knet_plugin.inference.inputs import Frame, Source
-from knet_plugin.inference.outputs import PictureWriter, write_image
+from knet_plugin.inference.outputs import PictureWriter
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
@@ -22,7 +23,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def photos(tmp_path):
     for name in ('a.png', 'sub/a.png', 'sub/ü.png'):
-        write_image(tmp_path / 'in' / name, PHOTO)
+        mmcv.imwrite(PHOTO[..., ::-1], tmp_path / 'in' / name)
     return tmp_path / 'in'
 
 

@@ -118,7 +118,7 @@ def test_ids_of_coco_panoptic_maps() -> None:
 def test_wrong_arguments_name_what_is_wrong() -> None:
     result = Result((20, 30), instances=[])
     with pytest.raises(ValueError, match=r'panoptic.*instances'):
-        draw(photo(20, 30), result, CLASSES)
+        draw(photo(20, 30), result, CLASSES, 'panoptic')
     with pytest.raises(ValueError, match='boxes'):
         draw(photo(20, 30), result, CLASSES, 'boxes')
     with pytest.raises(ValueError, match=r'label 3.*5, 6.*20, 30'):

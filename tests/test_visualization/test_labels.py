@@ -1,9 +1,9 @@
 import cv2
 import numpy as np
 import pytest
-from picture_cases import CLASSES, cells, instance, panoptic, photo
+from picture_cases import CLASSES, cells, panoptic, photo
 
-from knet_plugin.visualization import Result, draw
+from knet_plugin.visualization import draw
 from knet_plugin.visualization.labels import Label, Wanted, place_labels
 from knet_plugin.visualization.text import can_show, text_size, write
 
@@ -90,10 +90,3 @@ def test_text_without_box_is_legible_on_any_background(value: int) -> None:
     image = np.full((40, 100, 3), value, np.uint8)
     write(image, 'sky', (10, 5), 14)
     assert image.min() < 60 and image.max() > 200
-
-
-def test_a_score_is_written_with_two_digits() -> None:
-    results = [Result((100, 200), instances=[instance(np.ones((100, 200)), 0, score)]) for score in (0.871, 0.874, 0.8)]
-    first, same, other = (draw(photo(100, 200), result, CLASSES, 'instances') for result in results)
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).any()

@@ -73,15 +73,6 @@ def test_is_a_visualizer_of_the_hosts() -> None:
 
 
 @needs_mmdet
-@pytest.mark.parametrize('palette', ['random', 'coco', None, [(1, 2, 3)], 'missing'])
-def test_any_palette(palette: Any) -> None:
-    meta = {key: value for key, value in {**META, 'palette': palette}.items() if value != 'missing'}
-    visualizer = _visualizer(meta)
-    visualizer.add_datasample('street', photo(*SIZE), _panoptic_sample())
-    assert (visualizer.get_image() != photo(*SIZE)).any()
-
-
-@needs_mmdet
 def test_truth_is_left_and_prediction_right(tmp_path: Path) -> None:
     visualizer = _visualizer()
     file = str(tmp_path / 'a' / 'b.png')

@@ -1,4 +1,4 @@
-"""Results and ground truth of mmdet's and mmseg's data samples, as :class:`~knet_plugin.visualization.Result`."""
+"""Results and ground truth of mmdet's and mmseg's data samples, as :class:`~.result.Result`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
-from knet_plugin.visualization import VOID, Instance, Result, Segment
+from knet_plugin.visualization.result import VOID, Instance, Result, Segment
 
 __all__ = ['result_of_sample', 'truth_of_sample']
 
@@ -34,7 +34,8 @@ def result_of_sample(sample: BaseDataElement, meta: Mapping[str, Any]) -> Result
         parts['panoptic'], parts['segments'] = _segments(_plane(data), meta, scores)
         size = parts['panoptic'].shape
     if (data := sample.get('pred_sem_seg')) is not None:
-        parts['semantic'] = _semantic(_plane(data), len(meta['classes']))
+        small = len(meta['classes']) <= VOID
+        parts['semantic'] = _plane(data).to(torch.uint8 if small else torch.int32).cpu().numpy()
         size = parts['semantic'].shape
     if (data := sample.get('pred_instances')) is not None:
         parts['instances'] = _instances(data)
@@ -60,8 +61,7 @@ def truth_of_sample(sample: BaseDataElement, meta: Mapping[str, Any] | None = No
     if (data := sample.get('gt_instances')) is not None and 'masks' in data:
         masks = [_fit(mask, sample, size) for mask in data.masks.to_ndarray()]
         labels = data.labels.tolist()
-        parts['instances'] = [Instance(label, None, _box(mask), _encode(mask))
-                              for label, mask in zip(labels, masks, strict=True)]
+        parts['instances'] = [_object(label, mask) for label, mask in zip(labels, masks, strict=True)]
     if semantic is not None and masks is not None:
         parts['panoptic'], parts['segments'] = _merge(semantic, masks, labels, meta)
     return Result((size[0], size[1]), **parts)
@@ -88,15 +88,11 @@ def _segments(values: Tensor, meta: Mapping[str, Any], scores: Any) -> tuple[np.
     return numbers[flat].reshape(values.shape), segments
 
 
-def _semantic(labels: Tensor, num_classes: int) -> np.ndarray:
-    return labels.to(torch.uint8 if num_classes <= VOID else torch.int32).cpu().numpy()
-
-
 def _instances(data: InstanceData) -> list[Instance]:
-    order = data.scores.argsort(descending=True, stable=True).tolist()
-    labels, scores, boxes = data.labels.tolist(), data.scores.tolist(), data.bboxes.tolist()
     if 'masks' not in data:
         raise ValueError('pred_instances has no masks: the model finds boxes only')
+    order = data.scores.argsort(descending=True, stable=True).tolist()
+    labels, scores, boxes = data.labels.tolist(), data.scores.tolist(), data.bboxes.tolist()
     return [Instance(labels[i], scores[i], tuple(boxes[i]), _encode(data.masks[i])) for i in order]
 
 
@@ -112,11 +108,12 @@ def _encode(mask: Any) -> dict[str, Any]:
     return encoding
 
 
-def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if not len(columns):
-        return 0., 0., 0., 0.
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+def _object(label: int, mask: np.ndarray) -> Instance:
+    import pycocotools.mask as mask_utils
+
+    encoding = _encode(mask)
+    x, y, width, height = mask_utils.toBbox(encoding).tolist()
+    return Instance(label, None, (x, y, x + width, y + height), encoding)
 
 
 def _fit(plane: np.ndarray, sample: BaseDataElement, size: tuple[int, ...]) -> np.ndarray:
@@ -124,9 +121,7 @@ def _fit(plane: np.ndarray, sample: BaseDataElement, size: tuple[int, ...]) -> n
     if plane.shape == size:
         return plane
     height, width = sample.metainfo['img_shape'][:2]
-    rows, columns = (((np.arange(length) + 0.5) * source / length).astype(int)
-                     for length, source in zip(size, (height, width), strict=True))
-    return plane[:height, :width][rows[:, None], columns]
+    return cv2.resize(plane[:height, :width], size[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _merge(semantic: np.ndarray, masks: list[np.ndarray], labels: list[int],

@@ -9,8 +9,8 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from knet_plugin.inference.sample_result import result_of_sample, truth_of_sample
 from knet_plugin.visualization import VOID, Segment
+from knet_plugin.visualization.sample_result import result_of_sample, truth_of_sample
 
 META = dict(classes=('cat', 'dog', 'sky'), thing_classes=('cat', 'dog'))
 SIZE = dict(ori_shape=(2, 4), img_shape=(4, 8))
