@@ -2,7 +2,7 @@
 _base_ = '../../configs/panoptic/knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128.py'
 
 data_root = '{{$REAL_IMAGES:data/coco}}/'
-scale = (576, 384)
+scale = (432, 288)
 load = [dict(type='LoadImageFromFile'), dict(type='knet_plugin.LoadPanopticAnnotations')]
 resize = dict(type='Resize', scale=scale, keep_ratio=True)
 pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
