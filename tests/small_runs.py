@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,18 @@ def run(cfg: Config, work_dir: Path, *arguments: str, command: str = 'train', gp
     config = work_dir / 'config.py'
     cfg.dump(config)
     launch = ['--launcher', 'pytorch', '--gpus', str(gpus)] if gpus > 1 else []
-    done = subprocess.run([sys.executable, '-m', 'knet_plugin', command, str(config), *arguments, '--work-dir',
-                           str(work_dir), *launch], capture_output=True, text=True, cwd=work_dir.parent,
-                          env=run_environment(), timeout=TIMEOUT)
+    line = [sys.executable, '-m', 'knet_plugin', command, str(config), *arguments, '--work-dir', str(work_dir), *launch]
+    # A killed run leaves data-loading processes that wait for it: they must hold no pipe that is read here.
+    with (work_dir.parent / 'output.txt').open('w+') as output:
+        process = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, text=True, cwd=work_dir.parent,
+                                   env=run_environment(), start_new_session=True)
+        try:
+            process.wait(TIMEOUT)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        done = subprocess.CompletedProcess(line, process.returncode, output.read(), '')
     assert not check or done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done
 

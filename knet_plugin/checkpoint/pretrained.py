@@ -46,7 +46,8 @@ class Weights(NamedTuple):
 
     path: Path
     whole_model: bool  # or of a backbone alone
-    kernels: int | None = None  # instance kernels of a detector
+    kernels: int | None = None  # learned instance kernels of a detector
+    centres: bool = False  # whether its instance kernels come from centres of objects
 
 
 def find_weights(name: str, root: Path) -> Weights | None:
@@ -78,7 +79,8 @@ def find_weights(name: str, root: Path) -> Weights | None:
     weights, _ = weights_of(read_checkpoint(path))
     kernels = [len(value) for key, value in weights.items() if key.endswith('init_kernels.weight')]
     return Weights(path.absolute(), whole_model=any(key.startswith('backbone.') for key in weights),
-                   kernels=kernels[0] if kernels else None)
+                   kernels=kernels[0] if kernels else None,
+                   centres=any(key.endswith('kernel_head.conv_centre.weight') for key in weights))
 
 
 def packaged_backbone(name: str) -> Path:

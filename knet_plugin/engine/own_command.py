@@ -17,8 +17,9 @@ from knet_plugin.engine.own_defaults import (
     default_loading,
     default_short_side,
     image_files,
+    small_objects,
 )
-from knet_plugin.engine.own_run import MODELS, OwnRun, data_line
+from knet_plugin.engine.own_run import CENTRES, MODELS, OwnRun, data_line
 
 __all__ = ['Start', 'add_own_data_arguments', 'check_choice', 'find_run', 'start_own_run', 'write_run']
 
@@ -114,6 +115,10 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
         raise ValueError(f'--model {model}: neither {" nor ".join(MODELS)}, and {error}') from None
     name = args.weights or default_weights
     weights: Weights | str | None = name if name == 'config' else find_weights(name, resource_root())
+    start = weights if isinstance(weights, Weights) and weights.whole_model else None
+    centres = start.centres if start else small_objects(description)
+    if model == 'small' and task in CENTRES and centres:
+        base = resolve_config(f'own_data/{CENTRES[task]}')
     images = len(image_files(description))
     batch_size, num_workers = default_loading(images, model)
     batch_size = args.batch_size or batch_size

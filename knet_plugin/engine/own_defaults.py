@@ -12,7 +12,8 @@ import torch
 
 from knet_plugin.datasets.description import SPLITS, DataDescription
 
-__all__ = ['default_iterations', 'default_kernels', 'default_loading', 'default_short_side', 'image_files']
+__all__ = ['default_iterations', 'default_kernels', 'default_loading', 'default_short_side', 'image_files',
+           'small_objects']
 
 _CPU_SIDE = 192  # pixels; 256 take almost twice the time
 _OBJECT = 24  # pixels that the middle object should have across
@@ -36,7 +37,7 @@ def default_short_side(description: DataDescription, task: str) -> int:
              if (image := cv2.imread(str(file), cv2.IMREAD_REDUCED_GRAYSCALE_8)) is not None]
     short = sorted(8 * min(size) for size in sizes)
     middle = short[len(short) // 2] if short else 256
-    large = torch.cuda.is_available() or task == 'semantic' or _object_size(description) * _CPU_SIDE < _OBJECT
+    large = torch.cuda.is_available() or task == 'semantic' or small_objects(description)
     return min(256 if large else _CPU_SIDE, max(128, round(middle / 32) * 32))
 
 
@@ -48,12 +49,12 @@ def default_kernels(description: DataDescription) -> int:
     return min(150, max(30, 10 * math.ceil(1.25 * most / 10)))
 
 
-def _object_size(description: DataDescription) -> float:
-    """Return the median size of the objects, the root of the area, relative to the short side of the image."""
+def small_objects(description: DataDescription) -> bool:
+    """Whether half of the objects would be smaller than 24 pixels across if the short side had 192."""
     data = _annotations(description)
     sides = {image['id']: min(image['height'], image['width']) for image in data['images']}
     sizes = sorted(math.sqrt(each['area']) / sides[each['image_id']] for each in data['annotations'])
-    return sizes[len(sizes) // 2] if sizes else 1.0
+    return bool(sizes) and sizes[len(sizes) // 2] * _CPU_SIDE < _OBJECT
 
 
 def _annotations(description: DataDescription) -> dict:

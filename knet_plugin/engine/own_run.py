@@ -14,7 +14,7 @@ from knet_plugin.checkpoint.pretrained import Weights
 from knet_plugin.datasets.config_parts import BEST_METRICS, crop_side
 from knet_plugin.datasets.description import DataDescription
 
-__all__ = ['MODELS', 'OwnRun', 'class_settings', 'data_line']
+__all__ = ['CENTRES', 'MODELS', 'OwnRun', 'class_settings', 'data_line']
 
 # By the name of a model, its config and the weights that a training starts from.
 MODELS = {
@@ -25,6 +25,8 @@ MODELS = {
                 instance=('knet-s3_r50_instance', 'knet-s3_r50_fpn_ms-3x_coco'),
                 semantic=('knet-s3_r50_semantic', 'knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512')),
 }
+# The small models for many small objects.
+CENTRES = dict(panoptic='knet-s3-centres_effnet-lite0_panoptic', instance='knet-s3-centres_effnet-lite0_instance')
 VALIDATIONS = 5
 _CHECK = 'knet_plugin.DataCheckHook'
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -12,8 +12,8 @@ from knet_plugin.cli import resolve_config
 from knet_plugin.datasets.description import DataDescription
 from knet_plugin.engine import own_defaults
 from knet_plugin.engine.own_command import find_run, write_run
+from knet_plugin.engine.own_run import CENTRES, OwnRun, class_settings
 from knet_plugin.engine.own_run import MODELS as OWN_MODELS
-from knet_plugin.engine.own_run import OwnRun, class_settings
 
 TASKS = ('panoptic', 'instance', 'semantic')
 
@@ -34,10 +34,10 @@ def config(description, tmp_path, task, base, weights=None, minutes=None):
     return Config.fromfile(path)
 
 
-@pytest.mark.parametrize('task', TASKS)
-@pytest.mark.parametrize('model', ['small', 'r50'])
-def test_the_config_builds_a_model_with_the_classes_of_the_data(model, task, description, tmp_path):
-    cfg = config(description, tmp_path, task, f'own_data/{OWN_MODELS[model][task][0]}')
+@pytest.mark.parametrize(('task', 'name'), [*CENTRES.items(), *((task, parts[0]) for model in OWN_MODELS.values()
+                                                                for task, parts in model.items())])
+def test_the_config_builds_a_model_with_the_classes_of_the_data(task, name, description, tmp_path):
+    cfg = config(description, tmp_path, task, f'own_data/{name}')
     init_default_scope(cfg.default_scope)
     built = MODELS.build(cfg.model)
     assert built.num_classes == dict(panoptic=3, instance=2, semantic=3)[task]
@@ -126,11 +126,12 @@ def test_size_and_kernels_follow_the_objects(description, monkeypatch):
         data = dict(images=[dict(id=1, height=400, width=500)],
                     annotations=[dict(image_id=1, area=side**2)] * number)
         (description.root / 'annotations/instances_train.json').write_text(json.dumps(data))
-        return own_defaults.default_short_side(description, task), own_defaults.default_kernels(description)
+        return (own_defaults.default_short_side(description, task), own_defaults.default_kernels(description),
+                own_defaults.small_objects(description))
 
-    assert defaults('panoptic', 8, 120) == (192, 30)
-    assert defaults('instance', 60, 20) == (256, 80)
-    assert defaults('semantic', 400, 120) == (256, 150)
+    assert defaults('panoptic', 8, 120) == (192, 30, False)
+    assert defaults('instance', 60, 20) == (256, 80, True)
+    assert defaults('semantic', 400, 120) == (256, 150, False)
 
 
 def test_the_config_takes_the_kernels(description, tmp_path):

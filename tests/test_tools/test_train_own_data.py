@@ -121,3 +121,12 @@ def test_a_model_of_ones_own_keeps_its_number_of_kernels(data, tmp_path, monkeyp
     assert run_tool(monkeypatch, tmp_path, '--data', data, '--weights', 'own.pth', '--config-only') == 0
     cfg = Config.fromfile(tmp_path / 'work_dirs/squares-panoptic.py')
     assert cfg.model.panoptic_head.kernel_head.num_kernels == 7 and cfg.load_from == str(tmp_path / 'own.pth')
+
+
+def test_a_model_of_ones_own_keeps_its_kernels_from_centres(data, tmp_path, monkeypatch):
+    weights = {'backbone.a': torch.zeros(1),
+               'panoptic_head.kernel_head.conv_centre.weight': torch.zeros(1, 64, 1, 1)}
+    torch.save(dict(state_dict=weights), tmp_path / 'own.pth')
+    assert run_tool(monkeypatch, tmp_path, '--data', data, '--weights', 'own.pth', '--config-only') == 0
+    cfg = Config.fromfile(tmp_path / 'work_dirs/squares-panoptic.py')
+    assert cfg.model.panoptic_head.kernel_head.type == 'knet_plugin.CentreKernelHead'
