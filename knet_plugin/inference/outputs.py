@@ -95,7 +95,7 @@ class ResultWriter:
         if result.instances is not None:
             self._annotations['instances'] += self._objects(result, image_id)
         if result.panoptic is not None:
-            mmcv.imwrite(segment_colours(result.panoptic)[..., ::-1], str(self._folder / f'panoptic/{name}.png'))
+            mmcv.imwrite(segment_colours(result.panoptic), str(self._folder / f'panoptic/{name}.png'))
             entry = dict(image_id=image_id, file_name=f'{name}.png',
                          segments_info=_segments(result.panoptic, result.segments))
             self._annotations['panoptic'].append(entry)
