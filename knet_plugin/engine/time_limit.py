@@ -11,6 +11,7 @@ from knet_plugin.registry import HOOKS
 __all__ = ['TimeLimitHook']
 
 _MEASURED = 10  # iterations before the first estimate; later ones follow at this interval
+_VALIDATION_SHARE = 0.25  # of the time, at most; but there is always one validation, at the end
 _SKIPPED = 2  # the first iterations are slower
 _STORED = 'seconds_before'  # in the message hub, so that a resumed run knows what has passed
 
@@ -20,11 +21,12 @@ class TimeLimitHook(Hook):
     """Chooses ``max_iters`` so that training and validation take ``minutes``.
 
     It measures iterations and validations all along, because a machine may be shared. The ends of the learning rate
-    schedulers move with ``max_iters``; the rate itself does not jump. Validations are spread evenly over the time.
+    schedulers move with ``max_iters``; the rate itself does not jump. Validations are spread evenly over the time; if
+    they would take more than a quarter of it, there are fewer.
 
     Args:
         minutes: From the start of the training to the end of the last validation.
-        validations: Number of validations.
+        validations: Number of validations, at most.
     """
 
     priority = 'LOW'
@@ -73,12 +75,14 @@ class TimeLimitHook(Hook):
 
     def _estimate(self, runner: Runner, done: int, elapsed: float, seconds: float) -> None:
         """Set the last iteration and the next validation from the seconds of an iteration."""
-        left = max(1, self.validations - self._done)
         validation = self._longest
         if not validation and runner.val_loop is not None:  # a guess: an image takes a third of its time in training
             validation = len(runner.val_dataloader.dataset) * seconds / 3 / (runner.train_dataloader.batch_size or 1)
+        affordable = int(_VALIDATION_SHARE * self.budget / validation) if validation else self.validations
+        planned = max(self._done + 1, min(self.validations, affordable))
+        left = planned - self._done
         last = done + max(0, int((self.budget - elapsed - left * validation) / seconds))
-        due = self.budget * (self._done + 1) / self.validations - validation  # when the next validation should begin
+        due = self.budget * (self._done + 1) / planned - validation  # when the next validation should begin
         following = done + max(1, round((due - elapsed) / seconds)) if left > 1 else last
         self._plan(runner, min(following, last), last)
 

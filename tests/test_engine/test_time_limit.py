@@ -59,6 +59,14 @@ def test_training_and_validations_take_the_minutes(iteration, tmp_path, monkeypa
     assert max(steps) < 0.2 * max(seen.rates)  # the rate does not jump
 
 
+@pytest.mark.parametrize(('validation', 'number'), [(10., 3), (25., 2)])
+def test_slow_validations_are_fewer(validation, number, tmp_path, monkeypatch):
+    """They take a quarter of 120 seconds at most, apart from the first, whose time is not known, and the last."""
+    runner, seen = train(tmp_path, monkeypatch, 2, [0.5], validation)
+    assert 1 <= len(seen.validations) <= number and seen.validations[-1] == runner.iter
+    assert 100 <= Clock.now <= 122
+
+
 def test_a_guess_that_is_too_short_is_extended(tmp_path, monkeypatch):
     runner, _ = train(tmp_path, monkeypatch, 1, [0.2], max_iters=20)
     assert runner.iter > 150 and 50 <= Clock.now <= 61
