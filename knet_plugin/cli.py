@@ -85,8 +85,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--bare', action='store_true',
                         help='run the config as it is: without the hooks and the short console output of this tool')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='how several processes are started: `--launcher pytorch --gpus N` starts N processes on '
-                        'this machine; slurm and mpi belong to srun and mpirun (default: none, one process)')
+                        help='what started the processes of this run: torchrun, srun or mpirun (default: none, one '
+                        'process)')
     # torch.distributed.launch passes the rank as an argument.
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
 

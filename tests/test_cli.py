@@ -115,6 +115,15 @@ def test_tools_run_in_this_process(wheel_like, capsys, arguments, passed_on):
     assert capsys.readouterr().out == f'{passed_on}\n'
 
 
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_mim_gives_the_tools_no_option_that_they_lack(name, monkeypatch, capsys):
+    """It would add ``--gpus`` if their help had that word; ``knet`` alone reads it."""
+    monkeypatch.setattr(sys, 'argv', [name, '-h'])
+    with pytest.raises(SystemExit, match='0'):
+        tool(name).main()
+    assert '--gpus' not in capsys.readouterr().out
+
+
 def test_pytorch_launcher_becomes_torchrun(wheel_like, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(os, 'execv', lambda *given: calls.append(given) or sys.exit(0))

@@ -1,4 +1,5 @@
-# For many small objects: kernels start as discs around likely centres of objects, not anew in each image.
+# For many small objects: kernels start as discs around likely centres of objects in each image. Learned kernels are the
+# same in all images.
 _base_ = './knet-s3_effnet-lite0_instance.py'
 
 model = dict(

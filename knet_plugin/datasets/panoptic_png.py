@@ -36,7 +36,7 @@ def read_segment_ids(path: str, listed: Sequence[int] = (), backend_args: dict |
         image = mmcv.imfrombytes(content, flag='color', channel_order='rgb')
         # The bytes of one number, whose fourth is the alpha channel.
         colours = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view('<i4')[..., 0] & 0xFFFFFF
-        if not listed or content[_COLOUR_TYPE] not in _ONE_CHANNEL:
+        if not listed or not content.startswith(b'\x89PNG') or content[_COLOUR_TYPE] not in _ONE_CHANNEL:
             return colours
         with Image.open(io.BytesIO(content)) as picture:
             values = np.asarray(picture).astype(np.int32)

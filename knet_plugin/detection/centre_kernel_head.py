@@ -19,6 +19,7 @@ __all__ = ['CentreKernelHead', 'centre_target']
 RADIUS = 0.15  # standard deviation of a centre's target, relative to the root of the object's area
 LEAST_RADIUS = 1 / 3  # the same in pixels of the map
 PEAK, OFFSET = 8., -6.  # of the first masks' logits: discs with a radius of about 4 pixels of the map
+SLOPE = 10.  # taken from the logits of pixels that are no local maximum
 LOWEST = 1e-3  # values of the target below are 0
 
 
@@ -29,13 +30,13 @@ class CentreKernelHead(KernelHead):
     ::
 
         x = conv(loc + seg);  c = conv_centre(x);  loc += P
-        p_1 .. p_N = the highest local maxima of c over 3 x 3 pixels and all classes
+        p_1 .. p_N = the pixels with the highest c - 10 [c is no maximum of its 3 x 3 pixels], over all classes
         a, s, b = conv_kernel(x(p_n));  K_0^n = a + s * P(p_n);  M_0^n = K_0^n * loc + b
 
     Choosing kernels by the certainty of pixels is MaskDINO's (arXiv 2206.02777), centres as their target CenterNet's
     (arXiv 1904.07850). P is an encoding of positions whose products P(p) P(q) decrease with the distance of two pixels,
     so from the first iteration each kernel has a mask of its own, a disc around its pixel. The class logits of all
-    stages are those of c, without gradient, plus what the stage adds.
+    stages are those by which the pixels were chosen, without gradient, plus what the stage adds.
 
     Args:
         positions: Config of P, of C channels.
@@ -52,7 +53,7 @@ class CentreKernelHead(KernelHead):
         self.loss_centre = MODELS.build(dict(type='mmdet.GaussianFocalLoss') | (loss_centre or {}))
 
     def _build_instance_kernels(self) -> None:
-        # For the init_cfg of learned kernels, which has nothing to set here.
+        # The default init_cfg names init_kernels; there is nothing to initialise.
         self.init_kernels = nn.Identity()  # type: ignore[assignment]
         self.conv = ConvModule(self.channels, self.channels, 3, padding=1, norm_cfg=self.norm_cfg)
         self.conv_centre = nn.Conv2d(self.channels, self.num_things_classes, 1)
@@ -70,8 +71,10 @@ class CentreKernelHead(KernelHead):
     def instance_kernels(self, loc: Tensor, seg: Tensor) -> InstanceKernels:
         """The kernels of the most likely centres, from (B, C, H, W) localisation and semantic features."""
         features = self.conv(loc + seg)
-        centre_logits = self.conv_centre(features)  # B, T, H, W
-        pixels = self._peaks(centre_logits)  # B, N
+        with torch.autocast(features.device.type, enabled=False):  # in 16 bits, neighbours would often be equal
+            centre_logits = self.conv_centre(features.to(self.conv_centre.weight.dtype))  # B, T, H, W
+        class_logits = _lower_slopes(centre_logits)
+        pixels = class_logits.amax(dim=1).flatten(1).topk(min(self.num_kernels, loc[0, 0].numel())).indices  # B, N
 
         def at_pixels(maps: Tensor) -> Tensor:
             """(B, C, H, W) to (B, N, C)."""
@@ -85,20 +88,20 @@ class CentreKernelHead(KernelHead):
         kernels = content + scale * at_pixels(positions.expand_as(loc))
         kernels = kernels[..., None, None]  # B, N, C, 1, 1
         mask_logits = convolve(kernels, loc, offset[..., 0])
-        return InstanceKernels(loc, kernels, mask_logits, at_pixels(centre_logits).detach(), centre_logits)
-
-    @torch.no_grad()
-    def _peaks(self, centre_logits: Tensor) -> Tensor:
-        """Flat indices of the N highest local maxima of (B, T, H, W) maps, (B, N)."""
-        highest = F.max_pool2d(centre_logits, 3, stride=1, padding=1)
-        peaks = centre_logits.masked_fill(centre_logits < highest, -torch.inf).amax(dim=1).flatten(1)
-        return peaks.topk(min(self.num_kernels, peaks.shape[1])).indices
+        return InstanceKernels(loc, kernels, mask_logits, at_pixels(class_logits), centre_logits)
 
     def centre_loss(self, centre_logits: Tensor, targets: SegmentTargets) -> Tensor:
         """Loss of (B, T, H, W) logits of centres, averaged over the objects of all processes."""
         target = centre_target(targets, centre_logits.shape)
         count, = mean_over_processes(target.new_tensor([sum(targets.num_objects)]))
         return self.loss_centre(centre_logits.float().sigmoid(), target, avg_factor=count)
+
+
+@torch.no_grad()
+def _lower_slopes(centre_logits: Tensor) -> Tensor:
+    """Lower (B, T, H, W) logits where they are no local maximum: a neighbour of a centre would be its duplicate."""
+    highest = F.max_pool2d(centre_logits, 3, stride=1, padding=1)
+    return centre_logits - SLOPE * (centre_logits < highest)
 
 
 def centre_target(targets: SegmentTargets, shape: torch.Size) -> Tensor:
