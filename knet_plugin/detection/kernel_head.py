@@ -128,7 +128,8 @@ class KernelHead(BaseModule):
             stuff = F.pad(self.conv_seg.weight[self.num_things_classes:], [self.kernel_size // 2] * 4)  # S, C, K, K
             kernels = torch.cat([kernels, stuff.expand(len(loc), -1, -1, -1, -1)], dim=1)
             mask_logits = torch.cat([mask_logits, semantic_logits[:, self.num_things_classes:]], dim=1)
-        return KernelProposals(features, kernels, mask_logits, semantic_logits, *instances[3:])
+        return KernelProposals(features, kernels, mask_logits, semantic_logits, instances.class_logits,
+                               instances.centre_logits)
 
     def instance_kernels(self, loc: Tensor, seg: Tensor) -> InstanceKernels:
         """The learned instance kernels, from (B, C, H, W) localisation and semantic features."""

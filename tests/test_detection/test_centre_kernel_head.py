@@ -93,6 +93,15 @@ def test_a_batch_of_one_gives_the_same():
         torch.testing.assert_close(getattr(single, name), getattr(whole, name)[1:2])
 
 
+def test_parts_can_be_configured():
+    plain = with_centres()
+    changed = with_centres(loss_centre=dict(loss_weight=3.), positions=dict(temperature=50))
+    assert (plain.kernel_head.positions.temperature, changed.kernel_head.positions.temperature) == (100, 50)
+    logits, objects = torch.randn(1, 3, 8, 8), targets(torch.ones(1, 8, 8), [0], [0], [1])
+    torch.testing.assert_close(changed.kernel_head.centre_loss(logits, objects),
+                               3 * plain.kernel_head.centre_loss(logits, objects))
+
+
 def test_maps_with_fewer_pixels_than_kernels():
     built = with_centres(num_kernels=200)
     tiny = [torch.randn(1, 8, 8 // 2**i, 8 // 2**i) for i in range(4)]
