@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from knet_plugin.datasets.shapes import make_shapes
 
-KNET = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
+KNET = 'knet-s3_r18-s_1xb8-adamw-1k_shapes-panoptic-128x128'
 METRICS = {'coco_panoptic/PQ': 'PQ', 'coco_panoptic/PQ_th': 'PQ of things', 'coco_panoptic/PQ_st': 'PQ of stuff',
            'coco/segm_mAP': 'mask AP', 'mIoU': 'mIoU'}
 

@@ -110,7 +110,7 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
     model = args.model or 'small'
     model_config, default_weights = MODELS[model][task] if model in MODELS else (model, 'config')
     try:
-        base = resolve_config(f'own_data/{model_config}' if model in MODELS else model)
+        base = resolve_config(f'recipe/{model_config}' if model in MODELS else model)
     except ResourceError as error:
         raise ValueError(f'--model {model}: neither {" nor ".join(MODELS)}, and {error}') from None
     name = args.weights or default_weights
@@ -118,7 +118,7 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
     start = weights if isinstance(weights, Weights) and weights.whole_model else None
     centres = start.centres if start else small_objects(description)
     if model == 'small' and task in CENTRES and centres:
-        base = resolve_config(f'own_data/{CENTRES[task]}')
+        base = resolve_config(f'recipe/{CENTRES[task]}')
     images = len(image_files(description))
     batch_size, num_workers = default_loading(images, model)
     batch_size = args.batch_size or batch_size

@@ -130,6 +130,26 @@ def test_interrupted_call_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('faster', [5, 6], ids=['same options', 'other options'])
+def test_two_calls_at_once(tmp_path, monkeypatch, faster):
+    root = tmp_path / 'shapes'
+
+    def write_twice(*args):
+        monkeypatch.undo()
+        make_shapes(root, 1, 1, 32, seed=faster)
+        write(*args)
+
+    write = writer._write
+    monkeypatch.setattr(writer, '_write', write_twice)
+    if faster == 5:
+        make_shapes(root, 1, 1, 32, seed=5)
+    else:
+        with pytest.raises(FileExistsError, match='seed is 6'):
+            make_shapes(root, 1, 1, 32, seed=5)
+    assert load(root / 'manifest.json')['seed'] == faster
+    assert list(tmp_path.iterdir()) == [root]
+
+
 @pytest.mark.parametrize(('name', 'value'), [
     ('num_train', -1), ('size', 16), ('size', (64, 31)), ('seed', -3), ('ambiguity', -0.5), ('ambiguity', float('nan')),
     ('hue', float('inf')), ('min_object', 0.0), ('min_object', 90.0)])

@@ -37,7 +37,7 @@ def config(description, tmp_path, task, base, weights=None, minutes=None):
 @pytest.mark.parametrize(('task', 'name'), [*CENTRES.items(), *((task, parts[0]) for model in OWN_MODELS.values()
                                                                 for task, parts in model.items())])
 def test_the_config_builds_a_model_with_the_classes_of_the_data(task, name, description, tmp_path):
-    cfg = config(description, tmp_path, task, f'own_data/{name}')
+    cfg = config(description, tmp_path, task, f'recipe/{name}')
     init_default_scope(cfg.default_scope)
     built = MODELS.build(cfg.model)
     assert built.num_classes == dict(panoptic=3, instance=2, semantic=3)[task]
@@ -135,7 +135,7 @@ def test_size_and_kernels_follow_the_objects(description, monkeypatch):
 
 
 def test_the_config_takes_the_kernels(description, tmp_path):
-    base = resolve_config('own_data/knet-s3_effnet-lite0_instance')
+    base = resolve_config('recipe/knet-s3_effnet-lite0_instance')
     path = tmp_path / 'run.py'
     path.write_text(OwnRun(description, 'instance', base, None, 64, 200, None, 4, 0, kernels=70).text())
     model = Config.fromfile(path).model

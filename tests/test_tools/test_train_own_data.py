@@ -53,7 +53,7 @@ def write(path: Path, images: list, annotations: list, categories: list) -> None
 
 def small_model(task: str, folder: Path) -> Path:
     """A config that narrows our small model."""
-    base = str(resolve_config(f'own_data/knet-s3_effnet-lite0_{task}'))
+    base = str(resolve_config(f'recipe/knet-s3_effnet-lite0_{task}'))
     parts = 'channels=8, norm_cfg=dict(type="GN", num_groups=2))'
     head = (f'decode_head=dict(kernel_generate_head=dict(in_channels=[8] * 4, {parts})' if task == 'semantic' else
             f'panoptic_head=dict(num_stages=1, kernel_head=dict(num_kernels=5, {parts})')

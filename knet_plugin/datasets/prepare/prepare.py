@@ -75,7 +75,7 @@ def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Opt
     splits = split_samples(reading, val, seed)
     _check_names(splits, with_maps=bool(classes.stuff))
     description = _describe(folder, classes, task)
-    with whole_folder(folder) as draft:
+    with whole_folder(folder, force) as draft:
         writers = _write(replace(description, root=draft), splits, classes.fill, reading)
         _check_objects(description, writers, reading, sources[0])
     counts = {split: {name: writer.count[name] for name in description.classes} for split, writer in writers.items()}

@@ -64,8 +64,11 @@ def make_shapes(root: str | os.PathLike[str],
     root = Path(root).resolve()
     if _is_made(root, manifest, overwrite):
         return
-    with whole_folder(root) as draft:
-        _write(draft, manifest, style)
+    try:
+        with whole_folder(root, overwrite) as draft:
+            _write(draft, manifest, style)
+    except FileExistsError:  # another process was faster
+        _is_made(root, manifest, overwrite=False)
 
 
 def _write(root: Path, manifest: dict[str, Any], style: Style) -> None:
