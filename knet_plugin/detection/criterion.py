@@ -16,6 +16,7 @@ from knet_plugin.core import KernelUpdate
 from knet_plugin.core.activation_checkpointing import checkpointed
 from knet_plugin.core.feature_map import resize
 from knet_plugin.detection.kernel_head import KernelProposals
+from knet_plugin.detection.matcher import aligned_masks
 from knet_plugin.detection.targets import (
     IGNORE_INDEX,
     Assignment,
@@ -54,9 +55,10 @@ class KNetCriterion(BaseModule):
     Args:
         num_things_classes: T; classes 0 .. T - 1 are things.
         num_stuff_classes: S; classes T .. T + S - 1 are stuff. The last S kernels of a stage belong to them.
-        train_cfg: ``assigner``, the config of the ``MaskHungarianAssigner``, and ``num_points``: the number of random
-            points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193), to which mask and dice loss apply.
-            None: they apply to all pixels.
+        train_cfg: ``assigner``, the config of the ``MaskHungarianAssigner``; ``num_points``, the number of random
+            points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193), to which mask and dice loss apply;
+            and ``num_match_points``, the number of uniformly random points of an image at which the matching compares
+            masks (Mask2Former, arXiv 2112.01527, Section 3.3). None for either: all pixels.
         loss_mask: Config of the loss on (P, h, w) mask logits and soft targets.
         loss_dice: Config of the overlap loss on the same.
         loss_cls: Config of the sigmoid loss on (B * N, classes) logits.
@@ -85,8 +87,9 @@ class KNetCriterion(BaseModule):
         train_cfg = dict(train_cfg or {})
         assigner = train_cfg.pop('assigner', None) or dict(type='knet_plugin.MaskHungarianAssigner')
         self.num_points = train_cfg.pop('num_points', None)
+        self.num_match_points = train_cfg.pop('num_match_points', None)
         if train_cfg:
-            raise ValueError(f'train_cfg has assigner and num_points only, got {sorted(train_cfg)}')
+            raise ValueError(f'train_cfg has assigner, num_points and num_match_points only, got {sorted(train_cfg)}')
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
@@ -136,10 +139,10 @@ class KNetCriterion(BaseModule):
         pairs = []
         for image in range(len(mask_logits)):
             objects = targets.objects_of(image)
-            prediction = InstanceData(masks=resize(mask_logits[image:image + 1], targets.masks.shape[-2:])[0])
+            logits, masks = aligned_masks(mask_logits[image], targets.masks[objects], self.num_match_points)
+            prediction, truth = InstanceData(masks=logits), InstanceData(masks=masks, labels=targets.labels[objects])
             if class_logits is not None:
                 prediction.scores = class_logits[image].float()
-            truth = InstanceData(masks=targets.masks[objects], labels=targets.labels[objects])
             gt_inds = self.assigner.assign(prediction, truth).gt_inds
             kernels, = gt_inds.nonzero(as_tuple=True)
             pairs.append(Assignment(torch.full_like(kernels, image), kernels, objects.start + gt_inds[kernels] - 1))
