@@ -102,20 +102,27 @@ class KNetCriterion(BaseModule):
         self.ignore_void = ignore_void
         self.stage_loss_weights = stage_loss_weights
 
-    def forward(self, proposals: KernelProposals, updates: Sequence[KernelUpdate],
-                targets: SegmentTargets) -> dict[str, Tensor]:
-        """Losses of the kernel head (``s0.``) and of stage i (``s<i>.``); the keys do not depend on the images."""
-        assignments = self.assign(proposals, updates, targets)
-        counts = torch.tensor([len(each.segments) for each in assignments], device=targets.labels.device)
+    def forward(self, proposals: KernelProposals, updates: Sequence[KernelUpdate], targets: SegmentTargets,
+                pilots: Assignment | None = None) -> dict[str, Tensor]:
+        """Losses of the kernel head (``s0.``) and of stage i (``s<i>.``); the keys do not depend on the images.
+
+        If the updates have ``pilots`` after the kernels of the proposals, these are their objects, see ``MaskPilots``.
+        """
+        ordinary = updates if pilots is None else [each.first(proposals.mask_logits.shape[1]) for each in updates]
+        assignments = self.assign(proposals, ordinary, targets)
+        pairs = assignments if pilots is None else [*assignments, pilots]
+        counts = torch.tensor([len(each.segments) for each in pairs], device=targets.labels.device)
         num_pairs = mean_over_processes(counts)
         num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
         losses = self.mask_losses(proposals.mask_logits[:, :num_kernels], assignments[0], targets, num_pairs[0])
         losses['loss_seg'] = self.semantic_loss(proposals.semantic_logits, assignments[0], targets)
         losses = {f's0.{name}': value for name, value in losses.items()}
         weights = [1.] * len(updates) if self.stage_loss_weights is None else self.stage_loss_weights
-        for i, (update, weight) in enumerate(zip(updates, weights, strict=True), start=1):
+        for i, (update, piloted, weight) in enumerate(zip(ordinary, updates, weights, strict=True), start=1):
             stage = self.mask_losses(update.mask_logits, assignments[i], targets, num_pairs[i])
             stage |= self.class_loss(update.class_logits, assignments[i], targets, num_pairs[i])
+            if pilots is not None:
+                stage |= self.pilot_losses(piloted, pilots, targets, num_pairs[-1])
             losses |= {f's{i}.{name}': value * weight if 'loss' in name else value for name, value in stage.items()}
         return losses
 
@@ -156,18 +163,35 @@ class KNetCriterion(BaseModule):
 
         (B, N, H, W) logits are resized to the targets' size. ``num_pairs`` is the mean over the processes, ().
         """
-        if not len(assignment.segments):  # zero, but connected to the logits
-            zero = mask_logits[assignment.images, assignment.kernels].float().sum()
-            losses = dict(loss_mask=zero, loss_dice=zero)
-            return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
-        loss_mask, loss_dice = checkpointed(self._matched_losses, mask_logits, assignment, targets)
-        share = len(assignment.segments) / num_pairs
-        losses = dict(loss_mask=loss_mask * share, loss_dice=loss_dice * share)
-        if self.loss_rank is not None:
+        loss_mask, loss_dice = self._pair_losses(mask_logits, assignment, targets, num_pairs)
+        losses = dict(loss_mask=loss_mask, loss_dice=loss_dice)
+        if self.loss_rank is not None and not len(assignment.segments):
+            losses['loss_rank'] = loss_mask
+        elif self.loss_rank is not None:
             ranks = [checkpointed(self._rank_loss, logits, target) for logits, target in zip(
                 mask_logits.split(1), rank_target(assignment, targets).split(1), strict=True)]
             losses['loss_rank'] = torch.stack(ranks).mean()  # over all pixels, as the images have the same size
         return losses
+
+    def pilot_losses(self, update: KernelUpdate, pilots: Assignment, targets: SegmentTargets,
+                     num_pilots: Tensor) -> dict[str, Tensor]:
+        """``loss_pilot_mask``, ``loss_pilot_dice``, ``loss_pilot_cls`` of one stage; zero if there are no objects."""
+        loss_mask, loss_dice = self._pair_losses(update.mask_logits, pilots, targets, num_pilots)
+        logits = update.class_logits[pilots.images, pilots.kernels, :self.num_things_classes].float()  # P, T
+        loss_cls = logits.sum()  # zero, but connected
+        if len(logits):
+            loss_cls = self.loss_cls(logits, targets.labels[pilots.segments], avg_factor=num_pilots)
+        return dict(loss_pilot_mask=loss_mask, loss_pilot_dice=loss_dice, loss_pilot_cls=loss_cls)
+
+    def _pair_losses(self, mask_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
+                     num_pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask and dice loss of the pairs."""
+        if not len(assignment.segments):  # zero, but connected to the logits
+            zero = mask_logits[assignment.images, assignment.kernels].float().sum()
+            return zero, zero
+        loss_mask, loss_dice = checkpointed(self._matched_losses, mask_logits, assignment, targets)
+        share = len(assignment.segments) / num_pairs
+        return loss_mask * share, loss_dice * share
 
     def _matched_losses(self, mask_logits: Tensor, assignment: Assignment,
                         targets: SegmentTargets) -> tuple[Tensor, Tensor]:
