@@ -44,10 +44,17 @@ class KernelInteraction(BaseModule):
             self.ffn = FFN(channels, feedforward_channels, num_fcs, ffn_drop=dropout)  # with the residual
             self.ffn_norm = nn.LayerNorm(channels)
 
-    def forward(self, kernels: Tensor) -> Tensor:
-        """``K~`` to ``K_i``, both (B, N, T, C)."""
+    def forward(self, kernels: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """``K~`` to ``K_i``, both (B, N, T, C).
+
+        Kernel n does not see kernel m of its image where ``hidden``, (B, N, N) of bool, is true at (n, m). It must see
+        at least one. None: each sees all.
+        """
+        if hidden is not None:
+            hidden = hidden.repeat_interleave(self.attention.num_heads, dim=0)  # B * heads, N, N
         flat = kernels.flatten(-2)  # B, N, T * C
-        flat = self.attention_norm(flat + self.attention(flat, flat, flat, need_weights=False)[0])
+        attended, _ = self.attention(flat, flat, flat, need_weights=False, attn_mask=hidden)
+        flat = self.attention_norm(flat + attended)
         kernels = flat.unflatten(-1, (-1, self.channels))
         if self.ffn is not None:
             kernels = self.ffn_norm(self.ffn(kernels))

@@ -21,6 +21,11 @@ class KernelUpdate(NamedTuple):
     mask_logits: Tensor
     class_logits: Any  # Tensor or None, which the caller knows
 
+    def first(self, number: int) -> 'KernelUpdate':
+        """The update of the first kernels alone."""
+        classes = None if self.class_logits is None else self.class_logits[:, :number]
+        return KernelUpdate(self.kernels[:, :number], self.mask_logits[:, :number], classes)
+
 
 @MODELS.register_module()
 class KernelUpdateHead(BaseModule):
@@ -81,7 +86,8 @@ class KernelUpdateHead(BaseModule):
             nn.init.zeros_(self.fc_mask.weight)
             nn.init.zeros_(self.fc_mask.bias)
 
-    def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor, classify: bool = True) -> KernelUpdate:
+    def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor, classify: bool = True,
+                hidden: Tensor | None = None) -> KernelUpdate:
         """Compute ``K_i``, ``M_i`` and class logits.
 
         Args:
@@ -89,6 +95,7 @@ class KernelUpdateHead(BaseModule):
             kernels: ``K_{i-1}``, (B, N, C, K, K).
             mask_logits: ``M_{i-1}``, (B, N, h, w), resized to H x W.
             classify: Whether to compute the class logits.
+            hidden: Which kernels the others do not see in Eq. 6, (B, N, N), see ``KernelInteraction``.
         """
         F = FeatureMap(features, self.feat_transform)
         K = kernels.flatten(3).transpose(2, 3)  # K_{i-1}: B, N, T, C
@@ -96,7 +103,7 @@ class KernelUpdateHead(BaseModule):
             group = F.pool(mask_logits, self.mask_activation)  # Eq. 3, F^K: B, N, C
             K = checkpointed(self.updater, group, K)  # Eq. 4 and 5, K~: B, N, T, C
         if self.interaction is not None:
-            K = self.interaction(K)  # Eq. 6, K_i: B, N, T, C
+            K = self.interaction(K, hidden)  # Eq. 6, K_i: B, N, T, C
         M = F.convolve(self._to_kernels(self.fc_mask(self.mask_fcs(K))), self.mask_stride)  # Eq. 6 and 1: B, N, H, W
         if self.residual_masks:
             M = M + resize(mask_logits, M.shape[-2:])

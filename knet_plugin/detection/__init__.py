@@ -13,7 +13,9 @@ from knet_plugin.detection.kernel_head import KernelHead, KernelProposals
 from knet_plugin.detection.kernel_iter_head import KernelIterHead
 from knet_plugin.detection.knet import KNet
 from knet_plugin.detection.localization_fpn import LocalizationFPN
+from knet_plugin.detection.mask_pilots import MaskPilots
 from knet_plugin.detection.matcher import DiceCost, MaskCost, MaskHungarianAssigner
 
 __all__ = ['CentreKernelHead', 'DiceCost', 'EfficientNetLite0', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelHead',
-           'KernelIterHead', 'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner']
+           'KernelIterHead', 'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner',
+           'MaskPilots']

@@ -16,6 +16,7 @@ from knet_plugin.core import KernelUpdate
 from knet_plugin.core.activation_checkpointing import checkpointed
 from knet_plugin.core.feature_map import resize
 from knet_plugin.detection.kernel_head import KernelProposals
+from knet_plugin.detection.matcher import aligned_masks
 from knet_plugin.detection.targets import (
     IGNORE_INDEX,
     Assignment,
@@ -54,9 +55,10 @@ class KNetCriterion(BaseModule):
     Args:
         num_things_classes: T; classes 0 .. T - 1 are things.
         num_stuff_classes: S; classes T .. T + S - 1 are stuff. The last S kernels of a stage belong to them.
-        train_cfg: ``assigner``, the config of the ``MaskHungarianAssigner``, and ``num_points``: the number of random
-            points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193), to which mask and dice loss apply.
-            None: they apply to all pixels.
+        train_cfg: ``assigner``, the config of the ``MaskHungarianAssigner``; ``num_points``, the number of random
+            points of each mask, mostly uncertain ones (PointRend, arXiv 1912.08193), to which mask and dice loss apply;
+            and ``num_match_points``, the number of uniformly random points of an image at which the matching compares
+            masks (Mask2Former, arXiv 2112.01527, Section 3.3). None for either: all pixels.
         loss_mask: Config of the loss on (P, h, w) mask logits and soft targets.
         loss_dice: Config of the overlap loss on the same.
         loss_cls: Config of the sigmoid loss on (B * N, classes) logits.
@@ -85,8 +87,9 @@ class KNetCriterion(BaseModule):
         train_cfg = dict(train_cfg or {})
         assigner = train_cfg.pop('assigner', None) or dict(type='knet_plugin.MaskHungarianAssigner')
         self.num_points = train_cfg.pop('num_points', None)
+        self.num_match_points = train_cfg.pop('num_match_points', None)
         if train_cfg:
-            raise ValueError(f'train_cfg has assigner and num_points only, got {sorted(train_cfg)}')
+            raise ValueError(f'train_cfg has assigner, num_points and num_match_points only, got {sorted(train_cfg)}')
         self.num_things_classes = num_things_classes
         self.num_stuff_classes = num_stuff_classes
         self.num_classes = num_things_classes + num_stuff_classes
@@ -99,20 +102,27 @@ class KNetCriterion(BaseModule):
         self.ignore_void = ignore_void
         self.stage_loss_weights = stage_loss_weights
 
-    def forward(self, proposals: KernelProposals, updates: Sequence[KernelUpdate],
-                targets: SegmentTargets) -> dict[str, Tensor]:
-        """Losses of the kernel head (``s0.``) and of stage i (``s<i>.``); the keys do not depend on the images."""
-        assignments = self.assign(proposals, updates, targets)
-        counts = torch.tensor([len(each.segments) for each in assignments], device=targets.labels.device)
+    def forward(self, proposals: KernelProposals, updates: Sequence[KernelUpdate], targets: SegmentTargets,
+                pilots: Assignment | None = None) -> dict[str, Tensor]:
+        """Losses of the kernel head (``s0.``) and of stage i (``s<i>.``); the keys do not depend on the images.
+
+        If the updates have ``pilots`` after the kernels of the proposals, these are their objects, see ``MaskPilots``.
+        """
+        ordinary = updates if pilots is None else [each.first(proposals.mask_logits.shape[1]) for each in updates]
+        assignments = self.assign(proposals, ordinary, targets)
+        pairs = assignments if pilots is None else [*assignments, pilots]
+        counts = torch.tensor([len(each.segments) for each in pairs], device=targets.labels.device)
         num_pairs = mean_over_processes(counts)
         num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
         losses = self.mask_losses(proposals.mask_logits[:, :num_kernels], assignments[0], targets, num_pairs[0])
         losses['loss_seg'] = self.semantic_loss(proposals.semantic_logits, assignments[0], targets)
         losses = {f's0.{name}': value for name, value in losses.items()}
         weights = [1.] * len(updates) if self.stage_loss_weights is None else self.stage_loss_weights
-        for i, (update, weight) in enumerate(zip(updates, weights, strict=True), start=1):
+        for i, (update, piloted, weight) in enumerate(zip(ordinary, updates, weights, strict=True), start=1):
             stage = self.mask_losses(update.mask_logits, assignments[i], targets, num_pairs[i])
             stage |= self.class_loss(update.class_logits, assignments[i], targets, num_pairs[i])
+            if pilots is not None:
+                stage |= self.pilot_losses(piloted, pilots, targets, num_pairs[-1])
             losses |= {f's{i}.{name}': value * weight if 'loss' in name else value for name, value in stage.items()}
         return losses
 
@@ -136,10 +146,10 @@ class KNetCriterion(BaseModule):
         pairs = []
         for image in range(len(mask_logits)):
             objects = targets.objects_of(image)
-            prediction = InstanceData(masks=resize(mask_logits[image:image + 1], targets.masks.shape[-2:])[0])
+            logits, masks = aligned_masks(mask_logits[image], targets.masks[objects], self.num_match_points)
+            prediction, truth = InstanceData(masks=logits), InstanceData(masks=masks, labels=targets.labels[objects])
             if class_logits is not None:
                 prediction.scores = class_logits[image].float()
-            truth = InstanceData(masks=targets.masks[objects], labels=targets.labels[objects])
             gt_inds = self.assigner.assign(prediction, truth).gt_inds
             kernels, = gt_inds.nonzero(as_tuple=True)
             pairs.append(Assignment(torch.full_like(kernels, image), kernels, objects.start + gt_inds[kernels] - 1))
@@ -153,18 +163,35 @@ class KNetCriterion(BaseModule):
 
         (B, N, H, W) logits are resized to the targets' size. ``num_pairs`` is the mean over the processes, ().
         """
-        if not len(assignment.segments):  # zero, but connected to the logits
-            zero = mask_logits[assignment.images, assignment.kernels].float().sum()
-            losses = dict(loss_mask=zero, loss_dice=zero)
-            return losses if self.loss_rank is None else dict(losses, loss_rank=zero)
-        loss_mask, loss_dice = checkpointed(self._matched_losses, mask_logits, assignment, targets)
-        share = len(assignment.segments) / num_pairs
-        losses = dict(loss_mask=loss_mask * share, loss_dice=loss_dice * share)
-        if self.loss_rank is not None:
+        loss_mask, loss_dice = self._pair_losses(mask_logits, assignment, targets, num_pairs)
+        losses = dict(loss_mask=loss_mask, loss_dice=loss_dice)
+        if self.loss_rank is not None and not len(assignment.segments):
+            losses['loss_rank'] = loss_mask
+        elif self.loss_rank is not None:
             ranks = [checkpointed(self._rank_loss, logits, target) for logits, target in zip(
                 mask_logits.split(1), rank_target(assignment, targets).split(1), strict=True)]
             losses['loss_rank'] = torch.stack(ranks).mean()  # over all pixels, as the images have the same size
         return losses
+
+    def pilot_losses(self, update: KernelUpdate, pilots: Assignment, targets: SegmentTargets,
+                     num_pilots: Tensor) -> dict[str, Tensor]:
+        """``loss_pilot_mask``, ``loss_pilot_dice``, ``loss_pilot_cls`` of one stage; zero if there are no objects."""
+        loss_mask, loss_dice = self._pair_losses(update.mask_logits, pilots, targets, num_pilots)
+        logits = update.class_logits[pilots.images, pilots.kernels, :self.num_things_classes].float()  # P, T
+        loss_cls = logits.sum()  # zero, but connected
+        if len(logits):
+            loss_cls = self.loss_cls(logits, targets.labels[pilots.segments], avg_factor=num_pilots)
+        return dict(loss_pilot_mask=loss_mask, loss_pilot_dice=loss_dice, loss_pilot_cls=loss_cls)
+
+    def _pair_losses(self, mask_logits: Tensor, assignment: Assignment, targets: SegmentTargets,
+                     num_pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask and dice loss of the pairs."""
+        if not len(assignment.segments):  # zero, but connected to the logits
+            zero = mask_logits[assignment.images, assignment.kernels].float().sum()
+            return zero, zero
+        loss_mask, loss_dice = checkpointed(self._matched_losses, mask_logits, assignment, targets)
+        share = len(assignment.segments) / num_pairs
+        return loss_mask * share, loss_dice * share
 
     def _matched_losses(self, mask_logits: Tensor, assignment: Assignment,
                         targets: SegmentTargets) -> tuple[Tensor, Tensor]:

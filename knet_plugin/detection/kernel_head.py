@@ -119,11 +119,9 @@ class KernelHead(BaseModule):
         seg = self.seg_refine(self.seg_convs(seg))  # B, C, H, W
         instances = self.instance_kernels(loc, seg)
         features = instances.loc + seg  # F: B, C, H, W
-        kernels, mask_logits = instances.kernels, instances.mask_logits
+        mask_logits = instances.mask_logits
         semantic_logits = self.conv_seg(seg).contiguous()  # B, classes, H, W
-        if self.mask_activation is not None:
-            group = FeatureMap(features).pool(mask_logits, self.mask_activation)  # Eq. 3: B, N, C
-            kernels = kernels + group.to(kernels.dtype)[..., None, None]
+        kernels = self.add_group_features(instances.kernels, features, mask_logits)
         if self.num_stuff_classes:
             stuff = F.pad(self.conv_seg.weight[self.num_things_classes:], [self.kernel_size // 2] * 4)  # S, C, K, K
             kernels = torch.cat([kernels, stuff.expand(len(loc), -1, -1, -1, -1)], dim=1)
@@ -135,3 +133,10 @@ class KernelHead(BaseModule):
         """The learned instance kernels, from (B, C, H, W) localisation and semantic features."""
         mask_logits = self.init_kernels(loc).contiguous()  # not channels-last as the maps may be
         return InstanceKernels(loc, self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1), mask_logits)
+
+    def add_group_features(self, kernels: Tensor, features: Tensor, mask_logits: Tensor) -> Tensor:
+        """Add the features under (B, N, H, W) masks to (B, N, C, K, K) kernels, unless ``mask_activation`` is None."""
+        if self.mask_activation is None:
+            return kernels
+        group = FeatureMap(features).pool(mask_logits, self.mask_activation)  # Eq. 3: B, N, C
+        return kernels + group.to(kernels.dtype)[..., None, None]

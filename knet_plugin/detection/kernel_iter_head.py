@@ -8,7 +8,7 @@ from mmdet.structures import SampleList
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
-from knet_plugin.core import KernelUpdate
+from knet_plugin.core import KernelUpdate, SoftmaxMask
 from knet_plugin.core.activation_checkpointing import checkpointed, has_statistics
 from knet_plugin.core.feature_map import resize
 from knet_plugin.core.stage_config import build_part, stage_configs
@@ -40,7 +40,8 @@ class KernelIterHead(BaseModule):
         criterion: Config of the ``KNetCriterion``.
         mask_upsample: Size of the masks of loss and prediction, as a multiple of F's.
         with_cp: Whether to save memory by activation checkpointing of the kernel head, which must have no batch norm.
-        train_cfg: The criterion's.
+        train_cfg: ``pilots``, what differs from the default ``MaskPilots``; None, no pilots. The rest is the
+            criterion's.
         test_cfg: Part of mmdet's interface; the fusion head reads it.
     """
 
@@ -64,6 +65,8 @@ class KernelIterHead(BaseModule):
         self.num_stages = num_stages
         self.mask_upsample = mask_upsample
         self.with_cp = with_cp
+        train_cfg = dict(train_cfg or {})
+        pilots = train_cfg.pop('pilots', None)
         classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
         self.kernel_head = build_part(
             'kernel_head', dict(type='knet_plugin.KernelHead') | (kernel_head or {}), classes)
@@ -75,6 +78,7 @@ class KernelIterHead(BaseModule):
         weights = self.criterion.stage_loss_weights
         if weights is not None and len(weights) != num_stages:
             raise ValueError(f'stage_loss_weights must hold num_stages={num_stages} numbers, got {weights}')
+        self.pilots = None if pilots is None else self._build_pilots(pilots)
 
     def _build_stages(self, given: dict | Sequence[dict] | None, num_stages: int) -> list[BaseModule]:
         fixed = dict(channels=self.kernel_head.channels, kernel_size=self.kernel_head.kernel_size)
@@ -94,25 +98,42 @@ class KernelIterHead(BaseModule):
                     torch.nn.init.xavier_uniform_(parameter)
         return stages
 
+    def _build_pilots(self, given: dict) -> torch.nn.Module:
+        if any(isinstance(stage.mask_activation, SoftmaxMask) for stage in self.kernel_update_head):
+            raise ValueError('pilots need a mask_activation that takes each mask alone, got SoftmaxMask: they would '
+                             'change the masks of the ordinary kernels')
+        fixed = dict(num_things_classes=self.num_things_classes, channels=self.kernel_head.channels)
+        return build_part('pilots', dict(type='knet_plugin.MaskPilots') | given, fixed)
+
     def stages(self, feats: Sequence[Tensor], last_only: bool = False) -> tuple[KernelProposals, list[KernelUpdate]]:
-        """Outputs of the kernel head and of each stage (Eq. 2), with masks of F's size.
+        """Outputs of the kernel head and of each stage, with masks of F's size.
 
         Args:
             feats: Pyramid levels, each (B, C, H_i, W_i).
             last_only: Whether only the last stage computes class logits.
         """
-        proposals = checkpointed(self.kernel_head, feats) if self.with_cp else self.kernel_head(feats)
+        proposals = self.propose(feats)
+        return proposals, self.refine(proposals, last_only)
+
+    def propose(self, feats: Sequence[Tensor]) -> KernelProposals:
+        """Outputs of the kernel head."""
+        return checkpointed(self.kernel_head, feats) if self.with_cp else self.kernel_head(feats)
+
+    def refine(self, proposals: KernelProposals, last_only: bool = False,
+               hidden: Tensor | None = None) -> list[KernelUpdate]:
+        """Outputs of each stage (Eq. 2); for ``hidden`` see ``KernelInteraction``."""
         kernels, mask_logits = proposals.kernels, proposals.mask_logits  # K_0, M_0
         updates: list[KernelUpdate] = []
         for i, stage in enumerate(self.kernel_update_head, start=1):
             classify = not last_only or i == self.num_stages
-            update = stage(proposals.features, kernels, mask_logits, classify=classify)
+            update = stage(proposals.features, kernels, mask_logits, classify=classify, hidden=hidden)
             kernels, mask_logits, class_logits = update  # K_i, M_i
             if class_logits is not None and (prior := proposals.class_logits) is not None:
-                padding = [0, self.num_stuff_classes, 0, self.num_stuff_classes]  # stuff kernels and classes come last
+                # Stuff classes come last; stuff kernels, and then pilots, after the instance kernels.
+                padding = [0, self.num_stuff_classes, 0, class_logits.shape[1] - prior.shape[1]]
                 update = update._replace(class_logits=class_logits + F.pad(prior, padding))
             updates.append(update)
-        return proposals, updates
+        return updates
 
     def forward(self, feats: Sequence[Tensor],
                 batch_data_samples: SampleList | None = None) -> tuple[list[Tensor], list[Tensor]]:
@@ -122,10 +143,15 @@ class KernelIterHead(BaseModule):
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses, see ``KNetCriterion``, of pyramid levels and ground truth, see ``segment_targets``."""
-        proposals, updates = self.stages(feats)
+        proposals = self.propose(feats)
         targets = segment_targets(batch_data_samples, self._mask_size(proposals.mask_logits), self.num_things_classes,
                                   self.num_stuff_classes)
-        losses = self.criterion(proposals, updates, targets)
+        if self.pilots is None:
+            losses = self.criterion(proposals, self.refine(proposals), targets)
+        else:
+            piloted = self.pilots(proposals, targets, self.kernel_head.add_group_features)
+            updates = self.refine(piloted.proposals, hidden=piloted.hidden)
+            losses = self.criterion(proposals, updates, targets, piloted.assignment)
         if proposals.centre_logits is not None:
             losses['s0.loss_centre'] = self.kernel_head.centre_loss(proposals.centre_logits, targets)
         return losses

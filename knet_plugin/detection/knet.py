@@ -26,7 +26,7 @@ class KNet(MaskFormer):
         panoptic_head: Config of the ``KernelIterHead``, also for instance segmentation. It must set its classes.
         panoptic_fusion_head: Config of the ``KNetFusionHead``; by default it takes the head's classes.
         **kwargs: Other arguments of mmdet's ``MaskFormer``: ``backbone``, ``neck`` (four levels of strides 4 to 32),
-            ``train_cfg`` (see ``KNetCriterion``), ``test_cfg`` (see ``KNetFusionHead``) and so on.
+            ``train_cfg`` (see ``KernelIterHead``), ``test_cfg`` (see ``KNetFusionHead``) and so on.
     """
 
     def __init__(self, panoptic_head: dict, panoptic_fusion_head: dict | None = None, **kwargs: Any) -> None:

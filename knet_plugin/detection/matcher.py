@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.ops import point_sample
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.models.task_modules.assigners.match_cost import BaseMatchCost
 from mmengine.logging import print_log
@@ -14,12 +15,28 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from knet_plugin.core.feature_map import resize
 from knet_plugin.registry import TASK_UTILS
 
-__all__ = ['DiceCost', 'MaskCost', 'MaskHungarianAssigner']
+__all__ = ['DiceCost', 'MaskCost', 'MaskHungarianAssigner', 'aligned_masks']
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = dict(sigmoid=torch.sigmoid, softmax=partial(torch.softmax, dim=0))
 NOT_FINITE = 1e10  # replaces a cost that is not finite; higher than any real cost
+
+
+def aligned_masks(mask_logits: Tensor, masks: Tensor, num_points: int | None) -> tuple[Tensor, Tensor]:
+    """Bring an image's (N, H, W) logits and (G, h, w) true masks to the same places, which costs can compare.
+
+    These are the pixels of the true masks: (N, h, w) and (G, h, w); or ``num_points`` P uniformly random points, the
+    same for all masks: (N, P) and (G, P).
+    """
+    if num_points is None:
+        return resize(mask_logits[None], masks.shape[-2:])[0], masks
+    points = torch.rand(1, num_points, 2, device=masks.device)
+    # Beyond the border, values are repeated, as by resize. Zeros would make masks uncertain there.
+    logits, masks = (point_sample(maps[None].float(), points, padding_mode='border')[0]
+                     for maps in (mask_logits, masks))
+    return logits, masks
 
 
 @TASK_UTILS.register_module()
@@ -40,7 +57,10 @@ class MaskCost(BaseMatchCost):
 
     def __call__(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None = None,
                  **kwargs: Any) -> Tensor:
-        """(N, G) costs of predicted ``masks``, (N, h, w), and soft target ``masks``, (G, h, w) in [0, 1]."""
+        """(N, G) costs of predicted ``masks``, (N, h, w), and soft target ``masks``, (G, h, w) in [0, 1].
+
+        Instead of h x w pixels, both may have P points: (N, P) and (G, P).
+        """
         masks = pred_instances.masks.float()
         if self.activate is not None:
             masks = self.activate(masks)
@@ -101,8 +121,9 @@ class MaskHungarianAssigner(BaseAssigner):
         """Match the N kernels and G objects of one image. ``img_meta`` and ``kwargs`` are mmdet's and unused.
 
         Args:
-            pred_instances: ``masks``, logits (N, h, w), and, after the kernel head, ``scores``, logits (N, classes).
-            gt_instances: ``masks``, (G, h, w) in [0, 1], and ``labels``, (G,).
+            pred_instances: ``masks``, logits (N, h, w), or (N, P) at points, and, after the kernel head, ``scores``,
+                logits (N, classes).
+            gt_instances: ``masks``, (G, h, w) or (G, P), in [0, 1], and ``labels``, (G,).
 
         Returns:
             ``gt_inds``, (N,): 0 for background, k for the k-th object; ``labels``, (N,): -1 for background.

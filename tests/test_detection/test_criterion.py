@@ -6,7 +6,7 @@ from golden import Golden, assert_close, assert_gradients_close, build, cases, l
 
 from knet_plugin.checkpoint import from_official
 from knet_plugin.core.feature_map import resize
-from knet_plugin.detection import KNetCriterion
+from knet_plugin.detection import KNetCriterion, matcher
 from knet_plugin.detection import criterion as criterion_module
 from knet_plugin.detection.targets import Assignment, SegmentTargets, assign_stuff_kernels
 
@@ -185,6 +185,67 @@ def test_points_estimate_the_loss_of_all_pixels(monkeypatch):
     torch.manual_seed(0)
     kept, = torch.autograd.grad(sum(mask_losses(criterion, logits, assignment, targets).values()), logits)
     assert torch.equal(gradient, kept)
+
+
+def match_objects(points, mask_logits, targets):
+    """Kernel of each object, -1 where there is none."""
+    pairs = KNetCriterion(3, train_cfg=dict(num_match_points=points)).match(mask_logits, None, targets)
+    kernels = torch.full_like(targets.labels, -1)
+    kernels[pairs.segments] = pairs.kernels
+    assert torch.equal(pairs.images, targets.images[pairs.segments])
+    return kernels.tolist()
+
+
+def stripes(objects, size=(40, 60)):
+    """Disjoint masks of the objects of each image."""
+    count = max(objects)
+    masks = torch.zeros(count, *size)
+    for i, columns in enumerate(torch.arange(size[1]).chunk(count)):
+        masks[i, :, columns] = 1
+    images = torch.arange(len(objects)).repeat_interleave(torch.tensor(objects))
+    masks = torch.cat([masks[:number] for number in objects])
+    return SegmentTargets(masks, torch.zeros(len(masks)).long(), images, list(objects), None)
+
+
+@pytest.mark.parametrize('size', [(40, 60), (20, 30), (13, 70)])
+def test_matching_at_points_finds_perfect_masks(size):
+    targets = stripes((4, 0, 3))
+    order = torch.tensor([5, 0, 3, 2, 4, 1])  # object i of an image has the mask of kernel order[i]
+    mask_logits = torch.full((3, 6, *size), -8.)
+    resized = resize(targets.masks[:, None], size)[:, 0]
+    within = torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    mask_logits[targets.images, order[within]] = 16 * resized - 8
+    assert match_objects(200, mask_logits, targets) == order[within].tolist()
+
+
+@pytest.mark.parametrize('points', [None, 50])
+def test_matching_enlarges_no_prediction_to_the_size_of_the_targets_if_it_samples_points(points, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(matcher, 'resize', lambda maps, size: sizes.append(tuple(size)) or resize(maps, size))
+    match_objects(points, torch.randn(2, 6, 20, 30), stripes((4, 3)))
+    assert sizes == ([] if points else [(40, 60)] * 2)
+
+
+def test_matching_at_points_without_objects():
+    assert match_objects(50, torch.randn(2, 6, 20, 30), stripes((3, 0))._replace(
+        masks=torch.zeros(0, 40, 60), labels=torch.zeros(0).long(), images=torch.zeros(0).long(),
+        num_objects=[0, 0])) == []
+
+
+def test_matching_at_points_in_half_precision_is_that_in_float32():
+    targets = stripes((4, 3))
+    mask_logits = torch.randn(2, 6, 20, 30).half()
+    torch.manual_seed(1)
+    half = match_objects(50, mask_logits, targets)
+    torch.manual_seed(1)
+    assert match_objects(50, mask_logits.float(), targets) == half
+
+
+def test_matching_draws_no_points_by_default(monkeypatch):
+    monkeypatch.setattr(matcher, 'point_sample', None)
+    state = torch.get_rng_state()
+    match_objects(None, torch.zeros(2, 6, 20, 30), stripes((4, 3)))
+    assert KNetCriterion(3).num_match_points is None and torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize('train_cfg', [dict(num_point=5), dict(sampler=None)])

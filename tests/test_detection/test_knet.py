@@ -17,8 +17,8 @@ def test_golden_training(name, monkeypatch):
     model = detector(golden).train()
     head = model.panoptic_head
     stages, matches, assigner = [], [], head.criterion.assigner
-    plain_stages, plain_assign = head.stages, assigner.assign
-    monkeypatch.setattr(head, 'stages', lambda feats: stages.append(plain_stages(feats)) or stages[-1])
+    plain_refine, plain_assign = head.refine, assigner.assign
+    monkeypatch.setattr(head, 'refine', lambda proposals: stages.append(plain_refine(proposals)) or stages[-1])
     monkeypatch.setattr(assigner, 'assign', lambda *args: matches.append(plain_assign(*args)) or matches[-1])
     losses = model.loss(golden['in/img'], golden_samples(golden))
 
@@ -31,7 +31,7 @@ def test_golden_training(name, monkeypatch):
     for name_there, result in zip(names, matches, strict=True):
         assert torch.equal(result.gt_inds, golden[f'out/assign/{name_there}'])
         assert torch.equal(result.gt_inds, golden[f'out/assign/{name_there.replace("rpn", "s0")}'])
-    (_, updates), = stages
+    updates, = stages
     assert_close({'out/train/s2_mask_preds': updates[2].mask_logits} |
                  {f'out/train/s{i}_cls_score': update.class_logits for i, update in enumerate(updates)},
                  {f'out/train/{key}': value for key, value in golden.group('out/train/').items()}, 1e-4)

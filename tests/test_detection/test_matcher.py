@@ -6,6 +6,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
 from knet_plugin.detection import DiceCost, MaskCost, MaskHungarianAssigner
+from knet_plugin.detection.matcher import aligned_masks
 from knet_plugin.registry import TASK_UTILS
 
 
@@ -119,3 +120,24 @@ def test_equal_the_plain_equations(options):
     pred, gt = InstanceData(masks=masks), InstanceData(masks=targets)
     for cost, expected in ((MaskCost(3, **options), 3 * agreement), (DiceCost(2, **options), 2 * dice)):
         assert torch.allclose(cost(pred, gt).double(), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize('size', [(8, 10), (4, 5), (16, 7)])
+def test_points_at_the_pixels_of_the_true_masks_give_the_costs_of_all_pixels(size, monkeypatch):
+    logits, masks = torch.randn(6, *size), torch.rand(3, 8, 10)
+    y, x = torch.meshgrid((torch.arange(8) + 0.5) / 8, (torch.arange(10) + 0.5) / 10, indexing='ij')
+    monkeypatch.setattr(torch, 'rand', lambda *shape, **kwargs: torch.stack([x, y], dim=-1).view(shape))
+    dense, sampled = ((InstanceData(masks=each) for each in aligned_masks(logits, masks, number))
+                      for number in (None, 80))
+    (pred, gt), (pred_points, gt_points) = dense, sampled
+    for cost in (MaskCost(), DiceCost()):
+        torch.testing.assert_close(cost(pred_points, gt_points), cost(pred, gt))
+
+
+def test_all_masks_of_an_image_share_its_points_and_other_images_have_others():
+    ramp = torch.arange(48.).view(1, 6, 8).expand(5, -1, -1)  # each value is at one height of one column
+    first, second = (aligned_masks(ramp, ramp[:2], 7) for _ in range(2))
+    for logits, masks in (first, second):
+        assert logits.shape == (5, 7) and masks.shape == (2, 7)
+        assert (torch.cat([logits, masks]) == logits[0]).all() and len(logits[0].unique()) == 7
+    assert not torch.equal(first[0], second[0])

@@ -70,7 +70,7 @@ def test_losses_are_finite(batch):
                                 logits(batch['masks'], classes, *batch['cells']))
     updates = [KernelUpdate(None, logits(batch['masks'], kernels, *batch['cells']),
                             logits(batch['classes'], kernels, classes)) for _ in range(batch['stages'])]
-    head.stages = lambda *args, **kwargs: (proposals, updates)
+    head.propose, head.refine = lambda feats: proposals, lambda proposals: updates
     losses = head.loss((), samples)
 
     masks = ['loss_mask', 'loss_dice', *['loss_rank'] * batch['rank']]
