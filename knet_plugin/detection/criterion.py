@@ -108,6 +108,7 @@ class KNetCriterion(BaseModule):
         num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
         losses = self.mask_losses(proposals.mask_logits[:, :num_kernels], assignments[0], targets, num_pairs[0])
         losses['loss_seg'] = self.semantic_loss(proposals.semantic_logits, assignments[0], targets)
+        assert proposals.semantic_logits is not None
         losses = {f's0.{name}': value for name, value in losses.items()}
         weights = [1.] * len(updates) if self.stage_loss_weights is None else self.stage_loss_weights
         for i, (update, weight) in enumerate(zip(updates, weights, strict=True), start=1):

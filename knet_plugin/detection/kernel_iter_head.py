@@ -99,9 +99,12 @@ class KernelIterHead(BaseModule):
 
         Args:
             feats: Pyramid levels, each (B, C, H_i, W_i).
-            last_only: Whether only the last stage computes class logits.
+            last_only: Whether to leave out what only the loss reads: class logits of all stages but the last, and
+                semantic logits without stuff kernels.
         """
-        proposals = checkpointed(self.kernel_head, feats) if self.with_cp else self.kernel_head(feats)
+        semantic = not last_only
+        proposals = (checkpointed(self.kernel_head, feats, semantic) if self.with_cp
+                     else self.kernel_head(feats, semantic))
         kernels, mask_logits = proposals.kernels, proposals.mask_logits  # K_0, M_0
         updates: list[KernelUpdate] = []
         for i, stage in enumerate(self.kernel_update_head, start=1):

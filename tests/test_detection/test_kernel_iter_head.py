@@ -133,3 +133,15 @@ def test_initialisation_of_the_stages_is_xavier_unless_they_say_otherwise():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(config(**options))
+@pytest.mark.parametrize('stuff', [0, 2])
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_prediction_leaves_out_semantic_logits_that_only_the_loss_reads(stuff, with_cp):
+    built = head(num_stuff_classes=stuff, with_cp=with_cp).eval()
+    expected = built.stages(feats())[1][-1]
+    calls = []
+    built.kernel_head.conv_seg.register_forward_hook(lambda *args: calls.append(1))
+    classes, _ = built.predict(feats(), [])
+    assert len(calls) == (stuff > 0)
+    assert torch.equal(classes, expected.class_logits)
+
+
