@@ -14,6 +14,8 @@ from knet_plugin.detection.kernel_iter_head import KernelIterHead
 from knet_plugin.detection.knet import KNet
 from knet_plugin.detection.localization_fpn import LocalizationFPN
 from knet_plugin.detection.matcher import DiceCost, MaskCost, MaskHungarianAssigner
+from knet_plugin.detection.pixel_decoder import PixelDecoderAdapter
 
 __all__ = ['CentreKernelHead', 'DiceCost', 'EfficientNetLite0', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelHead',
-           'KernelIterHead', 'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner']
+           'KernelIterHead', 'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner',
+           'PixelDecoderAdapter']

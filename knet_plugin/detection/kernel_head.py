@@ -56,7 +56,7 @@ class KernelHead(BaseModule):
         channels: Channels C.
         kernel_size: Odd side K of the kernels. A stuff kernel is 1 x 1, padded with zeros to K x K.
         localization_fpn: What differs from a ``LocalizationFPN`` of C channels with the same norm; or the config of
-            another module that yields two maps of C channels, ``loc`` and ``seg``.
+            another module that yields two maps of C channels, ``loc`` and ``seg``, such as ``PixelDecoderAdapter``.
         mask_activation: Config of the mask weights of Eq. 3. None: no group features are added to the kernels.
         branches: Layers of the two branches: ``num_convs``, the number of 1 x 1 conv - norm - ReLU blocks (1 by
             default), and ``refine``, whether a 3 x 3 block follows (False by default).
