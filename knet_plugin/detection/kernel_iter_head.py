@@ -13,7 +13,7 @@ from knet_plugin.core.activation_checkpointing import checkpointed, has_statisti
 from knet_plugin.core.feature_map import resize
 from knet_plugin.core.stage_config import build_part, stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
-from knet_plugin.detection.targets import segment_targets
+from knet_plugin.detection.targets import segment_targets, stuff_as_objects
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelIterHead']
@@ -31,11 +31,15 @@ class KernelIterHead(BaseModule):
     All masks M_0 .. M_S are supervised, at ``mask_upsample`` times F's size; see ``KNetCriterion``. The head takes the
     place of ``panoptic_head`` in mmdet's ``MaskFormer``.
 
+    With matched stuff (RT-K-Net, arXiv 2305.01255), there are no stuff kernels: the matching pairs the learned kernels
+    with all segments of an image, things and stuff, and each kernel may predict any class. For kernel head and
+    criterion, all classes are then things.
+
     Args:
         num_things_classes: Classes with instances.
-        num_stuff_classes: Classes with one kernel each; 0 for instance segmentation.
+        num_stuff_classes: Classes with one segment each; 0 for instance segmentation.
         num_stages: Update stages S.
-        kernel_head: Config of the ``KernelHead``.
+        kernel_head: Config of the ``KernelHead``. ``matched_stuff=True`` in it matches stuff; this head reads it.
         kernel_update_head: What differs from the default stage, one config for all stages or a sequence of S.
         criterion: Config of the ``KNetCriterion``.
         mask_upsample: Size of the masks of loss and prediction, as a multiple of F's.
@@ -64,9 +68,11 @@ class KernelIterHead(BaseModule):
         self.num_stages = num_stages
         self.mask_upsample = mask_upsample
         self.with_cp = with_cp
-        classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
-        self.kernel_head = build_part(
-            'kernel_head', dict(type='knet_plugin.KernelHead') | (kernel_head or {}), classes)
+        kernel_head = dict(type='knet_plugin.KernelHead') | (kernel_head or {})
+        self.matched_stuff = kernel_head.pop('matched_stuff', False)
+        stuff = 0 if self.matched_stuff else num_stuff_classes
+        classes = dict(num_things_classes=self.num_classes - stuff, num_stuff_classes=stuff)
+        self.kernel_head = build_part('kernel_head', kernel_head, classes)
         if with_cp and has_statistics(self.kernel_head):
             raise ValueError('with_cp=True would update the statistics of a batch norm twice: use another norm_cfg')
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
@@ -112,7 +118,7 @@ class KernelIterHead(BaseModule):
             update = stage(proposals.features, kernels, mask_logits, classify=classify)
             kernels, mask_logits, class_logits = update  # K_i, M_i
             if class_logits is not None and (prior := proposals.class_logits) is not None:
-                padding = [0, self.num_stuff_classes, 0, self.num_stuff_classes]  # stuff kernels and classes come last
+                padding = [0, self.kernel_head.num_stuff_classes] * 2  # stuff kernels and classes come last
                 update = update._replace(class_logits=class_logits + F.pad(prior, padding))
             updates.append(update)
         return proposals, updates
@@ -128,6 +134,8 @@ class KernelIterHead(BaseModule):
         proposals, updates = self.stages(feats)
         targets = segment_targets(batch_data_samples, self._mask_size(proposals.mask_logits), self.num_things_classes,
                                   self.num_stuff_classes)
+        if self.matched_stuff:
+            targets = stuff_as_objects(targets)
         losses = self.criterion(proposals, updates, targets)
         if proposals.centre_logits is not None:
             losses['s0.loss_centre'] = self.kernel_head.centre_loss(proposals.centre_logits, targets)
