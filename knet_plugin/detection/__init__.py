@@ -15,7 +15,8 @@ from knet_plugin.detection.knet import KNet
 from knet_plugin.detection.localization_fpn import LocalizationFPN
 from knet_plugin.detection.mask_pilots import MaskPilots
 from knet_plugin.detection.matcher import DiceCost, MaskCost, MaskHungarianAssigner
+from knet_plugin.detection.pixel_decoder import PixelDecoderAdapter
 
 __all__ = ['CentreKernelHead', 'DiceCost', 'EfficientNetLite0', 'KNet', 'KNetCriterion', 'KNetFusionHead', 'KernelHead',
            'KernelIterHead', 'KernelProposals', 'LocalizationFPN', 'MaskCost', 'MaskHungarianAssigner',
-           'MaskPilots']
+           'MaskPilots', 'PixelDecoderAdapter']

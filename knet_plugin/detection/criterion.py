@@ -46,7 +46,8 @@ class KNetCriterion(BaseModule):
     """Bipartite matching, and losses on masks and classes.
 
     Each stage is matched to the objects by the predictions of the stage before it: the kernel head and stage 1 by M_0,
-    stage i by masks and classes of stage i - 1. Stuff classes have fixed kernels.
+    stage i by masks and classes of stage i - 1. Stuff classes have fixed kernels. Matched stuff counts as objects here,
+    see ``KernelIterHead``.
 
     Mask and dice loss apply to matched kernels. In the rank loss, all masks of an image compete for each pixel. The
     class loss applies to all kernels; instance kernels ignore the stuff classes, and a stuff kernel all classes but its
@@ -115,6 +116,7 @@ class KNetCriterion(BaseModule):
         num_pairs = mean_over_processes(counts)
         num_kernels = proposals.mask_logits.shape[1] - self.num_stuff_classes
         losses = self.mask_losses(proposals.mask_logits[:, :num_kernels], assignments[0], targets, num_pairs[0])
+        assert proposals.semantic_logits is not None
         losses['loss_seg'] = self.semantic_loss(proposals.semantic_logits, assignments[0], targets)
         losses = {f's0.{name}': value for name, value in losses.items()}
         weights = [1.] * len(updates) if self.stage_loss_weights is None else self.stage_loss_weights

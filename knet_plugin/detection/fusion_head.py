@@ -26,27 +26,32 @@ class KNetFusionHead(BasePanopticFusionHead):
 
     - Every pixel belongs to the kernel with the largest product of class score and mask probability.
     - The semantic map holds the class of each pixel's kernel.
-    - In the panoptic map, a kernel's pixels are void if the kernel is a thing with a score below
-      ``instance_score_thr``, or if it wins less than ``overlap_thr`` of its mask.
-    - The instances are the ``max_per_img`` highest-scoring pairs of a thing kernel and a thing class, without a
-      threshold on the score. The same mask may appear with several classes.
+    - In the panoptic map, a kernel's pixels are void if it scores below ``instance_score_thr``, unless it is the fixed
+      kernel of a stuff class, or if it wins less than ``overlap_thr`` of its mask. Kernels of the same stuff class
+      become one segment, with the highest of their scores.
+    - The instances are the ``max_per_img`` highest-scoring pairs of a kernel and a thing class, without a threshold on
+      the score. The same mask may appear with several classes. Fixed stuff kernels take no part.
     - NaN scores and NaN probabilities count as 0.
     - To bound the memory of large results, the masks of an image are run-length encodings if they would have more than
       ``max_mask_pixels`` pixels together. mmdet's COCO metrics and all of our own parts take both forms.
 
     Args:
         num_things_classes: Number T of thing classes, 0 .. T - 1.
-        num_stuff_classes: Number S of stuff classes, T .. T + S - 1. Each of the last S kernels stands for one.
+        num_stuff_classes: Number S of stuff classes, T .. T + S - 1. Each of the last S kernels stands for one, and the
+            others for things.
         test_cfg: Overrides of ``TEST_CFG``: ``panoptic_on``, ``instance_on`` and ``semantic_on`` select the outputs,
             ``mask_thr`` is the probability above which a pixel belongs to an instance; see above for the others.
+        matched_stuff: Whether there are no fixed stuff kernels: each kernel stands for its best class, thing or stuff.
     """
 
-    def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 0, test_cfg: dict | None = None) -> None:
+    def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 0, test_cfg: dict | None = None,
+                 matched_stuff: bool = False) -> None:
         super().__init__(num_things_classes, num_stuff_classes, {**TEST_CFG, **(test_cfg or {})})
         if unknown := sorted(self.test_cfg.keys() - TEST_CFG.keys()):
             raise ValueError(f'test_cfg has unknown keys {unknown}; known are {sorted(TEST_CFG)}')
         if self.test_cfg['semantic_on'] and not num_stuff_classes:
             raise ValueError('test_cfg.semantic_on=True needs stuff classes, got num_stuff_classes=0')
+        self.num_stuff_kernels = 0 if matched_stuff else num_stuff_classes
 
     def loss(self, **kwargs: Any) -> dict[str, Tensor]:
         """Return no losses: the head has no weights to train."""
@@ -97,32 +102,41 @@ class KNetFusionHead(BasePanopticFusionHead):
         return results
 
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and class of each kernel: the best thing class of a thing kernel, its own class of a stuff kernel."""
-        num_kernels = len(scores) - self.num_stuff_classes
-        thing_scores, thing_labels = scores[:num_kernels, :self.num_things_classes].max(dim=1)
-        stuff_scores = scores[num_kernels:, self.num_things_classes:].diagonal()
-        stuff_labels = torch.arange(self.num_things_classes, self.num_classes, device=scores.device)
-        return torch.cat([thing_scores, stuff_scores]), torch.cat([thing_labels, stuff_labels])
+        """Score and class of each kernel: a fixed stuff kernel has its own class, another one its best remaining class.
+        """
+        num_kernels, first_fixed = (number - self.num_stuff_kernels for number in scores.shape)
+        best_scores, best_labels = scores[:num_kernels, :first_fixed].max(dim=1)
+        stuff_scores = scores[num_kernels:, first_fixed:].diagonal()
+        stuff_labels = torch.arange(first_fixed, self.num_classes, device=scores.device)
+        return torch.cat([best_scores, stuff_scores]), torch.cat([best_labels, stuff_labels])
 
     def _panoptic(self, scores: Tensor, labels: Tensor, owner: Tensor, areas: Tensor) -> PixelData:
-        """Keep the segments that win most of their mask, and number them from 1 in the order of their scores.
+        """Keep the kernels that win most of their mask, and number their segments from 1 in the order of their scores.
 
         Overwrites ``owner``.
         """
         owned = torch.bincount(owner.flatten(), minlength=len(scores))
-        kept = (labels >= self.num_things_classes) | (scores >= self.test_cfg['instance_score_thr'])
+        kept = scores >= self.test_cfg['instance_score_thr']
+        kept[len(kept) - self.num_stuff_kernels:] = True
         kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
         order = scores.argsort(descending=True, stable=True)
+        first = self._first_of_segment(labels[order], kept[order])
+        is_first = kept[order] & (first == torch.arange(len(order), device=order.device))
         number = torch.empty_like(order)
-        number[order] = kept[order].cumsum(dim=0)
+        number[order] = is_first.cumsum(dim=0)[first]
         ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)
         for rows in owner.split(256):  # a second map of a large image would double the memory
             rows.copy_(ids[rows])
-        return PixelData(sem_seg=owner[None], metainfo=dict(segment_scores=scores[order][kept[order]].tolist()))
+        return PixelData(sem_seg=owner[None], metainfo=dict(segment_scores=scores[order][is_first].tolist()))
+
+    def _first_of_segment(self, labels: Tensor, kept: Tensor) -> Tensor:
+        """Index of the first kept kernel of each kernel's segment, (N,): of the same stuff class, or itself."""
+        same = (labels[:, None] == labels) & (labels >= self.num_things_classes) & kept
+        return same.fill_diagonal_(True).byte().argmax(dim=1)  # the first of equals
 
     def _instances(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> InstanceData:
-        """The best pairs of a thing kernel and a thing class."""
-        things = scores[:len(scores) - self.num_stuff_classes, :self.num_things_classes]
+        """The best pairs of a kernel that is not fixed to stuff and a thing class."""
+        things = scores[:len(scores) - self.num_stuff_kernels, :self.num_things_classes]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
         kernels, index = torch.unique(pairs // self.num_things_classes, return_inverse=True)
         labels, threshold = pairs % self.num_things_classes, self.test_cfg['mask_thr']

@@ -32,7 +32,7 @@ class KernelProposals(NamedTuple):
     features: Tensor  # F: B, C, H, W
     kernels: Tensor  # K_0: B, N, C, K, K
     mask_logits: Tensor  # M_0: B, N, H, W
-    semantic_logits: Tensor  # of all classes, things and stuff: B, classes, H, W
+    semantic_logits: Tensor | None  # of all classes, things and stuff: B, classes, H, W; see KernelHead.forward
     class_logits: Tensor | None = None  # of instance kernels that were chosen by class: B, N, T, without gradient
     centre_logits: Tensor | None = None  # of centres of objects: B, T, H, W
 
@@ -50,13 +50,13 @@ class KernelHead(BaseModule):
     classes are rows of ``conv_seg``'s weight, without group features; their masks are its logits.
 
     Args:
-        num_things_classes: Classes with instances.
-        num_stuff_classes: Classes with one kernel each; 0 for instance segmentation.
+        num_things_classes: Classes with instances; with matched stuff, all classes.
+        num_stuff_classes: Classes with one kernel each; 0 for instance segmentation and matched stuff.
         num_kernels: Instance kernels.
         channels: Channels C.
         kernel_size: Odd side K of the kernels. A stuff kernel is 1 x 1, padded with zeros to K x K.
         localization_fpn: What differs from a ``LocalizationFPN`` of C channels with the same norm; or the config of
-            another module that yields two maps of C channels, ``loc`` and ``seg``.
+            another module that yields two maps of C channels, ``loc`` and ``seg``, such as ``PixelDecoderAdapter``.
         mask_activation: Config of the mask weights of Eq. 3. None: no group features are added to the kernels.
         branches: Layers of the two branches: ``num_convs``, the number of 1 x 1 conv - norm - ReLU blocks (1 by
             default), and ``refine``, whether a 3 x 3 block follows (False by default).
@@ -112,17 +112,24 @@ class KernelHead(BaseModule):
         size = self.kernel_size
         self.init_kernels = nn.Conv2d(self.channels, self.num_kernels, size, padding=size // 2, bias=False)
 
-    def forward(self, feats: Sequence[Tensor]) -> KernelProposals:
-        """Compute F, K_0, M_0 and semantic logits of pyramid levels, each (B, channels, H_i, W_i)."""
+    def forward(self, feats: Sequence[Tensor], semantic: bool = True) -> KernelProposals:
+        """Compute F, K_0, M_0 and semantic logits.
+
+        Args:
+            feats: Pyramid levels, each (B, channels, H_i, W_i).
+            semantic: Whether to compute semantic logits even without stuff kernels, when only the loss reads them.
+        """
         loc, seg = self.localization_fpn(feats)
         loc = self.loc_refine(self.loc_convs(loc))  # B, C, H, W
         seg = self.seg_refine(self.seg_convs(seg))  # B, C, H, W
         instances = self.instance_kernels(loc, seg)
         features = instances.loc + seg  # F: B, C, H, W
         mask_logits = instances.mask_logits
-        semantic_logits = self.conv_seg(seg).contiguous()  # B, classes, H, W
+        semantic_logits = None
+        if semantic or self.num_stuff_classes:
+            semantic_logits = self.conv_seg(seg).contiguous()  # B, classes, H, W
         kernels = self.add_group_features(instances.kernels, features, mask_logits)
-        if self.num_stuff_classes:
+        if self.num_stuff_classes and semantic_logits is not None:
             stuff = F.pad(self.conv_seg.weight[self.num_things_classes:], [self.kernel_size // 2] * 4)  # S, C, K, K
             kernels = torch.cat([kernels, stuff.expand(len(loc), -1, -1, -1, -1)], dim=1)
             mask_logits = torch.cat([mask_logits, semantic_logits[:, self.num_things_classes:]], dim=1)

@@ -13,7 +13,7 @@ from knet_plugin.core.activation_checkpointing import checkpointed, has_statisti
 from knet_plugin.core.feature_map import resize
 from knet_plugin.core.stage_config import build_part, stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
-from knet_plugin.detection.targets import segment_targets
+from knet_plugin.detection.targets import segment_targets, stuff_as_objects
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelIterHead']
@@ -31,11 +31,15 @@ class KernelIterHead(BaseModule):
     All masks M_0 .. M_S are supervised, at ``mask_upsample`` times F's size; see ``KNetCriterion``. The head takes the
     place of ``panoptic_head`` in mmdet's ``MaskFormer``.
 
+    With matched stuff (RT-K-Net, arXiv 2305.01255), there are no stuff kernels: the matching pairs the learned kernels
+    with all segments of an image, things and stuff, and each kernel may predict any class. For kernel head and
+    criterion, all classes are then things.
+
     Args:
         num_things_classes: Classes with instances.
-        num_stuff_classes: Classes with one kernel each; 0 for instance segmentation.
+        num_stuff_classes: Classes with one segment each; 0 for instance segmentation.
         num_stages: Update stages S.
-        kernel_head: Config of the ``KernelHead``.
+        kernel_head: Config of the ``KernelHead``. ``matched_stuff=True`` in it matches stuff; this head reads it.
         kernel_update_head: What differs from the default stage, one config for all stages or a sequence of S.
         criterion: Config of the ``KNetCriterion``.
         mask_upsample: Size of the masks of loss and prediction, as a multiple of F's.
@@ -67,9 +71,11 @@ class KernelIterHead(BaseModule):
         self.with_cp = with_cp
         train_cfg = dict(train_cfg or {})
         pilots = train_cfg.pop('pilots', None)
-        classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
-        self.kernel_head = build_part(
-            'kernel_head', dict(type='knet_plugin.KernelHead') | (kernel_head or {}), classes)
+        kernel_head = dict(type='knet_plugin.KernelHead') | (kernel_head or {})
+        self.matched_stuff = kernel_head.pop('matched_stuff', False)
+        stuff = 0 if self.matched_stuff else num_stuff_classes
+        classes = dict(num_things_classes=self.num_classes - stuff, num_stuff_classes=stuff)
+        self.kernel_head = build_part('kernel_head', kernel_head, classes)
         if with_cp and has_statistics(self.kernel_head):
             raise ValueError('with_cp=True would update the statistics of a batch norm twice: use another norm_cfg')
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
@@ -102,7 +108,7 @@ class KernelIterHead(BaseModule):
         if any(isinstance(stage.mask_activation, SoftmaxMask) for stage in self.kernel_update_head):
             raise ValueError('pilots need a mask_activation that takes each mask alone, got SoftmaxMask: they would '
                              'change the masks of the ordinary kernels')
-        fixed = dict(num_things_classes=self.num_things_classes, channels=self.kernel_head.channels)
+        fixed = dict(num_things_classes=self.kernel_head.num_things_classes, channels=self.kernel_head.channels)
         return build_part('pilots', dict(type='knet_plugin.MaskPilots') | given, fixed)
 
     def stages(self, feats: Sequence[Tensor], last_only: bool = False) -> tuple[KernelProposals, list[KernelUpdate]]:
@@ -110,14 +116,17 @@ class KernelIterHead(BaseModule):
 
         Args:
             feats: Pyramid levels, each (B, C, H_i, W_i).
-            last_only: Whether only the last stage computes class logits.
+            last_only: Whether to leave out what only the loss reads: class logits of all stages but the last, and
+                semantic logits without stuff kernels.
         """
-        proposals = self.propose(feats)
+        proposals = self.propose(feats, semantic=not last_only)
         return proposals, self.refine(proposals, last_only)
 
-    def propose(self, feats: Sequence[Tensor]) -> KernelProposals:
-        """Outputs of the kernel head."""
-        return checkpointed(self.kernel_head, feats) if self.with_cp else self.kernel_head(feats)
+    def propose(self, feats: Sequence[Tensor], semantic: bool = True) -> KernelProposals:
+        """Outputs of the kernel head; ``semantic``: with semantic logits, even without stuff kernels."""
+        if self.with_cp:
+            return checkpointed(self.kernel_head, feats, semantic)
+        return self.kernel_head(feats, semantic)
 
     def refine(self, proposals: KernelProposals, last_only: bool = False,
                hidden: Tensor | None = None) -> list[KernelUpdate]:
@@ -130,7 +139,7 @@ class KernelIterHead(BaseModule):
             kernels, mask_logits, class_logits = update  # K_i, M_i
             if class_logits is not None and (prior := proposals.class_logits) is not None:
                 # Stuff classes come last; stuff kernels, and then pilots, after the instance kernels.
-                padding = [0, self.num_stuff_classes, 0, class_logits.shape[1] - prior.shape[1]]
+                padding = [0, self.kernel_head.num_stuff_classes, 0, class_logits.shape[1] - prior.shape[1]]
                 update = update._replace(class_logits=class_logits + F.pad(prior, padding))
             updates.append(update)
         return updates
@@ -146,6 +155,8 @@ class KernelIterHead(BaseModule):
         proposals = self.propose(feats)
         targets = segment_targets(batch_data_samples, self._mask_size(proposals.mask_logits), self.num_things_classes,
                                   self.num_stuff_classes)
+        if self.matched_stuff:
+            targets = stuff_as_objects(targets)
         if self.pilots is None:
             losses = self.criterion(proposals, self.refine(proposals), targets)
         else:

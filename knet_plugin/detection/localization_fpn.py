@@ -12,7 +12,7 @@ from knet_plugin.core.activation_checkpointing import checkpointed
 from knet_plugin.core.feature_map import resize
 from knet_plugin.registry import MODELS
 
-__all__ = ['LocalizationFPN']
+__all__ = ['LocalizationFPN', 'add_positions']
 
 NUM_LEVELS = 4  # P2 .. P5, strides 4 .. 32
 
@@ -93,7 +93,7 @@ class LocalizationFPN(BaseModule):
         levels = []
         for level, (feat, convs) in enumerate(zip(feats, self.convs_all_levels, strict=True)):
             if level == self.position_level:
-                feat = self._add_position(feat)
+                feat = add_positions(feat, self.positional_encoding, self.coordinates)
             feat = convs[0].conv(feat)
             for i, block in enumerate(convs, start=1):
                 size, following = sizes[max(level - i, self.output_level)], [each.conv for each in convs[i:i + 1]]
@@ -104,15 +104,16 @@ class LocalizationFPN(BaseModule):
             return [fused]
         return [self.conv_pred(fused), *(conv(fused) for conv in self.aux_convs)]
 
-    def _add_position(self, feat: Tensor) -> Tensor:
-        """Add or append positions: (B, C, H, W) to (B, C or C + 2, H, W)."""
-        if self.positional_encoding is not None:
-            ignored = feat.new_zeros((1, *feat.shape[-2:]), dtype=torch.bool)  # padding counts as image
-            feat = feat + self.positional_encoding(ignored).to(feat.dtype)
-        if self.coordinates:
-            coordinates = generate_coordinate((len(feat), 2, *feat.shape[-2:]), feat.device)
-            feat = torch.cat([feat, coordinates.to(feat.dtype)], dim=1)
-        return feat
+
+def add_positions(feat: Tensor, encoding: nn.Module | None, coordinates: bool) -> Tensor:
+    """Add an encoding of positions to (B, C, H, W) features, and append x and y: (B, C or C + 2, H, W)."""
+    if encoding is not None:
+        ignored = feat.new_zeros((1, *feat.shape[-2:]), dtype=torch.bool)  # padding counts as image
+        feat = feat + encoding(ignored).to(feat.dtype)
+    if coordinates:
+        xy = generate_coordinate((len(feat), 2, *feat.shape[-2:]), feat.device)
+        feat = torch.cat([feat, xy.to(feat.dtype)], dim=1)
+    return feat
 
 
 def _finish_block(feat: Tensor, block: ConvModule, size: torch.Size, *following: nn.Conv2d) -> Tensor:

@@ -66,6 +66,15 @@ def test_stuff_kernels_are_the_semantic_classifier(kernel_size):
     torch.testing.assert_close(proposals.mask_logits[:, 4:], proposals.semantic_logits[:, 3:])
 
 
+@pytest.mark.parametrize('stuff', [0, 2])
+def test_semantic_logits_can_be_left_out_unless_they_are_masks_of_stuff(stuff):
+    head, levels = small(num_stuff_classes=stuff), feats()
+    complete, reduced = head(levels), head(levels, semantic=False)
+    assert (reduced.semantic_logits is None) == (stuff == 0)
+    for name in ('features', 'kernels', 'mask_logits'):
+        assert torch.equal(getattr(reduced, name), getattr(complete, name))
+
+
 def test_initialisation():
     """Table of the official behaviour: convolutions 0.01, instance kernels 1, semantic bias -4.595."""
     torch.manual_seed(0)
