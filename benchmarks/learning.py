@@ -1,7 +1,9 @@
 """Train K-Net, Mask2Former and Mask R-CNN for the same CPU time on the same data, and write how well they learned.
 
-    python benchmarks/learning.py shapes --data data/shapes_clear --seconds 450
-    python benchmarks/learning.py own --data data/nuclei --seconds 420 --only K-Net --seeds 0
+    python benchmarks/learning.py shapes --data data/shapes_clear --iterations 1000
+    python benchmarks/learning.py own --data data/nuclei --iterations 280 --only K-Net --seeds 0
+
+The iterations are K-Net's; the others get as many as take the same time, which is measured once, in turns.
 
 Every run is a row of docs/learning.csv, and a run that has its row is not repeated. Two calls may run side by side. The
 table of docs/recipe.md is written from the rows.
@@ -10,14 +12,16 @@ table of docs/recipe.md is written from the rows.
 import argparse
 import copy
 import csv
+import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import groupby, product
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -33,9 +37,9 @@ CSV, PAGE = ROOT / 'docs/learning.csv', ROOT / 'docs/recipe.md'
 BEGIN, END = '<!-- table: written by benchmarks/learning.py -->', '<!-- end of the table -->'
 METRICS = {'PQ': 'coco_panoptic/PQ', 'PQ things': 'coco_panoptic/PQ_th', 'PQ stuff': 'coco_panoptic/PQ_st',
            'AP': 'coco/segm_mAP', 'AP50': 'coco/segm_mAP_50', 'AP75': 'coco/segm_mAP_75', 'mIoU': 'mIoU'}
-KEY = ('data', 'task', 'model', 'seed', 'seconds')
-COLUMNS = (*KEY, 'iterations', 'cpu_seconds', 'peak_mib', *METRICS, 'options')
-MEASURED, SKIPPED = 12, 2  # iterations of the run that measures how long one takes
+KEY = ('data', 'task', 'model', 'options', 'seed')
+COLUMNS = (*KEY, 'iterations', 'cpu_seconds', 'peak_mib', *METRICS)
+TURNS, SKIPPED = 14, 2  # iterations of each model to measure how long they take; the first are slower
 PEERS = 'configs/recipe'
 MODELS = {
     'shapes': {
@@ -62,8 +66,8 @@ def shapes_config(args: argparse.Namespace, model: str) -> Config:
 def own_config(args: argparse.Namespace, model: str) -> Config:
     """The config that ``knet train --data`` writes, with the model of a peer in place of K-Net."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, '-m', 'knet_plugin', 'train', '--data', args.data.resolve(), '--config-only']
-        command += ['--task', args.task] if args.task else []
+        command = [sys.executable, '-m', 'knet_plugin', 'train', '--data', args.data.resolve(), '--config-only',
+                   '--task', args.task]
         subprocess.run(command + args.train_options, check=True, cwd=folder, stderr=subprocess.DEVNULL)
         cfg = Config.fromfile(next(Path(folder, 'work_dirs').glob('*.py')))
     peer = MODELS['own'][model]
@@ -71,9 +75,9 @@ def own_config(args: argparse.Namespace, model: str) -> Config:
         return cfg
     description = DataDescription.read(args.data)
     things = len(description.things)
-    stuff = len(description.stuff) if 'num_stuff_classes' in cfg.model.panoptic_head and args.task == 'panoptic' else 0
+    stuff = len(description.stuff) if args.task == 'panoptic' else 0
     backbone = cfg.model.backbone
-    cfg.model = Config.fromfile(ROOT / peer.format(task=args.task or description.task)).model
+    cfg.model = Config.fromfile(ROOT / peer.format(task=args.task)).model
     cfg.model.backbone.init_cfg = backbone.init_cfg
     if 'roi_head' in cfg.model:
         cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = things
@@ -94,64 +98,76 @@ def set_length(cfg: Config, iterations: int) -> None:
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
 
 
-def prepare(cfg: Config, seed: int, work_dir: Path) -> Config:
-    """What all runs have in common: one process, no pictures, no checkpoints but the last."""
+def run_config(args: argparse.Namespace, model: str, seed: int) -> Config:
+    """The config of a run: in one process, without pictures, with no checkpoint but the last."""
+    cfg = (shapes_config if args.case == 'shapes' else own_config)(args, model)
     loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
     for loader in loaders:
         loader.update(num_workers=0, persistent_workers=False)
-    if 'SemSegMetric' in str(cfg.val_evaluator) and 'panoptic_fusion_head' not in cfg.model:
-        cfg.val_evaluator = [metric for metric in cfg.val_evaluator if metric.type != 'SemSegMetric']
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=-1, save_last=True,
                                         save_optimizer=False)
     cfg.default_hooks.pop('visualization', None)
     cfg.custom_hooks = []
     cfg.randomness = dict(seed=seed)
-    cfg.work_dir, cfg.log_level = str(work_dir), 'ERROR'
+    cfg.work_dir = str(args.work_dir / f'{args.data.name}-{args.task}-{model.replace(" ", "-")}-{seed}')
+    cfg.log_level = 'ERROR'
     return cfg
 
 
+def steps(cfg: Config) -> Iterator[float]:
+    """CPU seconds of one training iteration after the other, with rates so small that nothing is learned."""
+    cfg = copy.deepcopy(cfg)
+    cfg.optim_wrapper.optimizer.lr *= 1e-6
+    runner = Runner.from_cfg(cfg)
+    runner.model.init_weights()
+    wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    batches = iter(runner.build_dataloader(cfg.train_dataloader))
+    while True:
+        begin = time.process_time()
+        runner.model.train_step(next(batches), wrapper)
+        yield time.process_time() - begin
+
+
+def measured_iterations(args: argparse.Namespace) -> dict[str, int]:
+    """Iterations of each model that take the CPU time of ``args.iterations`` of K-Net; the models take turns."""
+    file = args.work_dir / f'{args.data.name}-{args.task}-iterations.json'
+    if not file.exists():
+        models = {model: steps(run_config(args, model, seed=0)) for model in MODELS[args.case]}
+        turns = [{model: next(each) for model, each in models.items()} for _ in range(TURNS)][SKIPPED:]
+        ratios = {model: median(turn['K-Net'] / turn[model] for turn in turns) for model in models}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({model: round(args.iterations * ratio) for model, ratio in ratios.items()}))
+    return json.loads(file.read_text())
+
+
 class Clock(Hook):
-    """Keeps the CPU times at the start of each training iteration and of the last validation, and its metrics."""
+    """Keeps the CPU time from the first training iteration to the last validation, and the metrics."""
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.metrics: dict[str, float] = {}
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep the time."""
-        self.times.append(time.process_time())
+    def before_train(self, runner: Runner) -> None:
+        """Start."""
+        self.begin = time.process_time()
 
     def before_val(self, runner: Runner) -> None:
-        """Keep the time."""
-        self.before_validation = time.process_time()
+        """Stop."""
+        self.seconds = time.process_time() - self.begin
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the metrics."""
         self.metrics = dict(metrics or {})
 
 
-def run(cfg: Config, iterations: int) -> Clock:
-    """Train for some iterations, then validate."""
-    cfg = copy.deepcopy(cfg)
+def train(args: argparse.Namespace, model: str, seed: int) -> dict[str, Any]:
+    """Train one model for the same CPU time as all, and return its row."""
+    iterations = measured_iterations(args)[model]
+    cfg = run_config(args, model, seed)
+    cfg.merge_from_dict(args.options)
     set_length(cfg, iterations)
     runner, clock = Runner.from_cfg(cfg), Clock()
     runner.register_hook(clock)
     runner.train()
-    return clock
-
-
-def train(args: argparse.Namespace, model: str, seed: int) -> dict[str, Any]:
-    """Train one model for the CPU time, and return its row."""
-    cfg = (shapes_config if args.case == 'shapes' else own_config)(args, model)
-    cfg.merge_from_dict(args.options)
-    cfg = prepare(cfg, seed, args.work_dir / f'{args.data.name}-{model.replace(" ", "-")}-{seed}')
-    short = copy.deepcopy(cfg)
-    short.val_cfg = short.val_dataloader = short.val_evaluator = None
-    times = run(short, MEASURED).times[SKIPPED:]
-    clock = run(cfg, max(1, round(args.seconds * (len(times) - 1) / (times[-1] - times[0]))))
     metrics = {name: f'{100 * value if "coco/" in key else value:.1f}' for name, key in METRICS.items()
                if (value := clock.metrics.get(key)) is not None}
-    return dict(iterations=len(clock.times), cpu_seconds=round(clock.before_validation - clock.times[0]),
+    return dict(iterations=iterations, cpu_seconds=round(clock.seconds),
                 peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **metrics)
 
 
@@ -166,7 +182,7 @@ def read_rows() -> list[dict[str, str]]:
 def table(rows: list[dict[str, str]]) -> str:
     """Means over the seeds, with the lowest and highest value, as Markdown."""
     def kind(row: dict[str, str]) -> tuple[str, ...]:
-        return tuple(row[name] for name in ('data', 'task', 'seconds', 'model', 'options'))
+        return tuple(row[name] for name in ('data', 'task', 'model', 'options'))
 
     def cell(values: list[float]) -> str:
         if not values:
@@ -175,7 +191,7 @@ def table(rows: list[dict[str, str]]) -> str:
         return f'{mean(values):.1f}{spread}'
 
     lines = [f'| data | model | seeds | iterations | CPU seconds | {" | ".join(METRICS)} |', '|---' * 12 + '|']
-    for (data, task, _, model, options), group in groupby(sorted(rows, key=kind), kind):
+    for (data, task, model, options), group in groupby(sorted(rows, key=kind), kind):
         runs = list(group)
         name = f'{model}, {options}' if options else model
         cells = [cell([float(run[metric]) for run in runs if run[metric]]) for metric in METRICS]
@@ -190,7 +206,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('case', choices=MODELS, nargs='?', help='without it, only the table is written')
     parser.add_argument('--data', type=Path, help='what make_shapes or `knet data prepare` wrote')
     parser.add_argument('--task', help='of own data (default: as in data.yml)')
-    parser.add_argument('--seconds', type=float, default=450, help='CPU seconds of a training')
+    parser.add_argument('--iterations', type=int, default=1000, help='of K-Net')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--only', nargs='+', metavar='MODEL', help='train these')
     parser.add_argument('--options', nargs='+', action=DictAction, default={}, help='changes of the config: KEY=VALUE')
@@ -204,13 +220,14 @@ def main() -> None:
     """Train what is not trained yet, then write the table."""
     args = parse_arguments()
     torch.set_num_threads(1)
+    if args.case:
+        args.task = args.task or ('panoptic' if args.case == 'shapes' else DataDescription.read(args.data).task)
     for seed, model in product(args.seeds, args.only or MODELS[args.case]) if args.case else ():
-        task = args.task or ('panoptic' if args.case == 'shapes' else DataDescription.read(args.data).task)
         options = ' '.join([*(f'{name}={value}' for name, value in args.options.items()), *args.train_options])
-        key = dict(data=args.data.name, task=task, model=model, seed=str(seed), seconds=f'{args.seconds:g}')
-        if any(row | key | dict(options=options) == row for row in read_rows()):
+        key = dict(zip(KEY, (args.data.name, args.task, model, options, str(seed)), strict=True))
+        if any(row | key == row for row in read_rows()):
             continue
-        row = {**key, **train(args, model, seed), 'options': options}
+        row = {**key, **train(args, model, seed)}
         new = not CSV.exists()
         with CSV.open('a', newline='') as file:
             writer = csv.DictWriter(file, COLUMNS)
