@@ -35,6 +35,13 @@ def text(content):
     return lambda root, cfg: (root / 'train.json').write_text(content)
 
 
+def paste(kind):
+    def change(root, cfg):
+        cfg.train_dataloader.dataset = dict(type='MultiImageMixDataset', dataset=cfg.train_dataloader.dataset,
+                                            pipeline=[dict(type=kind)])
+    return change
+
+
 def remove(*names):
     return lambda root, cfg: [(root / name).unlink() for name in names]
 
@@ -107,6 +114,7 @@ PANOPTIC_ERRORS = {
                           ['train.json: 12 segments', '101 of', '0.png']),
     'no seg_prefix': (evaluator(seg_prefix=None), ['val_evaluator', 'seg_prefix']),
     'wrong seg_prefix': (evaluator(seg_prefix='/none/png'), ['val_evaluator', '/none/png']),
+    'objects pasted, but not in the semantic map': (paste('CopyPaste'), ['knet_plugin.CopyPaste', 'train.json']),
 }
 WARNINGS = {
     'more objects than kernels': (file(crowd, 'train'), ['1 images', '200 objects', '3 kernels']),
