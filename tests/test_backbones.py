@@ -124,7 +124,8 @@ def test_a_step_with_a_backbone_of_timm(task, monkeypatch):
 
 def rows():
     """Backbone and channels of each row of the page's table."""
-    found = re.findall(r'^\| ([^|]+) \| `(dict\(type=.*?\))`.*? \| `(\[.*?\])` \|', PAGE.read_text(), flags=re.MULTILINE)
+    row = re.compile(r'^\| ([^|]+) \| `(dict\(type=.*?\))`.*? \| `(\[.*?\])` \|', re.MULTILINE)
+    found = row.findall(PAGE.read_text())
     return {name: (eval(backbone), eval(channels)) for name, backbone, channels in found}
 
 

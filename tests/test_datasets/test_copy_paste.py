@@ -17,7 +17,8 @@ def results(value, *objects, with_map=True):
         mask[1:, first:last + 1] = 1
         labels[mask == 1] = label
     bitmaps = BitmapMasks(masks, *SIZE)
-    found = dict(img=np.full((*SIZE, 3), value, np.uint8), gt_masks=bitmaps, gt_bboxes=bitmaps.get_bboxes(HorizontalBoxes),
+    found = dict(img=np.full((*SIZE, 3), value, np.uint8), gt_masks=bitmaps,
+                 gt_bboxes=bitmaps.get_bboxes(HorizontalBoxes),
                  gt_bboxes_labels=np.array([label for label, *_ in objects], int),
                  gt_ignore_flags=np.zeros(len(objects), bool))
     return found | (dict(gt_seg_map=labels) if with_map else {})
