@@ -62,13 +62,11 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
         description = DataDescription.read(description)
     if task not in description.tasks:
         raise ValueError(f'task={task!r}: the data in {description.root} can train {", ".join(description.tasks)}')
-    for name, value in (('short_side', short_side), ('batch_size', batch_size)):
-        if value < 1:
-            raise ValueError(f'{name} must be positive, got {name}={value}')
-    if not 0 < scales[0] <= scales[1]:
-        raise ValueError(f'scales must be a smaller and a larger positive number, got scales={scales}')
     if copy_paste and task == 'semantic':
         raise ValueError('copy_paste=True needs objects to paste, but task=\'semantic\' has none')
+    for name, value in (('short_side', short_side), ('batch_size', batch_size), ('scales[0]', scales[0])):
+        if value <= 0:
+            raise ValueError(f'{name} must be positive, got {name}={value}')
     parts: Callable = _semantic_parts if task == 'semantic' else _detection_parts
     train, val, evaluator = parts(description, task, short_side, scales)
     if load is not None:
@@ -77,6 +75,10 @@ def data_config(description: DataDescription | str | os.PathLike, task: str, sho
             dataset['pipeline'] = [dict(load), *kept]
     if copy_paste:
         train = _with_copy_paste(train, crop_side(short_side))
+    return _loaders(train, val, evaluator, batch_size, num_workers)
+
+
+def _loaders(train: dict, val: dict, evaluator: list, batch_size: int, num_workers: int) -> dict[str, Any]:
     common = dict(num_workers=num_workers, persistent_workers=num_workers > 0)
     # An infinite sampler, because mmengine's loop over iterations sleeps for two seconds at the end of each epoch.
     train_loader = dict(batch_size=batch_size, **common, sampler=dict(type='InfiniteSampler', shuffle=True),

@@ -94,7 +94,7 @@ def test_scales_of_the_training_images(task, description):
 
 
 @pytest.mark.parametrize(('task', 'options', 'named'), [
-    ('semantic', dict(scales=(2, 1)), 'scales'), ('semantic', dict(copy_paste=True), 'copy_paste=True'),
+    ('semantic', dict(scales=(0, 1)), 'scales'), ('semantic', dict(copy_paste=True), 'copy_paste=True'),
     ('instance', {}, 'instance.*semantic'), ('semantic', dict(short_side=0), 'short_side=0'),
     ('semantic', dict(batch_size=-1), 'batch_size=-1')])
 def test_wrong_arguments(task, options, named, tmp_path):

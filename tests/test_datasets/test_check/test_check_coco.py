@@ -35,13 +35,6 @@ def text(content):
     return lambda root, cfg: (root / 'train.json').write_text(content)
 
 
-def paste(kind):
-    def change(root, cfg):
-        cfg.train_dataloader.dataset = dict(type='MultiImageMixDataset', dataset=cfg.train_dataloader.dataset,
-                                            pipeline=[dict(type=kind)])
-    return change
-
-
 def remove(*names):
     return lambda root, cfg: [(root / name).unlink() for name in names]
 
@@ -114,7 +107,8 @@ PANOPTIC_ERRORS = {
                           ['train.json: 12 segments', '101 of', '0.png']),
     'no seg_prefix': (evaluator(seg_prefix=None), ['val_evaluator', 'seg_prefix']),
     'wrong seg_prefix': (evaluator(seg_prefix='/none/png'), ['val_evaluator', '/none/png']),
-    'objects pasted, but not in the semantic map': (paste('CopyPaste'), ['knet_plugin.CopyPaste', 'train.json']),
+    'objects are pasted, but not into the semantic map': (options(pipeline=[dict(type='CopyPaste')]),
+                                                          ['knet_plugin.CopyPaste', 'train.json']),
 }
 WARNINGS = {
     'more objects than kernels': (file(crowd, 'train'), ['1 images', '200 objects', '3 kernels']),
