@@ -21,7 +21,8 @@ __all__ = ['Predictor', '__version__', 'attach', 'optimize_for_inference']
 # Modules to import, by the host package that they need.
 _REGISTERING = {
     '': ('core', 'engine', 'inference', 'datasets.check', 'visualization.visualizer'),
-    'mmdet': ('detection', 'datasets.loading', 'datasets.instances', 'datasets.panoptic', 'datasets.metrics'),
+    'mmdet': ('detection', 'datasets.loading', 'datasets.copy_paste', 'datasets.instances', 'datasets.panoptic',
+              'datasets.metrics'),
     'mmseg': ('semantic', 'datasets.label_maps'),
 }
 # Public functions, and the module of each, imported on first use.

@@ -44,7 +44,7 @@ def build_model(cfg):
     scope = cfg.get('default_scope', 'mmseg')
     init_default_scope(scope)
     # These compute with tensors when they are built, which the meta device does not support.
-    computing = cfg.model.backbone.type in ('SwinTransformer', 'knet_plugin.EfficientNetLite0')
+    computing = cfg.model.backbone.type.endswith(('SwinTransformer', 'EfficientNetLite0'))
     device = nullcontext() if computing else torch.device('meta')
     with DefaultScope.overwrite_default_scope(scope), device:
         return MODELS.build(cfg.model)

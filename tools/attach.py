@@ -34,6 +34,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Put K-Net on the decode head of an mmseg config, and try it')
     parser.add_argument('config', help='path of a config, or a name such as mmseg::fcn/NAME.py')
     parser.add_argument('--stages', type=int, default=3, help='kernel update stages')
+    parser.add_argument('--lr-mult', type=float, metavar='X', help='learning rate of the stages as a multiple of the '
+                        'optimizer\'s (default: 1e-4 with Adam and its variants, otherwise the optimizer\'s)')
     parser.add_argument('-o', '--out', type=Path, help='new file; without it, the config is printed')
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='size of the images to try it on')
     parser.add_argument('--no-smoke-test', action='store_true', help='write the config without trying it')
@@ -180,8 +182,8 @@ def main() -> None:
                          + ('exists already' if args.out.exists() else f'has suffix {args.out.suffix!r}'))
     cfg = read(args.config)
     try:
-        attached = attach(cfg, args.stages)
-        text = attached_text(base_path(args.config, args.out), cfg, args.stages)
+        attached = attach(cfg, args.stages, lr_mult=args.lr_mult)
+        text = attached_text(base_path(args.config, args.out), cfg, args.stages, lr_mult=args.lr_mult)
     except ValueError as error:
         raise SystemExit(f'error: {error}') from None
     if not args.no_smoke_test:

@@ -20,7 +20,7 @@ from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.checkpoint.reading import CheckpointError, load_file, read_checkpoint, weights_of
 from knet_plugin.checkpoint.whole_file import whole_file
 
-__all__ = ['PACKAGED', 'PackagedWeights', 'Weights', 'find_weights', 'fit_line', 'packaged_backbone']
+__all__ = ['BACKBONES', 'PACKAGED', 'PackagedWeights', 'Weights', 'find_weights', 'fit_line', 'packaged_backbone']
 
 _ADVICE = 'use --weights none to train from random weights, or --weights FILE'
 
@@ -41,6 +41,13 @@ PACKAGED = {
 }
 
 
+# Backbones of the hosts' model zoos. The name of each file ends in the start of its sha256, which is checked.
+BACKBONES = {
+    'swin-t': 'https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/swin/'
+              'swin_tiny_patch4_window7_224_20220308-f41b89d3.pth',
+}
+
+
 class Weights(NamedTuple):
     """A local file of weights."""
 
@@ -54,7 +61,8 @@ def find_weights(name: str, root: Path) -> Weights | None:
     """Find the weights that ``--weights`` names, and download them if they are not there yet.
 
     Args:
-        name: 'none', a file, a name in ``PACKAGED``, or a config of this project with published weights.
+        name: 'none', a file, a name in ``PACKAGED`` or ``BACKBONES``, or a config of this project with published
+            weights.
         root: Folder of ``model-index.yml``.
 
     Returns:
@@ -69,7 +77,7 @@ def find_weights(name: str, root: Path) -> Weights | None:
         return Weights(packaged_backbone(name), whole_model=False)
     path = Path(name).expanduser()
     if not path.is_file():
-        urls = _published(root)
+        urls = BACKBONES | _published(root)
         key = path.name.removesuffix('.py')
         if key not in urls:
             close = difflib.get_close_matches(key, [*PACKAGED, *urls], n=3, cutoff=0.4)

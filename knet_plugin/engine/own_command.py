@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from knet_plugin.checkpoint.pretrained import PACKAGED, Weights, find_weights
+from knet_plugin.checkpoint.pretrained import BACKBONES, PACKAGED, Weights, find_weights
 from knet_plugin.cli import ResourceError, resolve_config, resource_root
 from knet_plugin.datasets.description import TASKS, DataDescription
 from knet_plugin.engine.own_defaults import (
@@ -43,10 +43,11 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
         'is FOLDER-TASK; a second run is called NAME-2.')
     group.add_argument('--data', metavar='FOLDER', help='folder written by `knet data prepare`')
     group.add_argument('--task', choices=TASKS, help='what to learn (default: the task in FOLDER/data.yml)')
-    group.add_argument('--model', help='small (trains on a CPU), r50 (for GPUs), or a config with a K-Net '
+    group.add_argument('--model', help='small (trains on a CPU), r50 or swin (for GPUs), or a config with a K-Net '
                        '(default: small)')
-    group.add_argument('--weights', metavar='FILE|NAME', help=f'weights to start from: a file, {", ".join(PACKAGED)}, '
-                       'the name of a published config, or none (default: those of the model)')
+    names = ', '.join([*PACKAGED, *BACKBONES])
+    group.add_argument('--weights', metavar='FILE|NAME', help=f'weights to start from: a file, {names}, the name of a '
+                       'published config, or none (default: those of the model)')
     group.add_argument('--short-side', type=int, metavar='PIXELS',
                        help='resize images to this short side (default: at most 256)')
     group.add_argument('--batch-size', type=int, metavar='N', help='images per iteration')
@@ -117,8 +118,8 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
     weights: Weights | str | None = name if name == 'config' else find_weights(name, resource_root())
     start = weights if isinstance(weights, Weights) and weights.whole_model else None
     centres = start.centres if start else small_objects(description)
-    if model == 'small' and task in CENTRES and centres:
-        base = resolve_config(f'recipe/{CENTRES[task]}')
+    if centres and task in CENTRES.get(model, {}):
+        base = resolve_config(f'recipe/{CENTRES[model][task]}')
     images = len(image_files(description))
     batch_size, num_workers = default_loading(images, model)
     batch_size = args.batch_size or batch_size
@@ -127,7 +128,7 @@ def _new_run(args: argparse.Namespace, description: DataDescription, task: str) 
         iterations = max(1, round(60 * args.minutes / _GUESSED_SECONDS))
     short_side = args.short_side or default_short_side(description, task)
     kernels = weights.kernels if isinstance(weights, Weights) and task != 'semantic' else None
-    if kernels is None and model == 'small' and task != 'semantic':
+    if kernels is None and model in CENTRES and task != 'semantic':
         kernels = default_kernels(description)
     return OwnRun(description, task, base.resolve(), weights, short_side, iterations, args.minutes, batch_size,
                   num_workers, kernels)

@@ -24,9 +24,16 @@ MODELS = {
     'r50': dict(panoptic=('knet-s3_r50_panoptic', 'knet-s3_r50_fpn_ms-3x_coco-panoptic'),
                 instance=('knet-s3_r50_instance', 'knet-s3_r50_fpn_ms-3x_coco'),
                 semantic=('knet-s3_r50_semantic', 'knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512')),
+    'swin': dict(panoptic=('knet-s3_swin-t_panoptic', 'swin-t'),
+                 instance=('knet-s3_swin-t_instance', 'swin-t'),
+                 semantic=('knet-s3_swin-t_semantic', 'swin-t')),
 }
-# The small models for many small objects.
-CENTRES = dict(panoptic='knet-s3-centres_effnet-lite0_panoptic', instance='knet-s3-centres_effnet-lite0_instance')
+# The models whose heads start from random weights, and so may have any number of kernels: their configs for many small
+# objects.
+CENTRES = {
+    'small': dict(panoptic='knet-s3-centres_effnet-lite0_panoptic', instance='knet-s3-centres_effnet-lite0_instance'),
+    'swin': dict(panoptic='knet-s3-centres_swin-t_panoptic', instance='knet-s3-centres_swin-t_instance'),
+}
 VALIDATIONS = 5
 _CHECK = 'knet_plugin.DataCheckHook'
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

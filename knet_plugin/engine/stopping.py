@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
@@ -75,6 +75,9 @@ class StopHook(Hook):
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop during a validation; a single process only, because others may have fewer images."""
         if self._handlers and runner.world_size == 1 and self._asked:
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook.after_val_epoch(runner)  # the model gets its own weights back from the average
             self._stop(runner, runner.iter)  # has counted the last iteration already
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -14,13 +14,15 @@ from knet_plugin.migration.migrate import importing_plugin
 from knet_plugin.migration.options import bare_type
 from knet_plugin.migration.semantic import decode_head_config
 from knet_plugin.semantic.adapters import Refused, adapter_of
+from knet_plugin.semantic.stage_rate import stage_custom_keys
 
 __all__ = ['attach', 'attached_text']
 
 OURS = 'knet_plugin.IterativeDecodeHead'
 
 
-def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, Any] | None = None) -> Config:
+def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, Any] | None = None,
+           lr_mult: float | None = None) -> Config:
     """Put K-Net on the decode head of a config.
 
     In a cascade it goes on the last head that K-Net supports: the second of OCRNet, the first of PointRend. A K-Net,
@@ -30,12 +32,16 @@ def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, An
         cfg: A config of mmseg with ``model.decode_head``. It is not changed.
         num_stages: Update stages.
         kernel_update_head: What differs from the default stage, for all new stages.
+        lr_mult: Learning rate of the stages as a multiple of the optimizer's. None: see
+            :func:`knet_plugin.semantic.stage_rate.stage_custom_keys`.
 
     Returns:
-        The config with K-Net on its decode head, and with this package in ``custom_imports``.
+        The config with K-Net on its decode head, the rate of the stages in ``optim_wrapper``, and this package in
+        ``custom_imports``.
 
     Raises:
-        ValueError: If there is no decode head, or none that K-Net supports; the message gives the reason.
+        ValueError: If there is no decode head, or none that K-Net supports; the message gives the reason. If
+            ``lr_mult`` is not positive, or nothing in the config reads it.
     """
     result = copy.deepcopy(cfg)
     index, head = _supported_head(cfg)
@@ -44,11 +50,16 @@ def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, An
         result.model.decode_head = attached
     else:
         result.model.decode_head[index] = attached
+    if keys := stage_custom_keys(cfg, lr_mult):
+        paramwise = dict(cfg.optim_wrapper.get('paramwise_cfg') or {})
+        paramwise['custom_keys'] = {**(paramwise.get('custom_keys') or {}), **keys}
+        result.optim_wrapper.paramwise_cfg = copy.deepcopy(paramwise)
     result.custom_imports = importing_plugin(result.to_dict())['custom_imports']
     return result
 
 
-def attached_text(base: str, cfg: Config, num_stages: int = 3, plugin: str | None = None) -> str:
+def attached_text(base: str, cfg: Config, num_stages: int = 3, plugin: str | None = None,
+                  lr_mult: float | None = None) -> str:
     """Source of a config that inherits from another and puts K-Net on it.
 
     Args:
@@ -56,6 +67,7 @@ def attached_text(base: str, cfg: Config, num_stages: int = 3, plugin: str | Non
         cfg: The config.
         num_stages: Update stages.
         plugin: Path of ``configs/_base_/plugin.py``, for this repository's configs. Others name the import themselves.
+        lr_mult: As for ``attach``.
 
     Raises:
         ValueError: As for ``attach``.
@@ -74,7 +86,10 @@ def attached_text(base: str, cfg: Config, num_stages: int = 3, plugin: str | Non
         text = '[' + ', '.join(heads) + ']'
     imports = importing_plugin(cfg.to_dict())['custom_imports']
     bases = f'_base_ = [{plugin!r}, {base!r}]' if plugin else f'_base_ = {base!r}\ncustom_imports = {imports!r}'
-    return f'{bases}\n\nmodel = dict(\n    decode_head={text})\n'
+    source = f'{bases}\n\nmodel = dict(\n    decode_head={text})\n'
+    if keys := stage_custom_keys(cfg, lr_mult):
+        source += f'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={_literal(keys)}))\n'
+    return source
 
 
 def _supported_head(cfg: Config) -> tuple[int | None, dict[str, Any]]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from knet_plugin.checkpoint.pretrained import (
+    BACKBONES,
     PACKAGED,
     PackagedWeights,
     Weights,
@@ -17,7 +19,7 @@ from knet_plugin.checkpoint.pretrained import (
     packaged_backbone,
 )
 from knet_plugin.checkpoint.reading import CheckpointError
-from knet_plugin.cli import resource_root
+from knet_plugin.cli import resolve_config, resource_root
 from knet_plugin.detection.efficientnet_lite import EfficientNetLite0
 
 NAME = 'efficientnet-lite0'
@@ -89,8 +91,9 @@ def test_published_weights_without_network(monkeypatch, tmp_path):
         raise OSError('no route to host')
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
-    with pytest.raises(CheckpointError, match='https://.*no route to host.*--weights none'):
-        find_weights('knet-s3_r50_fpn_1x_coco-panoptic', resource_root())
+    for name in ('knet-s3_r50_fpn_1x_coco-panoptic', 'swin-t'):
+        with pytest.raises(CheckpointError, match=f'{name}.*https://.*no route to host.*--weights none'):
+            find_weights(name, resource_root())
 
 
 def test_published_weights_are_downloaded_once(monkeypatch, tmp_path):
@@ -104,6 +107,21 @@ def test_published_weights_are_downloaded_once(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
     first, second = (find_weights('knet-s3_r50_fpn_1x_coco-panoptic', resource_root()) for _ in range(2))
     assert first == second and first.whole_model and len(urls) == 1
+
+
+def test_a_backbone_of_a_model_zoo_is_checked_by_the_hash_in_its_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    hashes = []
+
+    def download(url, path, hash_prefix):
+        hashes.append(hash_prefix)
+        torch.save(dict(state_dict={'patch_embed.projection.bias': torch.zeros(96)}), path)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    weights = find_weights('swin-t', resource_root())
+    assert weights.path.parent == tmp_path / 'checkpoints' and not weights.whole_model and hashes == ['f41b89d3']
+    cfg = Config.fromfile(resolve_config('recipe/knet-s3_swin-t_instance'))
+    assert cfg.model.backbone.init_cfg.checkpoint == BACKBONES['swin-t']
 
 
 def test_none_and_unknown_names():

@@ -76,7 +76,25 @@ def test_a_path_is_read(description):
     assert data_config(str(description.root), 'panoptic') == data_config(description, 'panoptic')
 
 
+@pytest.mark.parametrize('task', ['panoptic', 'instance'])
+def test_copy_paste_sees_images_of_one_size_and_the_colours_come_last(task, description):
+    dataset = data_config(description, task, 100, copy_paste=True)['train_dataloader']['dataset']
+    inner, outer = ([step['type'] for step in part['pipeline']] for part in (dataset['dataset'], dataset))
+    assert inner[-1] == 'Pad' and dataset['dataset']['pipeline'][-1]['size'] == (128, 128)
+    assert outer == ['knet_plugin.CopyPaste', 'FilterAnnotations', 'PhotoMetricDistortion', 'PackDetInputs']
+    plain = data_config(description, task, 100)['train_dataloader']['dataset']
+    assert [step['type'] for step in plain['pipeline']] == inner[:-1] + outer[2:]
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_scales_of_the_training_images(task, description):
+    for dataset in plain_datasets(data_config(description, task, 100, scales=(0.1, 2))['train_dataloader']['dataset']):
+        resize, = (step for step in dataset['pipeline'] if step['type'] == 'RandomResize')
+        assert resize['ratio_range'] == (0.1, 2)
+
+
 @pytest.mark.parametrize(('task', 'options', 'named'), [
+    ('semantic', dict(scales=(0, 1)), 'scales'), ('semantic', dict(copy_paste=True), 'copy_paste=True'),
     ('instance', {}, 'instance.*semantic'), ('semantic', dict(short_side=0), 'short_side=0'),
     ('semantic', dict(batch_size=-1), 'batch_size=-1')])
 def test_wrong_arguments(task, options, named, tmp_path):

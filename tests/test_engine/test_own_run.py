@@ -34,8 +34,9 @@ def config(description, tmp_path, task, base, weights=None, minutes=None):
     return Config.fromfile(path)
 
 
-@pytest.mark.parametrize(('task', 'name'), [*CENTRES.items(), *((task, parts[0]) for model in OWN_MODELS.values()
-                                                                for task, parts in model.items())])
+@pytest.mark.parametrize(('task', 'name'), [
+    *((task, name) for model in CENTRES.values() for task, name in model.items()),
+    *((task, parts[0]) for model in OWN_MODELS.values() for task, parts in model.items())])
 def test_the_config_builds_a_model_with_the_classes_of_the_data(task, name, description, tmp_path):
     cfg = config(description, tmp_path, task, f'recipe/{name}')
     init_default_scope(cfg.default_scope)
@@ -43,7 +44,7 @@ def test_the_config_builds_a_model_with_the_classes_of_the_data(task, name, desc
     assert built.num_classes == dict(panoptic=3, instance=2, semantic=3)[task]
     assert cfg.data_root == str(description.root) and cfg.train_dataloader.batch_size == 4
     backbone = cfg.model.backbone
-    assert backbone.init_cfg is None and not cfg.model.get('pretrained') and not backbone.norm_eval
+    assert backbone.init_cfg is None and not cfg.model.get('pretrained') and not backbone.get('norm_eval')
 
 
 def test_the_schedule_follows_from_the_iterations(description, tmp_path):
@@ -113,7 +114,7 @@ def test_force_replaces_the_run_and_its_folder(tmp_path):
 def test_iterations_follow_the_number_of_images(monkeypatch):
     monkeypatch.setattr(own_defaults.torch.cuda, 'is_available', lambda: False)
     assert [own_defaults.default_iterations(images, 8) for images in (5, 136, 5000)] == [600, 800, 1000]
-    assert [own_defaults.default_loading(9, model)[0] for model in ('small', 'r50')] == [4, 2]
+    assert [own_defaults.default_loading(9, model)[0] for model in ('small', 'r50', 'swin')] == [4, 2, 2]
     assert own_defaults.default_loading(3, 'small')[0] == 3
 
 

@@ -107,11 +107,16 @@ def test_a_checkpoint_of_the_schedule_is_not_written_twice(tmp_path):
     assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == ['iter_5.pth']
 
 
-@pytest.mark.parametrize('by_epoch', [True, False])
-def test_stopped_during_a_validation(by_epoch, tmp_path):
-    Runner.from_cfg(config(tmp_path / 'whole', by_epoch=by_epoch)).train()
+@pytest.mark.parametrize(('by_epoch', 'averaged'), [(True, False), (False, False), (False, True)])
+def test_stopped_during_a_validation(by_epoch, averaged, tmp_path):
+    """With EMAHook, the model has the averaged weights then, but the training continues from its own."""
+    average = [dict(type='EMAHook', momentum=0.1)] if averaged else []
+    whole = config(tmp_path / 'whole', by_epoch=by_epoch)
+    whole.custom_hooks += average
+    Runner.from_cfg(whole).train()
     for presses in ((9,), ()):
         cfg = config(tmp_path / 'cut', *presses, by_epoch=by_epoch, **dict(mode='val') if presses else {})
+        cfg.custom_hooks += average
         cfg.train_cfg.val_interval = 2 if by_epoch else 8
         cfg.update(val_dataloader=cfg.test_dataloader, val_evaluator=cfg.test_evaluator, val_cfg=dict())
         runner = Runner.from_cfg(cfg if presses else resumed(cfg))

@@ -86,12 +86,14 @@ def test_tool(tmp_path, monkeypatch, capsys):
 
 
 def test_tool_prints_without_out(monkeypatch, capsys):
-    run(monkeypatch, FCN.removesuffix('.py'), '--no-smoke-test')
-    assert f"_base_ = '{FCN}'" in capsys.readouterr().out
+    run(monkeypatch, FCN.removesuffix('.py'), '--no-smoke-test', '--lr-mult', 0.5)
+    printed = capsys.readouterr().out
+    assert f"_base_ = '{FCN}'" in printed and "{'kernel_update_head': {'lr_mult': 0.5}}" in printed
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ((FCN, '--stages', 0), '--stages.*got 0'), ((FCN, '-o', 'new.yaml'), 'new.yaml'),
+    ((FCN, '--stages', 0), '--stages.*got 0'), ((FCN, '--lr-mult', 0), 'lr_mult=0'),
+    ((FCN, '-o', 'new.yaml'), 'new.yaml'),
     (('nowhere.py', ), 'nowhere.py'), (('mmseg::fcn/nothing', ), 'mmseg::fcn/nothing'),
     (('mmseg::san/san-vit-b16_coco-stuff164k-640x640', ), 'SideAdapterCLIPHead: ')])
 def test_tool_on_bad_arguments(monkeypatch, arguments, message):

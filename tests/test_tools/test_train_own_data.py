@@ -101,6 +101,26 @@ def test_wrong_options_end_with_one_line(arguments, named, data, tmp_path, monke
     assert not (tmp_path / 'work_dirs').exists()
 
 
+def test_weights_that_cannot_be_downloaded(data, tmp_path, monkeypatch):
+    def fail(url, path, hash_prefix):
+        raise OSError('no route to host')
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
+    status = run_tool(monkeypatch, tmp_path, '--data', data, '--model', 'swin')
+    assert status.startswith('error: weights swin-t') and 'no route to host' in status and '\n' not in status
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+def test_swin_gets_its_weights_and_kernels(data, tmp_path, monkeypatch):
+    torch.save({'patch_embed.projection.bias': torch.zeros(96)}, tmp_path / 'swin.pth')
+    options = ('--model', 'swin', '--weights', 'swin.pth', '--config-only')
+    assert run_tool(monkeypatch, tmp_path, '--data', data, *options) == 0
+    model = Config.fromfile(tmp_path / 'work_dirs/squares-panoptic.py').model
+    assert model.backbone.init_cfg.checkpoint == str(tmp_path / 'swin.pth') and model.backbone.embed_dims == 96
+    assert model.panoptic_head.kernel_head.num_kernels == 30
+
+
 @pytest.mark.parametrize(('arguments', 'named'), [([], '--data'), (['some.py', '--data', 'x'], '--data'),
                                                   (['some.py', '--iters', '3'], '--iters')])
 def test_either_a_config_or_data(arguments, named, tmp_path, monkeypatch, capsys):

@@ -6,3 +6,4 @@ model = dict(
         _delete_=True, type='knet_plugin.IterativeDecodeHead',
         num_stages=3,
         kernel_generate_head=_base_.model.decode_head))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'kernel_update_head': {'lr_mult': 1.7}}))

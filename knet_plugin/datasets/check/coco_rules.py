@@ -64,6 +64,9 @@ def check_coco(source: Source, model: Mapping, files: Files, report: Report, lim
         check_images(source, list(paths.values()), sizes, model, files, report, limit)
         if source.transform('LoadPanopticAnnotations') is not None:
             check_pngs(source, file, files, report, limit)
+    if source.kind == 'panoptic' and source.transform('CopyPaste') and not source.uses_ours('CopyPaste'):
+        report.error('CopyPaste pastes objects, but leaves the semantic map as it was; use '
+                     'type=\'knet_plugin.CopyPaste\'', path)
     check_objects(file, source.kind, source.ours, report, '"iscrowd"')  # which mmdet's data sets do not need
     report.census.append(_census(source, file, model, report))
 

@@ -107,6 +107,8 @@ PANOPTIC_ERRORS = {
                           ['train.json: 12 segments', '101 of', '0.png']),
     'no seg_prefix': (evaluator(seg_prefix=None), ['val_evaluator', 'seg_prefix']),
     'wrong seg_prefix': (evaluator(seg_prefix='/none/png'), ['val_evaluator', '/none/png']),
+    'objects are pasted, but not into the semantic map': (options(pipeline=[dict(type='CopyPaste')]),
+                                                          ['knet_plugin.CopyPaste', 'train.json']),
 }
 WARNINGS = {
     'more objects than kernels': (file(crowd, 'train'), ['1 images', '200 objects', '3 kernels']),
