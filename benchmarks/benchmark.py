@@ -64,7 +64,8 @@ class Contender:
 
 def run_mode(name: str, mode: Mode, turns: int, args: argparse.Namespace) -> list[list[Figures]]:
     """Measure a mode; returns the figures of the contenders of each setting, ours first."""
-    settings = {setting: [OURS, *([BEFORE] if args.before else []), *(each for each in builds if each != OURS)]
+    before = [BEFORE] if args.before and mode.before else []
+    settings = {setting: [OURS, *before, *(each for each in builds if each != OURS)]
                 for setting, builds in mode.settings.items() if args.only in setting}
     names = dict.fromkeys(each for contenders in settings.values() for each in contenders)
     contenders = {each: Contender(each, name, args.before if each == BEFORE else ROOT, args) for each in names}

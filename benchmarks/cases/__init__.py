@@ -9,6 +9,7 @@ MODES = {
     'stages': stages.MODE,
     'post-processing': post_processing.MODE,
     'training': training.MODE,
+    'saving': training.SAVING,
     'detectors': detectors.MODE,
     'segmentors': segmentors.MODE,
 }

@@ -38,9 +38,11 @@ class Mode:
         memory: Whether to measure memory on a CPU too, which needs slow runs under torch's profiler.
         goals: Contender -> quantity (``seconds``, ``kept`` or ``peak``) -> the highest ratio of our figure to the
             contender's that meets the goal.
+        before: Whether ``--before`` adds a contender; other clones may lack what is measured.
     """
 
     settings: Mapping[str, Mapping[str, Build]]
     turns: int
     memory: bool = False
     goals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    before: bool = True

@@ -5,6 +5,7 @@ import argparse
 import benchmark_worker
 import compare_heads
 import decode_heads
+import learning
 import pytest
 import torch
 from cases import BEFORE, MODES, OURS, detectors, post_processing, segmentors, stages, training
@@ -32,9 +33,10 @@ def test_post_processing(panoptic, masks):
     assert (ours != official).float().mean() < 1e-3  # rounding may decide single pixels
 
 
-@pytest.mark.parametrize(('config', 'with_cp'), [(training.INSTANCE, False), (training.PANOPTIC, True)])
-def test_training(config, with_cp):
-    training.build(config, 2, with_cp, (64, 96), CPU).step()
+@pytest.mark.parametrize(('config', 'with_cp', 'points'), [
+    (training.INSTANCE, False, None), (training.PANOPTIC, True, 16)])
+def test_training(config, with_cp, points):
+    training.build(config, 2, with_cp, (64, 96), CPU, points).step()
 
 
 @pytest.mark.parametrize('name', [OURS, *(pytest.param(n, marks=pytest.mark.slow) for n in [*detectors.CONFIGS][1:])])
@@ -54,6 +56,15 @@ def test_decode_and_compare_heads(tmp_path):
     args = argparse.Namespace(data_root=tmp_path, work_dir=tmp_path, iterations=100)
     plain, knet = (compare_heads.run_config('Segmenter', with_knet, args, 0) for with_knet in (False, True))
     assert knet.model.decode_head.kernel_generate_head == plain.model.decode_head
+
+
+@pytest.mark.parametrize('model', learning.MODELS['shapes'])
+def test_learning(tmp_path, model):
+    args = argparse.Namespace(case='shapes', data=tmp_path, task='panoptic', work_dir=tmp_path)
+    cfg = learning.run_config(args, model, seed=3)
+    learning.set_length(cfg, 20)
+    assert [scheduler.end for scheduler in cfg.param_scheduler] == [2, 20]
+    assert str(tmp_path) in cfg.val_dataloader.dataset.data_root and cfg.randomness.seed == 3
 
 
 def test_every_goal_has_its_contender():
