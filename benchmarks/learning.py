@@ -37,7 +37,7 @@ CSV, PAGE = ROOT / 'docs/learning.csv', ROOT / 'docs/recipe.md'
 BEGIN, END = '<!-- table: written by benchmarks/learning.py -->', '<!-- end of the table -->'
 METRICS = {'PQ': 'coco_panoptic/PQ', 'PQ things': 'coco_panoptic/PQ_th', 'PQ stuff': 'coco_panoptic/PQ_st',
            'AP': 'coco/segm_mAP', 'AP50': 'coco/segm_mAP_50', 'AP75': 'coco/segm_mAP_75', 'mIoU': 'mIoU'}
-KEY = ('data', 'task', 'model', 'options', 'seed')
+KEY = ('data', 'task', 'length', 'model', 'options', 'seed')  # length: iterations of K-Net
 COLUMNS = (*KEY, 'iterations', 'cpu_seconds', 'peak_mib', *METRICS)
 TURNS, SKIPPED = 14, 2  # iterations of each model to measure how long they take; the first are slower
 PEERS = 'configs/recipe'
@@ -128,15 +128,20 @@ def steps(cfg: Config) -> Iterator[float]:
         yield time.process_time() - begin
 
 
-def measured_iterations(args: argparse.Namespace) -> dict[str, int]:
-    """Iterations of each model that take the CPU time of ``args.iterations`` of K-Net; the models take turns."""
-    file = args.work_dir / f'{args.data.name}-{args.task}-iterations.json'
+def contenders(args: argparse.Namespace) -> list[str]:
+    """The models that have a config for the task."""
+    return [model for model, config in MODELS[args.case].items()
+            if config is None or (ROOT / config.format(task=args.task)).exists()]
+
+
+def relative_speeds(args: argparse.Namespace) -> dict[str, float]:
+    """Iterations of each model that take the CPU time of one of K-Net, measured once; the models take turns."""
+    file = args.work_dir / f'{args.data.name}-{args.task}-{"".join(args.train_options)}.json'
     if not file.exists():
-        models = {model: steps(run_config(args, model, seed=0)) for model in MODELS[args.case]}
+        models = {model: steps(run_config(args, model, seed=0)) for model in contenders(args)}
         turns = [{model: next(each) for model, each in models.items()} for _ in range(TURNS)][SKIPPED:]
-        ratios = {model: median(turn['K-Net'] / turn[model] for turn in turns) for model in models}
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({model: round(args.iterations * ratio) for model, ratio in ratios.items()}))
+        file.write_text(json.dumps({model: median(turn['K-Net'] / turn[model] for turn in turns) for model in models}))
     return json.loads(file.read_text())
 
 
@@ -158,7 +163,7 @@ class Clock(Hook):
 
 def train(args: argparse.Namespace, model: str, seed: int) -> dict[str, Any]:
     """Train one model for the same CPU time as all, and return its row."""
-    iterations = measured_iterations(args)[model]
+    iterations = max(1, round(args.iterations * relative_speeds(args)[model]))
     cfg = run_config(args, model, seed)
     cfg.merge_from_dict(args.options)
     set_length(cfg, iterations)
@@ -182,7 +187,7 @@ def read_rows() -> list[dict[str, str]]:
 def table(rows: list[dict[str, str]]) -> str:
     """Means over the seeds, with the lowest and highest value, as Markdown."""
     def kind(row: dict[str, str]) -> tuple[str, ...]:
-        return tuple(row[name] for name in ('data', 'task', 'model', 'options'))
+        return tuple(row[name] for name in KEY[:-1])
 
     def cell(values: list[float]) -> str:
         if not values:
@@ -191,7 +196,7 @@ def table(rows: list[dict[str, str]]) -> str:
         return f'{mean(values):.1f}{spread}'
 
     lines = [f'| data | model | seeds | iterations | CPU seconds | {" | ".join(METRICS)} |', '|---' * 12 + '|']
-    for (data, task, model, options), group in groupby(sorted(rows, key=kind), kind):
+    for (data, task, _, model, options), group in groupby(sorted(rows, key=kind), kind):
         runs = list(group)
         name = f'{model}, {options}' if options else model
         cells = [cell([float(run[metric]) for run in runs if run[metric]]) for metric in METRICS]
@@ -209,7 +214,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--iterations', type=int, default=1000, help='of K-Net')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--only', nargs='+', metavar='MODEL', help='train these')
-    parser.add_argument('--options', nargs='+', action=DictAction, default={}, help='changes of the config: KEY=VALUE')
+    parser.add_argument('--options', nargs='+', action=DictAction, default={},
+                        help='changes of the config, KEY=VALUE; the time that they take is not made up for')
     parser.add_argument('--train-options', nargs='+', default=[], help='further options of `knet train`')
     parser.add_argument('--peer-rate', type=float, default=0.001, help='learning rate of other models on own data')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/learning'))
@@ -222,9 +228,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.case:
         args.task = args.task or ('panoptic' if args.case == 'shapes' else DataDescription.read(args.data).task)
-    for seed, model in product(args.seeds, args.only or MODELS[args.case]) if args.case else ():
+    for seed, model in product(args.seeds, args.only or contenders(args)) if args.case else ():
         options = ' '.join([*(f'{name}={value}' for name, value in args.options.items()), *args.train_options])
-        key = dict(zip(KEY, (args.data.name, args.task, model, options, str(seed)), strict=True))
+        key = dict(zip(KEY, (args.data.name, args.task, str(args.iterations), model, options, str(seed)), strict=True))
         if any(row | key == row for row in read_rows()):
             continue
         row = {**key, **train(args, model, seed)}

@@ -1,5 +1,5 @@
 # A small K-Net on an FCN head at stride 8, for own data. The backbone needs mmdet.
-_base_ = ['../_base_/plugin.py', '../_base_/schedules/own_data.py', 'mmseg::_base_/default_runtime.py']
+_base_ = ['../_base_/plugin.py', '../_base_/schedules/own_data.py', '../_base_/own_data_semantic_runtime.py']
 
 model = dict(
     type='EncoderDecoder',
@@ -31,11 +31,3 @@ model = dict(
             loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True))),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=200),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
-visualizer = dict(_delete_=True, type='knet_plugin.Visualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -1,7 +1,7 @@
 # The published K-Net on own data, with batch norms that also work on one small batch.
 _base_ = [
     '../_base_/plugin.py', 'mmseg::_base_/models/fcn_r50-d8.py', '../_base_/schedules/own_data.py',
-    'mmseg::_base_/default_runtime.py'
+    '../_base_/own_data_semantic_runtime.py'
 ]
 
 norm_cfg = dict(type='BN', requires_grad=True)
@@ -15,11 +15,3 @@ model = dict(
         kernel_generate_head=dict(_base_.model.decode_head, norm_cfg=norm_cfg, num_classes=2)),
     auxiliary_head=dict(norm_cfg=norm_cfg, num_classes=2))
 optim_wrapper = dict(optimizer=dict(lr=0.0001))
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=200),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
-visualizer = dict(_delete_=True, type='knet_plugin.Visualizer', vis_backends=[dict(type='LocalVisBackend')])

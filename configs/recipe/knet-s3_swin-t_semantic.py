@@ -1,7 +1,7 @@
 # K-Net on UPerNet with a Swin-T, for own data and a GPU. Group norms in the heads also work on one small batch.
 _base_ = [
     '../_base_/plugin.py', 'mmseg::_base_/models/upernet_swin.py', '../_base_/schedules/own_data.py',
-    'mmseg::_base_/default_runtime.py'
+    '../_base_/own_data_semantic_runtime.py'
 ]
 
 checkpoint = 'https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/swin/swin_tiny_patch4_window7_224_20220308-f41b89d3.pth'  # noqa: E501
@@ -17,11 +17,3 @@ model = dict(
     auxiliary_head=dict(norm_cfg=norm_cfg, num_classes=2))
 optim_wrapper = dict(
     optimizer=dict(lr=0.0005), paramwise_cfg=dict(custom_keys={'kernel_update_head': dict(lr_mult=0.2)}))
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=200),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
-visualizer = dict(_delete_=True, type='knet_plugin.Visualizer', vis_backends=[dict(type='LocalVisBackend')])
