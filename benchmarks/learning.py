@@ -1,92 +1,54 @@
-"""Train K-Net, Mask2Former and Mask R-CNN for the same CPU time on the same data, and write how well they learned.
+"""Train K-Net and other models for the same CPU time on the same data, and write how well they learned.
 
     python benchmarks/learning.py shapes --data data/shapes_clear --iterations 1000
     python benchmarks/learning.py own --data data/nuclei --iterations 280 --only K-Net --seeds 0
+    python benchmarks/learning.py heads --data data/camvid --iterations 300
 
-The iterations are K-Net's; the others get as many as take the same time, which is measured once, in turns.
+The iterations are those of the first model; the others get as many as take the same time, which is measured once, in
+turns.
 
-Every run is a row of docs/learning.csv, and a run that has its row is not repeated. Two calls may run side by side. The
-table of docs/recipe.md is written from the rows.
+Every run is a row of docs/learning.csv, and a run that has its row is not repeated. Two calls may run side by side.
+evidence.py makes docs/evidence.md of the rows.
 """
 
 import argparse
 import copy
 import csv
+import hashlib
 import json
-import resource
-import subprocess
-import sys
-import tempfile
+import shlex
 import time
 from collections.abc import Iterator
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import torch
-from marked_page import replace_between
+from learning_models import MODELS, ON_TOP, ROOT, TASKS, contenders, model_config
 from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
 from knet_plugin.datasets.description import DataDescription
 
-ROOT = Path(__file__).resolve().parents[1]
-CSV, PAGE = ROOT / 'docs/learning.csv', ROOT / 'docs/recipe.md'
-BEGIN, END = '<!-- table: written by benchmarks/learning.py -->', '<!-- end of the table -->'
+CSV = ROOT / 'docs/learning.csv'
 METRICS = {'PQ': 'coco_panoptic/PQ', 'PQ things': 'coco_panoptic/PQ_th', 'PQ stuff': 'coco_panoptic/PQ_st',
            'AP': 'coco/segm_mAP', 'AP50': 'coco/segm_mAP_50', 'AP75': 'coco/segm_mAP_75', 'mIoU': 'mIoU'}
-KEY = ('data', 'task', 'length', 'model', 'options', 'seed')  # length: iterations of K-Net
-COLUMNS = (*KEY, 'iterations', 'cpu_seconds', 'peak_mib', *METRICS)
+KEY = ('data', 'task', 'length', 'model', 'options', 'seed')  # length: iterations of the first model
+COLUMNS = (*KEY, 'weights', 'iterations', 'cpu_seconds', *METRICS)
 TURNS, SKIPPED = 14, 2  # iterations of each model to measure how long they take; the first are slower
-PEERS = 'configs/recipe'
-MODELS = {
-    'shapes': {
-        'K-Net, paper': 'configs/panoptic/knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128.py',
-        'K-Net': 'configs/recipe/knet-s3_r18-s_1xb8-adamw-1k_shapes-panoptic-128x128.py',
-        'Mask2Former': 'configs/panoptic/mask2former_r18-s_1xb8-adamw-1k_shapes-panoptic-128x128.py',
-        'Mask R-CNN': 'configs/instance/mask-rcnn_r18-s_fpn_1xb8-adamw-1k_shapes-instance-128x128.py',
-    },
-    'own': {
-        'K-Net': None,  # the config that `knet train --data` writes
-        'Mask2Former': f'{PEERS}/mask2former_effnet-lite0_{{task}}.py',
-        'Mask R-CNN': f'{PEERS}/mask-rcnn_effnet-lite0_{{task}}.py',
-    },
-}
 
 
-def shapes_config(args: argparse.Namespace, model: str) -> Config:
-    """The config of a small model for Shapes."""
-    cfg = Config.fromfile(ROOT / MODELS['shapes'][model])
-    text = cfg.pretty_text.replace(cfg.train_dataloader.dataset.data_root, f'{args.data.resolve()}/')
-    return Config.fromstring(text, '.py')
-
-
-def own_config(args: argparse.Namespace, model: str) -> Config:
-    """The config that ``knet train --data`` writes, with the model of a peer in place of K-Net."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, '-m', 'knet_plugin', 'train', '--data', args.data.resolve(), '--config-only',
-                   '--task', args.task]
-        subprocess.run(command + args.train_options, check=True, cwd=folder, stderr=subprocess.DEVNULL)
-        cfg = Config.fromfile(next(Path(folder, 'work_dirs').glob('*.py')))
-    peer = MODELS['own'][model]
-    if peer is None:
-        return cfg
-    description = DataDescription.read(args.data)
-    things = len(description.things)
-    stuff = len(description.stuff) if args.task == 'panoptic' else 0
-    backbone = cfg.model.backbone
-    cfg.model = Config.fromfile(ROOT / peer.format(task=args.task)).model
-    cfg.model.backbone.init_cfg = backbone.init_cfg
-    if 'roi_head' in cfg.model:
-        cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = things
-    else:
-        for head in (cfg.model.panoptic_head, cfg.model.panoptic_fusion_head):
-            head.update(num_things_classes=things, num_stuff_classes=stuff)
-        cfg.model.panoptic_head.loss_cls.class_weight = [1.0] * (things + stuff) + [0.1]
-    cfg.optim_wrapper.optimizer.lr = args.peer_rate
-    return cfg
+def weights_hash(cfg: Config) -> str:
+    """The start of the SHA-256 of the tensors that a training starts from; '' for random ones."""
+    backbone = cfg.model.backbone.get('init_cfg')
+    file = cfg.get('load_from') or (backbone and backbone.checkpoint)
+    digest = hashlib.sha256()
+    for value in weights_of(read_checkpoint(file))[0].values() if file else ():
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:8] if file else ''
 
 
 def set_length(cfg: Config, iterations: int) -> None:
@@ -100,7 +62,7 @@ def set_length(cfg: Config, iterations: int) -> None:
 
 def run_config(args: argparse.Namespace, model: str, seed: int) -> Config:
     """The config of a run: in one process, without pictures, with no checkpoint but the last."""
-    cfg = (shapes_config if args.case == 'shapes' else own_config)(args, model)
+    cfg = model_config(args, model)
     loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
     for loader in loaders:
         loader.update(num_workers=0, persistent_workers=False)
@@ -128,20 +90,15 @@ def steps(cfg: Config) -> Iterator[float]:
         yield time.process_time() - begin
 
 
-def contenders(args: argparse.Namespace) -> list[str]:
-    """The models that have a config for the task."""
-    return [model for model, config in MODELS[args.case].items()
-            if config is None or (ROOT / config.format(task=args.task)).exists()]
-
-
 def relative_speeds(args: argparse.Namespace) -> dict[str, float]:
-    """Iterations of each model that take the CPU time of one of K-Net, measured once; the models take turns."""
+    """Iterations of each model that take the CPU time of one of the first, measured once; the models take turns."""
     file = args.work_dir / f'{args.data.name}-{args.task}-{"".join(args.train_options)}.json'
     if not file.exists():
         models = {model: steps(run_config(args, model, seed=0)) for model in contenders(args)}
         turns = [{model: next(each) for model, each in models.items()} for _ in range(TURNS)][SKIPPED:]
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({model: median(turn['K-Net'] / turn[model] for turn in turns) for model in models}))
+        first = next(iter(models))
+        file.write_text(json.dumps({model: median(turn[first] / turn[model] for turn in turns) for model in models}))
     return json.loads(file.read_text())
 
 
@@ -172,8 +129,7 @@ def train(args: argparse.Namespace, model: str, seed: int) -> dict[str, Any]:
     runner.train()
     metrics = {name: f'{100 * value if "coco/" in key else value:.1f}' for name, key in METRICS.items()
                if (value := clock.metrics.get(key)) is not None}
-    return dict(iterations=iterations, cpu_seconds=round(clock.seconds),
-                peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **metrics)
+    return dict(weights=weights_hash(cfg), iterations=iterations, cpu_seconds=round(clock.seconds), **metrics)
 
 
 def read_rows() -> list[dict[str, str]]:
@@ -184,52 +140,34 @@ def read_rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """Means over the seeds, with the lowest and highest value, as Markdown."""
-    def kind(row: dict[str, str]) -> tuple[str, ...]:
-        return tuple(row[name] for name in KEY[:-1])
-
-    def cell(values: list[float]) -> str:
-        if not values:
-            return '-'
-        spread = f' ({min(values):g} to {max(values):g})' if len(values) > 1 else ''
-        return f'{mean(values):.1f}{spread}'
-
-    lines = [f'| data | model | seeds | iterations | CPU seconds | {" | ".join(METRICS)} |', '|---' * 12 + '|']
-    for (data, task, _, model, options), group in groupby(sorted(rows, key=kind), kind):
-        runs = list(group)
-        name = f'{model}, {options}' if options else model
-        cells = [cell([float(run[metric]) for run in runs if run[metric]]) for metric in METRICS]
-        lengths = [f'{mean(float(run[column]) for run in runs):,.0f}' for column in ('iterations', 'cpu_seconds')]
-        lines.append(f'| {" | ".join([f"{data}, {task}", name, str(len(runs)), *lengths, *cells])} |')
-    return '\n'.join(lines)
-
-
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description='How well models learn in the same CPU time')
-    parser.add_argument('case', choices=MODELS, nargs='?', help='without it, only the table is written')
+    parser.add_argument('case', choices=MODELS)
     parser.add_argument('--data', type=Path, help='what make_shapes or `knet data prepare` wrote')
     parser.add_argument('--task', help='of own data (default: as in data.yml)')
-    parser.add_argument('--iterations', type=int, default=1000, help='of K-Net')
+    parser.add_argument('--iterations', type=int, default=1000, help='of the first model')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--only', nargs='+', metavar='MODEL', help='train these')
     parser.add_argument('--options', nargs='+', action=DictAction, default={},
                         help='changes of the config, KEY=VALUE; the time that they take is not made up for')
-    parser.add_argument('--train-options', nargs='+', default=[], help='further options of `knet train`')
+    parser.add_argument('--train-options', type=shlex.split, default=[], metavar='TEXT',
+                        help="further options of `knet train`, for example '--short-side 192 --batch-size 4'")
     parser.add_argument('--peer-rate', type=float, default=0.001, help='learning rate of other models on own data')
+    parser.add_argument('--stage-rate', type=float, help='multiple of the rate for K-Net on semantic heads')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/learning'))
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train what is not trained yet, then write the table."""
+    """Train what is not trained yet."""
     args = parse_arguments()
     torch.set_num_threads(1)
-    if args.case:
-        args.task = args.task or ('panoptic' if args.case == 'shapes' else DataDescription.read(args.data).task)
-    for seed, model in product(args.seeds, args.only or contenders(args)) if args.case else ():
+    args.task = args.task or (DataDescription.read(args.data).task if args.case == 'own' else TASKS[args.case])
+    for seed, model in product(args.seeds, args.only or contenders(args)):
         options = ' '.join([*(f'{name}={value}' for name, value in args.options.items()), *args.train_options])
+        if args.stage_rate and model.endswith(ON_TOP):
+            options = f'{options} stages at {args.stage_rate:g} of the rate'.strip()
         key = dict(zip(KEY, (args.data.name, args.task, str(args.iterations), model, options, str(seed)), strict=True))
         if any(row | key == row for row in read_rows()):
             continue
@@ -241,7 +179,6 @@ def main() -> None:
                 writer.writeheader()
             writer.writerow(row)
         print(row, flush=True)
-    replace_between(PAGE, BEGIN, END, table(read_rows()))
 
 
 if __name__ == '__main__':

