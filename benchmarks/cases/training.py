@@ -14,16 +14,9 @@ from cases.models import build_model, read_config
 __all__ = ['MODE', 'SAVING', 'build']
 
 
-def build(config: str, objects: int, with_cp: bool, size: tuple[int, int], device: torch.device,
-          points: int | None = None) -> Measured:
-    """Forward and backward pass of two images.
-
-    With ``with_cp``, backbone and head use activation checkpointing; with ``points``, losses and matching read that
-    many points of a mask.
-    """
+def build(config: str, objects: int, with_cp: bool, size: tuple[int, int], device: torch.device) -> Measured:
+    """Forward and backward pass of two images; with ``with_cp``, backbone and head use activation checkpointing."""
     cfg = read_config(config)
-    if points:
-        cfg.model.train_cfg = dict(cfg.model.get('train_cfg') or {}, num_points=points, num_match_points=points)
     if with_cp:
         cfg.model.backbone.with_cp = cfg.model.panoptic_head.with_cp = True
     model = build_model(cfg, 'mmdet', device).train()
@@ -69,7 +62,7 @@ MODE = Mode(
         'panoptic, 60 objects each, with_cp': (PANOPTIC, 60, True)}.items()},
     turns=9, memory=True, goals={BEFORE: dict(seconds=1.05, peak=1.03)})
 SAVING = Mode(
-    settings={'panoptic, 60 objects each, 2 images of 480 x 640, with_cp and 12,544 points': {
-        OURS: partial(build, PANOPTIC, 60, True, (480, 640), points=12544),
+    settings={'panoptic, 60 objects each, 2 images of 480 x 640, with_cp': {
+        OURS: partial(build, PANOPTIC, 60, True, (480, 640)),
         'published procedure': partial(build, PANOPTIC, 60, False, (480, 640))}},
     turns=3, memory=True, goals={'published procedure': dict(peak=0.6)}, before=False)

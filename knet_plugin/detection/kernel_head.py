@@ -119,7 +119,10 @@ class KernelHead(BaseModule):
             feats: Pyramid levels, each (B, channels, H_i, W_i).
             semantic: Whether to compute semantic logits even without stuff kernels, when only the loss reads them.
         """
-        loc, seg = self.localization_fpn(feats)
+        return self.propose(*self.localization_fpn(feats), semantic)
+
+    def propose(self, loc: Tensor, seg: Tensor, semantic: bool = True) -> KernelProposals:
+        """The same from the outputs of the localization FPN, (B, C, H, W)."""
         loc = self.loc_refine(self.loc_convs(loc))  # B, C, H, W
         seg = self.seg_refine(self.seg_convs(seg))  # B, C, H, W
         instances = self.instance_kernels(loc, seg)

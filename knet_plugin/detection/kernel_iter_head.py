@@ -124,8 +124,9 @@ class KernelIterHead(BaseModule):
 
     def propose(self, feats: Sequence[Tensor], semantic: bool = True) -> KernelProposals:
         """Outputs of the kernel head; ``semantic``: with semantic logits, even without stuff kernels."""
-        if self.with_cp:
-            return checkpointed(self.kernel_head, feats, semantic)
+        if self.with_cp:  # in two parts, because only one of them is recomputed at a time
+            loc, seg = checkpointed(self.kernel_head.localization_fpn, feats)
+            return checkpointed(self.kernel_head.propose, loc, seg, semantic)
         return self.kernel_head(feats, semantic)
 
     def refine(self, proposals: KernelProposals, last_only: bool = False,
