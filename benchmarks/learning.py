@@ -4,8 +4,9 @@
     python benchmarks/learning.py own --data data/nuclei --iterations 280 --only K-Net --seeds 0
     python benchmarks/learning.py heads --data data/camvid --iterations 300
 
-The iterations are those of the first model; the others get as many as take the same time, which is measured once, in
-turns.
+The iterations are those of the first model, which must be trained first; the others stop when they have taken as much
+CPU time. How many iterations that will be is measured before, in turns, but only to set the length of the warm-up: some
+models become slower as they learn.
 
 Every run is a row of docs/learning.csv, and a run that has its row is not repeated. Two calls may run side by side.
 evidence.py makes docs/evidence.md of the rows.
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from mmengine.runner import Runner
 
 from knet_plugin.checkpoint.reading import read_checkpoint, weights_of
 from knet_plugin.datasets.description import DataDescription
+from knet_plugin.engine.time_limit import TimeLimitHook
 
 CSV = ROOT / 'docs/learning.csv'
 METRICS = {'PQ': 'coco_panoptic/PQ', 'PQ things': 'coco_panoptic/PQ_th', 'PQ stuff': 'coco_panoptic/PQ_st',
@@ -102,6 +104,19 @@ def relative_speeds(args: argparse.Namespace) -> dict[str, float]:
     return json.loads(file.read_text())
 
 
+class CpuLimitHook(TimeLimitHook):
+    """Ends a training when it has taken some CPU time; the validation does not count."""
+
+    clock = staticmethod(time.process_time)
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds / 60, validations=1)
+
+    def _estimate(self, runner: Runner, done: int, elapsed: float, seconds: float) -> None:
+        last = done + max(0, round((self.budget - elapsed) / seconds))
+        self._plan(runner, last, last)
+
+
 class Clock(Hook):
     """Keeps the CPU time from the first training iteration to the last validation, and the metrics."""
 
@@ -118,18 +133,32 @@ class Clock(Hook):
         self.metrics = dict(metrics or {})
 
 
+def budget(args: argparse.Namespace) -> float:
+    """CPU seconds of the first model, which all others get."""
+    first = next(iter(MODELS[args.case]))
+    key = dict(data=args.data.name, task=args.task, length=str(args.iterations), model=first,
+               options=' '.join(args.train_options))
+    seconds = [float(row['cpu_seconds']) for row in read_rows() if row | key == row]
+    if not seconds:
+        raise SystemExit(f'error: train {first} with --iterations {args.iterations} first, it sets the time of all')
+    return mean(seconds)
+
+
 def train(args: argparse.Namespace, model: str, seed: int) -> dict[str, Any]:
     """Train one model for the same CPU time as all, and return its row."""
+    hooks: list[Hook] = [clock := Clock()]
+    if model != next(iter(MODELS[args.case])):
+        hooks.append(CpuLimitHook(budget(args)))
     iterations = max(1, round(args.iterations * relative_speeds(args)[model]))
     cfg = run_config(args, model, seed)
     cfg.merge_from_dict(args.options)
     set_length(cfg, iterations)
-    runner, clock = Runner.from_cfg(cfg), Clock()
-    runner.register_hook(clock)
+    runner = Runner.from_cfg(cfg)
+    runner.register_custom_hooks(hooks)
     runner.train()
     metrics = {name: f'{100 * value if "coco/" in key else value:.1f}' for name, key in METRICS.items()
                if (value := clock.metrics.get(key)) is not None}
-    return dict(weights=weights_hash(cfg), iterations=iterations, cpu_seconds=round(clock.seconds), **metrics)
+    return dict(weights=weights_hash(cfg), iterations=runner.iter, cpu_seconds=round(clock.seconds), **metrics)
 
 
 def read_rows() -> list[dict[str, str]]:
@@ -150,7 +179,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--only', nargs='+', metavar='MODEL', help='train these')
     parser.add_argument('--options', nargs='+', action=DictAction, default={},
-                        help='changes of the config, KEY=VALUE; the time that they take is not made up for')
+                        help='changes of the config, KEY=VALUE; the first model keeps its iterations')
     parser.add_argument('--train-options', type=shlex.split, default=[], metavar='TEXT',
                         help="further options of `knet train`, for example '--short-side 192 --batch-size 4'")
     parser.add_argument('--peer-rate', type=float, default=0.001, help='learning rate of other models on own data')

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from demo_common import draw_grid, paint, parse_arguments, show_table, to_rgb, train
+from demo_common import draw_grid, heat_map, kernel_outputs, paint, parse_arguments, show_table, to_rgb, train
 from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
 from torch import Tensor
@@ -24,15 +24,12 @@ METRICS = {'coco_panoptic/PQ': 'PQ', 'coco_panoptic/PQ_th': 'PQ of things', 'coc
 
 @torch.no_grad()
 def predict(runner: Runner) -> list[dict[str, Any]]:
-    """Predictions for the first test batch; for each kernel also its score and its mask logits after each stage."""
+    """Predictions for the first test batch; for each kernel also its score and its masks, see ``kernel_outputs``."""
     model = runner.model.eval()
     batch = next(iter(runner.build_dataloader(runner.cfg.test_dataloader)))
     data = model.data_preprocessor(batch)
     samples = model.predict(data['inputs'], data['data_samples'])
-    proposals, updates = model.panoptic_head.stages(model.extract_feat(data['inputs']))
-    masks = torch.stack([stage.mask_logits for stage in (proposals, *updates)], dim=1).cpu()  # (B, stages, N, H, W)
-    classes = updates[-1].class_logits[:, :model.panoptic_head.kernel_head.num_kernels]
-    scores = classes[..., :model.panoptic_head.num_things_classes].sigmoid().amax(dim=2).cpu()
+    masks, scores = kernel_outputs(model, data['inputs'])
     return [dict(image=image, sample=sample.cpu(), masks=masks[i], scores=scores[i])
             for i, (image, sample) in enumerate(zip(batch['inputs'], samples, strict=True))]
 
@@ -73,9 +70,8 @@ def kernel_rows(result: dict[str, Any], count: int = 2) -> list[list[np.ndarray]
     size = result['image'].shape[-2:]
     rows = []
     for kernel in result['scores'].topk(count).indices:
-        masks = interpolate(result['masks'][:, kernel, None].sigmoid(), size, mode='bilinear')[:, 0]
-        heat = [cv2.applyColorMap((255 * mask).astype(np.uint8), cv2.COLORMAP_VIRIDIS) for mask in masks.numpy()]
-        rows.append([to_rgb(result['image']), *(tile[..., ::-1] for tile in heat)])
+        masks = interpolate(result['masks'][:, kernel, None], size, mode='bilinear')[:, 0]
+        rows.append([to_rgb(result['image']), *map(heat_map, masks)])
     return rows
 
 

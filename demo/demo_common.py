@@ -80,6 +80,20 @@ def paint(labels: torch.Tensor) -> np.ndarray:
     return colours[labels.numpy()]
 
 
+@torch.no_grad()
+def kernel_outputs(model: torch.nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask probabilities of all kernels before and after each update, (B, S + 1, N, h, w), and scores (B, n)."""
+    proposals, updates = model.panoptic_head.stages(model.extract_feat(inputs))
+    masks = torch.stack([stage.mask_logits for stage in (proposals, *updates)], dim=1).sigmoid().cpu()
+    classes = updates[-1].class_logits[:, :model.panoptic_head.kernel_head.num_kernels]
+    return masks, classes[..., :model.panoptic_head.num_things_classes].sigmoid().amax(dim=2).cpu()
+
+
+def heat_map(values: torch.Tensor) -> np.ndarray:
+    """Values (H, W) from 0 to 1 as colours, (H, W, 3)."""
+    return cv2.applyColorMap((255 * values).byte().numpy(), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+
+
 def draw_grid(titles: list[str], rows: list[list[np.ndarray]], path: Path) -> None:
     """Write rows of (H, W, 3) tiles, enlarged, with a title above each column."""
     lines = []

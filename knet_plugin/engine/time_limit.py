@@ -30,6 +30,7 @@ class TimeLimitHook(Hook):
     """
 
     priority = 'LOW'
+    clock = staticmethod(time.perf_counter)
 
     def __init__(self, minutes: float, validations: int = 5) -> None:
         if minutes <= 0 or validations < 1:
@@ -44,7 +45,7 @@ class TimeLimitHook(Hook):
         """Start the clock."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError('TimeLimitHook needs train_cfg.type=\'IterBasedTrainLoop\'')
-        self._start = self._clock = time.perf_counter()
+        self._start = self._clock = self.clock()
         self._start -= runner.message_hub.runtime_info.get(_STORED, 0)
         self._first = runner.iter
         self._done = int((self._clock - self._start) / self.budget * self.validations)
@@ -52,7 +53,7 @@ class TimeLimitHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Measure, and from time to time estimate the last iteration anew."""
-        now = time.perf_counter()
+        now = self.clock()
         runner.message_hub.update_info(_STORED, now - self._start)
         done = runner.iter + 1
         trained = done - self._first
@@ -64,11 +65,11 @@ class TimeLimitHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Start to measure a validation."""
-        self._val_start = time.perf_counter()
+        self._val_start = self.clock()
 
     def after_val(self, runner: Runner) -> None:
         """Remember how long it took."""
-        seconds = time.perf_counter() - self._val_start
+        seconds = self.clock() - self._val_start
         self._validating += seconds
         self._longest = max(self._longest, seconds)
         self._done += 1
