@@ -5,6 +5,7 @@
 # - Stages refine the masks of the stage before instead of finding them anew.
 # - Classes start at a probability of 0.1 instead of 0.01, because there are few kernels and classes.
 # - Features have stride 4, like the masks of loss and prediction.
+# - The score of an instance is its class score times the certainty of its mask.
 # - The first layers of the backbone, whose backward pass costs most, stay as they are.
 _base_ = ['../_base_/models/knet_r50_fpn.py', '../_base_/schedules/own_data.py', 'mmdet::_base_/default_runtime.py']
 
@@ -39,7 +40,7 @@ model = dict(
                     layer='Linear',
                     distribution='uniform',
                     override=dict(type='Xavier', name='fc_cls', distribution='uniform', bias_prob=0.1))))),
-    test_cfg=dict(max_per_img=50))
+    test_cfg=dict(max_per_img=50, mask_scores=True))
 optim_wrapper = dict(
     optimizer=dict(lr=0.002), paramwise_cfg=dict(custom_keys={'kernel_update_head': dict(lr_mult=0.2)}))
 default_hooks = dict(

@@ -5,4 +5,5 @@ means = dict(type='knet_plugin.HardMask', area_normalized=True)
 model = dict(
     panoptic_head=dict(
         kernel_head=dict(mask_activation=means, localization_fpn=dict(position_level=0)),
-        kernel_update_head=dict(mask_activation=means, mask_branch=dict(residual=True))))
+        kernel_update_head=dict(mask_activation=means, mask_branch=dict(residual=True))),
+    test_cfg=dict(mask_scores=True))

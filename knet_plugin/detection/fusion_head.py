@@ -17,7 +17,8 @@ __all__ = ['KNetFusionHead']
 
 # Outputs and thresholds of the published models.
 TEST_CFG: dict[str, Any] = dict(panoptic_on=True, instance_on=True, semantic_on=False, max_per_img=100, mask_thr=0.5,
-                                instance_score_thr=0.3, overlap_thr=0.6, max_mask_pixels=2 ** 29)
+                                instance_score_thr=0.3, overlap_thr=0.6, max_mask_pixels=2 ** 29,
+                                mask_scores=False)
 
 
 @MODELS.register_module()
@@ -31,6 +32,8 @@ class KNetFusionHead(BasePanopticFusionHead):
       become one segment, with the highest of their scores.
     - The instances are the ``max_per_img`` highest-scoring pairs of a kernel and a thing class, without a threshold on
       the score. The same mask may appear with several classes. Fixed stuff kernels take no part.
+    - With ``mask_scores``, the score of an instance is multiplied by the mean probability of its mask's pixels, as in
+      Mask2Former and SOLO (arXiv 1912.04488): a certain mask ranks above a doubtful one of the same class score.
     - NaN scores and NaN probabilities count as 0.
     - To bound the memory of large results, the masks of an image are run-length encodings if they would have more than
       ``max_mask_pixels`` pixels together. mmdet's COCO metrics and all of our own parts take both forms.
@@ -137,6 +140,8 @@ class KNetFusionHead(BasePanopticFusionHead):
     def _instances(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> InstanceData:
         """The best pairs of a kernel that is not fixed to stuff and a thing class."""
         things = scores[:len(scores) - self.num_stuff_kernels, :self.num_things_classes]
+        if self.test_cfg['mask_scores']:
+            things = things * _certainty(masks[:len(things)], self.test_cfg['mask_thr'], sizes)[:, None]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
         kernels, index = torch.unique(pairs // self.num_things_classes, return_inverse=True)
         labels, threshold = pairs % self.num_things_classes, self.test_cfg['mask_thr']
@@ -148,6 +153,15 @@ class KNetFusionHead(BasePanopticFusionHead):
                                 masks=[encodings[i] for i in index.tolist()])
         binary = binarize(masks[kernels], threshold, sizes)
         return InstanceData(bboxes=_boxes(binary)[index], labels=labels, scores=best, masks=binary[index])
+
+
+def _certainty(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
+    """Mean probability of the pixels of each mask (n, h, w) in the image, (n,); 0 for empty ones."""
+    height, width = (max(1, side * image // padded) for side, image, padded in zip(
+        masks.shape[1:], sizes.image, sizes.padded, strict=True))
+    masks = masks[:, :height, :width]
+    inside = masks > threshold
+    return (masks * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
 
 
 def _boxes(masks: Tensor) -> Tensor:

@@ -101,6 +101,22 @@ def test_instances_are_the_best_pairs():
             assert box.tolist() == [0, 0, 0, 0]
 
 
+def test_mask_scores_multiply_class_scores_by_the_certainty_of_the_mask():
+    class_logits, mask_logits = logits(batch=2)
+    class_logits[:, 1], mask_logits[:, 1] = class_logits[:, 0], mask_logits[:, 0] / 4  # the same, less certain
+    mask_logits[:, 2] = -1  # empty
+    outside = mask_logits.clone()
+    outside[..., 9:] = 20  # in the padding
+    for masks in (mask_logits, outside):
+        result = head(mask_scores=True, max_per_img=99).predict(class_logits, masks, [image((32, 36), (32, 36))] * 2)
+        for scores, probabilities, found in zip(class_logits.sigmoid(), masks.sigmoid()[..., :9], result, strict=True):
+            means = torch.stack([mask[mask > 0.5].mean() if (mask > 0.5).any() else torch.zeros(())
+                                 for mask in probabilities[:KERNELS]])
+            expected = (scores[:KERNELS, :THINGS] * means[:, None]).flatten().sort(descending=True).values
+            assert means[1] < means[0] and means[2] == 0
+            assert torch.allclose(found['ins_results'].scores, expected)
+
+
 def test_empty_mask_has_an_empty_box():
     class_logits, mask_logits = logits()
     result = head().predict(class_logits, torch.full_like(mask_logits, -9), [image()])[0]
