@@ -41,6 +41,7 @@ METRICS = {'PQ': 'coco_panoptic/PQ', 'PQ things': 'coco_panoptic/PQ_th', 'PQ stu
 KEY = ('data', 'task', 'length', 'model', 'options', 'seed')  # length: iterations of the first model
 COLUMNS = (*KEY, 'weights', 'iterations', 'cpu_seconds', *METRICS)
 TURNS, SKIPPED = 14, 2  # iterations of each model to measure how long they take; the first are slower
+PEER_RATE = 0.001
 
 
 def weights_hash(cfg: Config) -> str:
@@ -182,7 +183,7 @@ def parse_arguments() -> argparse.Namespace:
                         help='changes of the config, KEY=VALUE; the first model keeps its iterations')
     parser.add_argument('--train-options', type=shlex.split, default=[], metavar='TEXT',
                         help="further options of `knet train`, for example '--short-side 192 --batch-size 4'")
-    parser.add_argument('--peer-rate', type=float, default=0.001, help='learning rate of other models on own data')
+    parser.add_argument('--peer-rate', type=float, default=PEER_RATE, help='learning rate of other models on own data')
     parser.add_argument('--stage-rate', type=float, help='multiple of the rate for K-Net on semantic heads')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/learning'))
     return parser.parse_args()
@@ -196,7 +197,9 @@ def main() -> None:
     for seed, model in product(args.seeds, args.only or contenders(args)):
         options = ' '.join([*(f'{name}={value}' for name, value in args.options.items()), *args.train_options])
         if args.stage_rate and model.endswith(ON_TOP):
-            options = f'{options} stages at {args.stage_rate:g} of the rate'.strip()
+            options = f'{options} stage-rate {args.stage_rate:g}'.strip()
+        if args.peer_rate != PEER_RATE and args.case == 'own' and model != next(iter(MODELS['own'])):
+            options = f'{options} peer-rate {args.peer_rate:g}'.strip()
         key = dict(zip(KEY, (args.data.name, args.task, str(args.iterations), model, options, str(seed)), strict=True))
         if any(row | key == row for row in read_rows()):
             continue
