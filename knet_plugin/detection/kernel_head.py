@@ -119,7 +119,8 @@ class KernelHead(BaseModule):
             feats: Pyramid levels, each (B, channels, H_i, W_i).
             semantic: Whether to compute semantic logits even without stuff kernels, when only the loss reads them.
         """
-        return self.propose(*self.localization_fpn(feats), semantic)
+        loc, seg = self.localization_fpn(feats)
+        return self.propose(loc, seg, semantic)
 
     def propose(self, loc: Tensor, seg: Tensor, semantic: bool = True) -> KernelProposals:
         """The same from the outputs of the localization FPN, (B, C, H, W)."""
