@@ -20,6 +20,7 @@ from marked_page import replace_between
 
 PAGE, PLOTS = ROOT / 'docs/evidence.md', ROOT / 'docs/evidence.png'
 HEAD, FPN = 'model.panoptic_head', 'model.panoptic_head.kernel_head.localization_fpn'
+NOTHING = 'Not measured yet.'
 Row = Mapping[str, str]
 
 
@@ -32,12 +33,14 @@ class Ablation:
         model: The model that is changed.
         changes: Label of each row, and what it changes in the config.
         axis: What the labels count, if the table is a plot.
+        train_options: Of ``knet train``, for all rows.
     """
 
     case: str
     model: str
     changes: Mapping[str, Sequence[str]]
     axis: str = ''
+    train_options: str = ''
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -45,24 +48,26 @@ class Ablation:
         return ('mIoU',) if self.case == 'heads' else ('PQ', 'PQ things', 'AP', 'mIoU')
 
 
+LEARNED = '--model recipe/knet-s3_effnet-lite0_panoptic'  # 50 learned kernels, whatever the size of the objects
+COUNTS = ('model.panoptic_head.kernel_head.num_kernels', 'model.test_cfg.max_per_img')
 ABLATIONS = {
     '4a': Ablation('own', 'K-Net', {
         'neither': (f'{HEAD}.kernel_update_head.updater=None', f'{HEAD}.kernel_update_head.interaction=None'),
         'adaptive update': (f'{HEAD}.kernel_update_head.interaction=None',),
         'interaction': (f'{HEAD}.kernel_update_head.updater=None',),
-        'both': ()}),
+        'both': ()}, train_options=LEARNED),
     '4b': Ablation('own', 'K-Net', {
         'none': (f'{FPN}.positional_encoding=None',),
         'coordinates': (f'{FPN}.positional_encoding=None', f'{FPN}.coordinates=True'),
         'encoding': (),
-        'both': (f'{FPN}.coordinates=True',)}),
+        'both': (f'{FPN}.coordinates=True',)}, train_options=LEARNED),
     '4c': Ablation('own', 'K-Net', {
-        str(n): (f'{HEAD}.num_stages={n}',) if n != 3 else () for n in range(1, 6)}, axis='stages'),
+        str(n): (f'{HEAD}.num_stages={n}',) if n != 3 else () for n in range(1, 6)}, 'stages', LEARNED),
     '4d': Ablation('own', 'K-Net', {
-        str(n): (f'{HEAD}.kernel_head.num_kernels={n}',) if n != 50 else () for n in (10, 25, 50, 100)},
-        axis='kernels'),
+        str(n): tuple(f'{name}={n}' for name in COUNTS) if n != 50 else () for n in (10, 25, 50, 100)}, 'kernels',
+        LEARNED),
     '5': Ablation('heads', 'FCN' + ON_TOP, {
-        str(n): (f'model.decode_head.num_stages={n}',) if n != 3 else () for n in range(1, 8)}, axis='stages'),
+        str(n): (f'model.decode_head.num_stages={n}',) if n != 3 else () for n in range(1, 8)}, 'stages'),
 }
 
 
@@ -89,39 +94,57 @@ def data_name(row: Row) -> str:
     return re.sub(r'-\d$', '', row['data'])
 
 
+def settings_of(row: Row) -> tuple[str, ...]:
+    """What runs must have in common to be compared: all but model, fold, seed and the rates."""
+    options = re.sub(r' ?(stage|peer)-rate \S+', '', row['options'])
+    return f'{data_name(row)}, {row["task"]}', row['length'], options
+
+
+def groups_of(rows: Iterable[Row], heads: bool) -> dict[tuple[str, ...], list[Row]]:
+    """Plain runs of semantic heads, or of other models, that differ in seed and fold only."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if is_plain(row) and (row['model'] in MODELS['heads']) == heads:
+            groups.setdefault((*settings_of(row), row['model'], row['options']), []).append(row)
+    return dict(sorted(groups.items()))
+
+
 def peers(rows: Sequence[Row]) -> str:
     """K-Net, Mask2Former and Mask R-CNN."""
-    chosen = [row for row in rows if is_plain(row) and row['model'] not in MODELS['heads']]
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in chosen:
-        groups.setdefault((f'{data_name(row)}, {row["task"]}', row['model']), []).append(row)
     shown = ('PQ', 'PQ things', 'AP', 'AP50', 'mIoU')
     return markdown(('data', 'model', 'runs', 'iterations', 'CPU seconds', *shown), (
-        (*key, str(len(runs)), *(f'{mean(float(run[column]) for run in runs):,.0f}'
-                                 for column in ('iterations', 'cpu_seconds')),
-         *(spread(runs, metric) for metric in shown)) for key, runs in sorted(groups.items())))
+        (data, f'{model} {options}'.strip(), str(len(runs)),
+         *(f'{mean(float(run[column]) for run in runs):,.0f}' for column in ('iterations', 'cpu_seconds')),
+         *(spread(runs, metric) for metric in shown))
+        for (data, _, _, model, options), runs in groups_of(rows, heads=False).items()))
 
 
 def heads(rows: Sequence[Row]) -> str:
-    """Semantic models without and with K-Net."""
+    """Semantic models without and with K-Net, for the seeds that both have."""
     lines, gains = [], []
-    for model in MODELS['heads']:
-        plain, knet = ([row for row in rows if is_plain(row) and row['model'] == name]
-                       for name in (model, model + ON_TOP))
-        if plain and knet:
-            gain = mean(float(row['mIoU']) for row in knet) - mean(float(row['mIoU']) for row in plain)
-            gains.append(gain)
-            lines.append((model, str(len(knet)), plain[0]['iterations'], knet[0]['iterations'], spread(plain, 'mIoU'),
-                          spread(knet, 'mIoU'), f'{gain:+.1f}'))
-    if gains:
-        lines.append(('mean', '', '', '', '', '', f'{mean(gains):+.1f}'))
-    return markdown(('head', 'runs', 'iterations', 'with K-Net', 'mIoU', 'with K-Net', 'gain'), lines)
+    groups = groups_of(rows, heads=True)
+    for (data, length, setting, model, options), knet in groups.items():
+        plain = groups.get((data, length, setting, model.removesuffix(ON_TOP), setting), [])
+        seeds = {row['seed'] for row in knet} & {row['seed'] for row in plain}
+        if model.endswith(ON_TOP) and seeds:
+            pair = [[row for row in group if row['seed'] in seeds] for group in (plain, knet)]
+            without, gained = (mean(float(row['mIoU']) for row in group) for group in pair)
+            gains.append(gained - without)
+            iterations = (f'{mean(float(row["iterations"]) for row in group):.0f}' for group in pair)
+            lines.append((data, f'{model} {options}'.strip(), str(len(seeds)), *iterations,
+                          *(spread(group, 'mIoU') for group in pair), f'{gains[-1]:+.1f}'))
+    if not lines:
+        return NOTHING
+    lines.append(('mean', *[''] * 6, f'{mean(gains):+.1f}'))
+    columns = 'data', 'model', 'seeds', 'iterations without', 'with K-Net', 'mIoU without', 'with K-Net', 'gain'
+    return markdown(columns, lines)
 
 
 def runs_of(ablation: Ablation, changes: Sequence[str], rows: Sequence[Row]) -> list[Row]:
     """The runs of a row of a table, of all lengths that all rows of the table have."""
     def key(row: Row) -> tuple[str, ...]:
-        return row['data'], row['length'], row['seed'], *(part for part in row['options'].split() if '=' not in part)
+        options = (part for part in row['options'].split() if '=' not in part)
+        return row['data'], row['task'], row['length'], row['seed'], *options
 
     def of(wanted: Sequence[str]) -> dict[tuple[str, ...], Row]:
         return {key(row): row for row in rows if row['model'] == ablation.model
@@ -135,19 +158,22 @@ def ablation_table(ablation: Ablation, rows: Sequence[Row]) -> str:
     """A table of the paper."""
     lines = [(label, str(len(runs)), *(spread(runs, metric) for metric in ablation.metrics))
              for label, changes in ablation.changes.items() if (runs := runs_of(ablation, changes, rows))]
-    return markdown((ablation.axis, 'runs', *ablation.metrics), lines) if lines else 'Not measured yet.'
+    return markdown((ablation.axis, 'runs', *ablation.metrics), lines) if lines else NOTHING
 
 
 def plot(rows: Sequence[Row]) -> None:
     """Draw the tables that count something."""
-    counted = {name: each for name, each in ABLATIONS.items() if each.axis}
-    figure, places = plt.subplots(1, len(counted), figsize=(4 * len(counted), 3), layout='constrained')
-    for place, (name, ablation) in zip(places, counted.items(), strict=True):
+    counted = {name: each for name, each in ABLATIONS.items() if each.axis and ablation_table(each, rows) != NOTHING}
+    if not counted:
+        return
+    figure, places = plt.subplots(1, len(counted), figsize=(4 * len(counted), 3), layout='constrained', squeeze=False)
+    for place, (name, ablation) in zip(places[0], counted.items(), strict=True):
         points = {int(label): runs for label, changes in ablation.changes.items()
                   if (runs := runs_of(ablation, changes, rows))}
         for metric in ablation.metrics:
-            place.plot([*points], [mean(float(run[metric]) for run in runs) for runs in points.values()], 'o-',
-                       label=metric)
+            found = {number: [float(run[metric]) for run in runs if run[metric]] for number, runs in points.items()}
+            if all(found.values()):
+                place.plot([*found], [mean(values) for values in found.values()], 'o-', label=metric)
         place.set(title=f'Table {name}', xlabel=ablation.axis)
         place.legend()
     figure.savefig(PLOTS, dpi=80)
@@ -159,6 +185,8 @@ def train(ablation: Ablation, args: argparse.Namespace, further: Sequence[str]) 
         for changes in ablation.changes.values():
             command = [sys.executable, ROOT / 'benchmarks/learning.py', ablation.case, '--data', data, '--only',
                        ablation.model, *further]
+            if ablation.train_options:
+                command += ['--train-options', ablation.train_options]
             subprocess.run([*command, *(['--options', *changes] if changes else [])], check=True)
 
 

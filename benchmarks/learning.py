@@ -74,7 +74,8 @@ def run_config(args: argparse.Namespace, model: str, seed: int) -> Config:
     cfg.default_hooks.pop('visualization', None)
     cfg.custom_hooks = []
     cfg.randomness = dict(seed=seed)
-    cfg.work_dir = str(args.work_dir / f'{args.data.name}-{args.task}-{model.replace(" ", "-")}-{seed}')
+    changes = hashlib.sha256(repr((args.iterations, args.options, args.train_options)).encode()).hexdigest()[:6]
+    cfg.work_dir = str(args.work_dir / f'{args.data.name}-{args.task}-{model.replace(" ", "-")}-{changes}-{seed}')
     cfg.log_level = 'ERROR'
     return cfg
 
@@ -95,7 +96,8 @@ def steps(cfg: Config) -> Iterator[float]:
 
 def relative_speeds(args: argparse.Namespace) -> dict[str, float]:
     """Iterations of each model that take the CPU time of one of the first, measured once; the models take turns."""
-    file = args.work_dir / f'{args.data.name}-{args.task}-{"".join(args.train_options)}.json'
+    options = '-'.join(args.train_options).replace('/', '-')
+    file = args.work_dir / f'{args.case}-{args.data.name}-{args.task}-{options}.json'
     if not file.exists():
         models = {model: steps(run_config(args, model, seed=0)) for model in contenders(args)}
         turns = [{model: next(each) for model, each in models.items()} for _ in range(TURNS)][SKIPPED:]

@@ -1,7 +1,7 @@
 """Draw what the kernels of a trained detector do, as in the paper's Fig. 4.
 
-Writes ``average.png``, the mean activation of the kernels with the highest scores over the test images, and
-``updates.png``, masks before and after each update.
+Writes ``updates.png``, masks before and after each update. For learned kernels, ``average.png`` has the mean activation
+of those with the highest scores over the test images.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch.nn.functional import interpolate
 
 from knet_plugin import Predictor
+from knet_plugin.detection import CentreKernelHead
 
 SIDE = 96  # of all pictures, in pixels
 
@@ -54,9 +55,10 @@ def main() -> None:
             photo = cv2.resize(np.ascontiguousarray(to_rgb(batch['inputs'][0])), (SIDE, SIDE))
             rows.append([photo, *map(heat_map, square(masks[:, of_image[0].argmax()]))])
     args.out.mkdir(parents=True, exist_ok=True)
-    best = scores.topk(min(2 * args.kernels, len(scores))).indices
-    tiles = [heat_map(mean / mean.max()) for mean in total[best]]
-    draw_grid([''] * args.kernels, [tiles[:args.kernels], tiles[args.kernels:]], args.out / 'average.png')
+    if not isinstance(model.panoptic_head.kernel_head, CentreKernelHead):  # whose kernels differ from image to image
+        best = scores.topk(min(args.kernels, len(scores))).indices
+        draw_grid([f'kernel {k}' for k in best], [[heat_map(mean / mean.max()) for mean in total[best]]],
+                  args.out / 'average.png')
     draw_grid(['photo', *(f'M{i}' for i in range(len(rows[0]) - 1))], rows, args.out / 'updates.png')
 
 

@@ -1,6 +1,7 @@
 """Every benchmark runs once, at its smallest size."""
 
 import argparse
+from pathlib import Path
 
 import benchmark_worker
 import compare_heads
@@ -62,7 +63,8 @@ def test_decode_and_compare_heads(tmp_path):
 
 @pytest.mark.parametrize('model', learning.MODELS['shapes'])
 def test_learning(tmp_path, model):
-    args = argparse.Namespace(case='shapes', data=tmp_path, task='panoptic', work_dir=tmp_path)
+    args = argparse.Namespace(case='shapes', data=tmp_path, task='panoptic', work_dir=tmp_path, iterations=20,
+                              options={}, train_options=[])
     cfg = learning.run_config(args, model, seed=3)
     learning.set_length(cfg, 20)
     assert [scheduler.end for scheduler in cfg.param_scheduler] == [2, 20]
@@ -91,7 +93,49 @@ def test_evidence_takes_the_mean_of_folds_and_gains():
     rows = [row('K-Net', PQ='1.0'), row('K-Net', PQ='2.0') | dict(data='d-1'), row('K-Net', 'a.b=1', PQ='9.0')]
     assert '| d, panoptic | K-Net | 2 | 9 | 1 | 1.5 (1 to 2) |' in evidence.peers(rows)
     rows = [row('FCN', mIoU='50.0'), row('FCN + K-Net', mIoU='51.5'), row('PSPNet', mIoU='50.0')]
-    assert '| FCN | 1 | 9 | 9 | 50.0 | 51.5 | +1.5 |' in evidence.heads(rows) and 'PSPNet' not in evidence.heads(rows)
+    assert '| FCN + K-Net | 1 | 9 | 9 | 50.0 | 51.5 | +1.5 |' in evidence.heads(rows)
+    assert 'PSPNet' not in evidence.heads(rows)
+
+
+def test_evidence_does_not_mix_lengths_rates_and_options():
+    rows = [row('K-Net', PQ='1.0'), row('K-Net', PQ='2.0') | dict(length='5'), row('K-Net', '--side 9', PQ='3.0'),
+            row('Mask2Former', 'peer-rate 0.1', PQ='4.0'), row('Mask2Former', PQ='5.0')]
+    lines = evidence.peers(rows).splitlines()[2:]
+    assert len(lines) == 5 and all('(' not in line for line in lines)
+    rows = [row('FCN', mIoU='50.0'), row('FCN', mIoU='10.0') | dict(seed='1'), row('FCN + K-Net', mIoU='51.0'),
+            row('FCN + K-Net', 'stage-rate 0.1', mIoU='52.0'), row('FCN + K-Net', mIoU='99.0') | dict(length='5')]
+    assert [line.split('|')[-2].strip() for line in evidence.heads(rows).splitlines()[2:]] == ['+1.0', '+2.0', '+1.5']
+
+
+@pytest.mark.parametrize('metric', ['AP', 'mIoU'])
+def test_evidence_draws_what_there_is(metric, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, 'PLOTS', tmp_path / 'plot.png')
+    evidence.plot([])
+    assert not (tmp_path / 'plot.png').exists()
+    evidence.plot([row('K-Net', ' '.join(changes), **{metric: label})
+                   for label, changes in evidence.ABLATIONS['4c'].changes.items()])
+    assert (tmp_path / 'plot.png').stat().st_size > 1000
+
+
+def test_others_get_the_time_of_the_first_model(monkeypatch):
+    args = argparse.Namespace(case='own', data=Path('d-0'), task='panoptic', iterations=9, train_options=[])
+    rows = [row('K-Net') | dict(cpu_seconds='10'), row('K-Net') | dict(cpu_seconds='20', seed='1'),
+            row('K-Net', 'a=1') | dict(cpu_seconds='99'), row('K-Net') | dict(cpu_seconds='99', length='8')]
+    monkeypatch.setattr(learning, 'read_rows', lambda: rows)
+    assert learning.budget(args) == 15
+    args.iterations = 7
+    with pytest.raises(SystemExit, match='K-Net'):
+        learning.budget(args)
+
+
+def test_a_training_ends_with_its_cpu_time(monkeypatch):
+    """Iterations that become slower are fewer, and validation does not count."""
+    hook, planned = learning.CpuLimitHook(100), []
+    monkeypatch.setattr(hook, '_plan', lambda runner, next_val, last: planned.append((next_val, last)))
+    hook._estimate(None, done=10, elapsed=20, seconds=2)
+    hook._estimate(None, done=30, elapsed=80, seconds=4)
+    hook._estimate(None, done=36, elapsed=104, seconds=4)
+    assert planned == [(50, 50), (35, 35), (36, 36)]
 
 
 def test_evidence_compares_runs_that_all_rows_of_a_table_have():

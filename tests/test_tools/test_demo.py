@@ -30,6 +30,10 @@ def test_demo(tmp_path):
     for name, columns, rows in (('results', 5, 3), ('kernels', 5, 4)):
         picture = cv2.imread(str(tmp_path / f'work/{name}.png'))
         assert picture.shape[0] > rows * 256 and picture.shape[1] > columns * 256
+    run, = (path for path in (tmp_path / 'work').iterdir() if path.is_dir())
+    command = [sys.executable, str(DEMO / 'kernels.py'), str(run), '--out', str(tmp_path / 'kernels'), '--photos', '2']
+    subprocess.run(command, check=True, cwd=tmp_path)
+    assert [path.name for path in (tmp_path / 'kernels').iterdir()] == ['updates.png']  # no averages of centres
 
 
 @pytest.mark.slow
