@@ -5,6 +5,14 @@ _base_ = [
 ]
 
 batch_norm = dict(type='BN', requires_grad=True)
+other_head = dict(  # what the heads of the other baselines have in common
+    _delete_=True,
+    channels=128,
+    dropout_ratio=0.1,
+    num_classes=19,
+    norm_cfg=batch_norm,
+    align_corners=False,
+    loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0))
 model = dict(
     pretrained=None,
     data_preprocessor=dict(size=(256, 256), test_cfg=dict(size_divisor=32)),

@@ -3,14 +3,8 @@ _base_ = './upernet_mobilenet-v2_semantic.py'
 
 model = dict(
     decode_head=dict(
-        _delete_=True,
+        _base_.other_head,
         type='SegformerHead',
         in_channels=[24, 32, 96, 320],
-        in_index=[0, 1, 2, 3],
-        channels=128,
-        dropout_ratio=0.1,
-        num_classes=19,
-        norm_cfg=_base_.batch_norm,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0)),
+        in_index=[0, 1, 2, 3]),
     auxiliary_head=None)

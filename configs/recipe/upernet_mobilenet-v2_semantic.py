@@ -4,14 +4,8 @@ _base_ = './fcn_mobilenet-v2-d8_semantic.py'
 model = dict(
     backbone=dict(strides=(1, 2, 2, 2, 1, 2, 1), dilations=(1, ) * 7),
     decode_head=dict(
-        _delete_=True,
+        _base_.other_head,
         type='UPerHead',
         in_channels=[24, 32, 96, 320],
         in_index=[0, 1, 2, 3],
-        channels=128,
-        pool_scales=(1, 2, 3, 6),
-        dropout_ratio=0.1,
-        num_classes=19,
-        norm_cfg=_base_.batch_norm,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0)))
+        pool_scales=(1, 2, 3, 6)))

@@ -174,9 +174,8 @@ def _start_settings(model: Mapping[str, Any], weights: Weights | str | None) -> 
     backbone: dict[str, Any] = dict(init_cfg=None)
     if weights is None:  # random layers and statistics must not stay as they are
         of_efficientnet = 'EfficientNet' in str(model['backbone']['type'])
-        scratch = dict(frozen_stages=0 if of_efficientnet else -1, norm_eval=False)
-        if 'norm_eval' in model['backbone']:
-            scratch['with_cp'] = False  # it would update the statistics of batch norms twice
+        # with_cp would update the statistics of batch norms twice.
+        scratch = dict(frozen_stages=0 if of_efficientnet else -1, norm_eval=False, with_cp=False)
         backbone.update({key: value for key, value in scratch.items() if key in model['backbone']})
     elif not weights.whole_model:
         backbone['init_cfg'] = dict(type='Pretrained', checkpoint=str(weights.path))

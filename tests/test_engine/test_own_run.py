@@ -44,7 +44,8 @@ def test_the_config_builds_a_model_with_the_classes_of_the_data(task, name, desc
     assert built.num_classes == dict(panoptic=3, instance=2, semantic=3)[task]
     assert cfg.data_root == str(description.root) and cfg.train_dataloader.batch_size == 4
     backbone = cfg.model.backbone
-    assert backbone.init_cfg is None and not cfg.model.get('pretrained') and not backbone.get('norm_eval')
+    assert backbone.init_cfg is None and not cfg.model.get('pretrained')
+    assert not backbone.get('norm_eval') and not backbone.get('with_cp')
 
 
 def test_the_schedule_follows_from_the_iterations(description, tmp_path):
