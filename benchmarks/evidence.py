@@ -48,7 +48,7 @@ class Ablation:
         return ('mIoU',) if self.case == 'heads' else ('PQ', 'PQ things', 'AP', 'mIoU')
 
 
-LEARNED = '--model recipe/knet-s3_effnet-lite0_panoptic'  # 50 learned kernels, whatever the size of the objects
+LEARNED = '--model recipe/knet-s3_effnet-lite0_panoptic --weights efficientnet-lite0'  # 50 learned kernels, whatever the size of the objects
 COUNTS = ('model.panoptic_head.kernel_head.num_kernels', 'model.test_cfg.max_per_img')
 ABLATIONS = {
     '4a': Ablation('own', 'K-Net', {

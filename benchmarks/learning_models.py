@@ -80,7 +80,7 @@ class OwnIoUMetric(IoUMetric):
             found = sample.get('pred_sem_seg') or {'sem_seg': sample['pred_panoptic_seg']['semantic']}
             truth = mmcv.imread(self.labels / f'{Path(sample["img_path"]).stem}.png', 'unchanged', backend='pillow')
             self.results.append(self.intersect_and_union(
-                found['sem_seg'].squeeze(), torch.from_numpy(truth), len(self.dataset_meta['classes']), 255))
+                found['sem_seg'][0], torch.from_numpy(truth), len(self.dataset_meta['classes']), 255))
 
 
 def mobilenet_v2() -> Path:

@@ -4,15 +4,20 @@ import argparse
 from pathlib import Path
 
 import benchmark_worker
+import coco_folds
 import compare_heads
+import cv2
 import decode_heads
 import evidence
 import learning
 import learning_models
+import numpy as np
 import pytest
 import torch
 from cases import BEFORE, MODES, OURS, detectors, post_processing, segmentors, stages, training
 from mmengine.config import Config
+
+from knet_plugin.datasets.panoptic_png import read_segment_ids, segment_colours
 
 CPU = torch.device('cpu')
 SIZES = ((256, 320), (256, 310), (128, 155))  # smaller ones lack the places for 100 instances
@@ -149,3 +154,47 @@ def test_evidence_compares_runs_that_all_rows_of_a_table_have():
 
 def test_every_goal_has_its_contender():
     assert all(mode.goals.keys() <= {BEFORE}.union(*mode.settings.values()) for mode in MODES.values())
+
+
+def test_folds_join_the_stuff_of_a_supercategory(tmp_path):
+    categories = [dict(id=1, name='person', supercategory='person', isthing=1),
+                  dict(id=7, name='cat', supercategory='animal', isthing=1),
+                  dict(id=8, name='dog', supercategory='animal', isthing=1),
+                  dict(id=90, name='sand', supercategory='ground', isthing=0),
+                  dict(id=91, name='road', supercategory='ground', isthing=0)]
+    merged, number_of = coco_folds.supercategories(categories)
+    assert [(each['id'], each['name'], each['isthing']) for each in merged] == [
+        (1, 'animal', 1), (2, 'person', 1), (3, 'ground', 0)]
+    ids = np.array([[11, 11, 12, 0], [13, 14, 14, 14]], np.int32)
+    cv2.imwrite(str(tmp_path / 'a.png'), segment_colours(ids))
+    segments = [dict(id=number, category_id=category, iscrowd=0) for number, category in zip(
+        (11, 12, 13, 14), (7, 8, 90, 91), strict=True)]
+    (tmp_path / 'out').mkdir()
+    annotation = dict(image_id=3, file_name='a.png', segments_info=segments)
+    annotation = coco_folds.merged_annotation(annotation, tmp_path / 'a.png', number_of, {3}, tmp_path / 'out')
+    found = read_segment_ids(str(tmp_path / 'out/a.png'))
+    cat, dog, ground = annotation['segments_info']  # two animals remain two objects
+    assert [each['category_id'] for each in (cat, dog, ground)] == [1, 1, 3] and annotation['image_id'] == 3
+    assert (found == [[cat['id']] * 2 + [dog['id'], 0], [ground['id']] * 4]).all()
+    assert (ground['area'], ground['bbox']) == (4, [0, 1, 4, 1])
+
+
+def test_own_iou_reads_the_semantic_map_of_both_kinds_of_models(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.array([[0, 0, 1, 255]], np.uint8))
+    metric = learning_models.OwnIoUMetric(str(tmp_path))
+    metric.dataset_meta = dict(classes=('sky', 'road'))
+    found = torch.tensor([[[0, 1, 1, 0]]])
+    sample = dict(img_path='elsewhere/a.jpg')
+    metric.process({}, [sample | dict(pred_sem_seg=dict(sem_seg=found)),
+                        sample | dict(pred_panoptic_seg=dict(semantic=found))])
+    assert metric.evaluate(2)['mIoU'] == 50
+
+
+def test_mask2former_gets_the_semantic_map_of_its_queries():
+    head = learning_models.SemanticFusionHead(
+        num_things_classes=1, num_stuff_classes=1, test_cfg=dict(
+            iou_thr=0.8, filter_low_score=True, object_mask_thr=0.8, overlap_mask_thr=0.8))
+    scores = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 1.0, 0]])  # of the last class: nothing
+    masks = torch.full((3, 1, 2), -9.0)
+    masks[0, 0, 0] = masks[1, 0, 1] = masks[2, 0, 0] = 9.0
+    assert head.panoptic_postprocess(scores, masks).semantic.tolist() == [[[0, 1]]]
