@@ -1,7 +1,7 @@
 """Write the tables and plots of docs/evidence.md from the runs in docs/learning.csv, and train what they lack.
 
     python benchmarks/evidence.py                              # tables and plots of the runs that there are
-    python benchmarks/evidence.py 4c --data data/coco100-0 data/coco100-1   # train first, then the same
+    python benchmarks/evidence.py 4c --data data/nuclei --iterations 200    # train first, then the same
 """
 
 import argparse
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -32,42 +33,40 @@ class Ablation:
         case: Of learning.py.
         model: The model that is changed.
         changes: Label of each row, and what it changes in the config.
-        axis: What the labels count, if the table is a plot.
-        train_options: Of ``knet train``, for all rows.
+        axis: What the labels are.
+        counts: Whether they are numbers, to be plotted.
     """
 
     case: str
     model: str
+    axis: str
     changes: Mapping[str, Sequence[str]]
-    axis: str = ''
-    train_options: str = ''
+    counts: bool = True
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The columns."""
-        return ('mIoU',) if self.case == 'heads' else ('PQ', 'PQ things', 'AP', 'mIoU')
+        return ('mIoU',) if self.case == 'heads' else ('PQ', 'AP', 'AP50', 'mIoU')
 
 
-LEARNED = '--model recipe/knet-s3_effnet-lite0_panoptic --weights efficientnet-lite0'  # 50 learned kernels, whatever the size of the objects
-COUNTS = ('model.panoptic_head.kernel_head.num_kernels', 'model.test_cfg.max_per_img')
+KERNELS = ('model.panoptic_head.kernel_head.num_kernels', 'model.test_cfg.max_per_img')
 ABLATIONS = {
-    '4a': Ablation('own', 'K-Net', {
+    '4a': Ablation('own', 'K-Net', 'parts', {
         'neither': (f'{HEAD}.kernel_update_head.updater=None', f'{HEAD}.kernel_update_head.interaction=None'),
         'adaptive update': (f'{HEAD}.kernel_update_head.interaction=None',),
         'interaction': (f'{HEAD}.kernel_update_head.updater=None',),
-        'both': ()}, train_options=LEARNED),
-    '4b': Ablation('own', 'K-Net', {
+        'both': ()}, counts=False),
+    '4b': Ablation('own', 'K-Net', 'positions', {
         'none': (f'{FPN}.positional_encoding=None',),
         'coordinates': (f'{FPN}.positional_encoding=None', f'{FPN}.coordinates=True'),
         'encoding': (),
-        'both': (f'{FPN}.coordinates=True',)}, train_options=LEARNED),
-    '4c': Ablation('own', 'K-Net', {
-        str(n): (f'{HEAD}.num_stages={n}',) if n != 3 else () for n in range(1, 6)}, 'stages', LEARNED),
-    '4d': Ablation('own', 'K-Net', {
-        str(n): tuple(f'{name}={n}' for name in COUNTS) if n != 50 else () for n in (10, 25, 50, 100)}, 'kernels',
-        LEARNED),
-    '5': Ablation('heads', 'FCN' + ON_TOP, {
-        str(n): (f'model.decode_head.num_stages={n}',) if n != 3 else () for n in range(1, 8)}, 'stages'),
+        'both': (f'{FPN}.coordinates=True',)}, counts=False),
+    '4c': Ablation('own', 'K-Net', 'stages', {
+        str(n): (f'{HEAD}.num_stages={n}',) if n != 3 else () for n in range(1, 6)}),
+    '4d': Ablation('own', 'K-Net', 'kernels', {
+        str(n): tuple(f'{name}={n}' for name in KERNELS) for n in (25, 50, 100, 150)}),
+    '5': Ablation('heads', 'FCN' + ON_TOP, 'stages', {
+        str(n): (f'model.decode_head.num_stages={n}',) if n != 3 else () for n in (1, 2, 3, 5, 7)}),
 }
 
 
@@ -140,54 +139,56 @@ def heads(rows: Sequence[Row]) -> str:
     return markdown(columns, lines)
 
 
-def runs_of(ablation: Ablation, changes: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The runs of a row of a table, of all lengths that all rows of the table have."""
-    def key(row: Row) -> tuple[str, ...]:
-        options = (part for part in row['options'].split() if '=' not in part)
-        return row['data'], row['task'], row['length'], row['seed'], *options
-
-    def of(wanted: Sequence[str]) -> dict[tuple[str, ...], Row]:
-        return {key(row): row for row in rows if row['model'] == ablation.model
-                and {part for part in row['options'].split() if '=' in part} == set(wanted)}
-
-    common = set.intersection(*(set(of(each)) for each in ablation.changes.values()))
-    return [row for place, row in of(changes).items() if place in common]
+def ablation_runs(ablation: Ablation, rows: Sequence[Row]) -> dict[tuple[str, ...], dict[str, list[Row]]]:
+    """The runs of each row of a table, of the folds and seeds that all its rows have; a table for each setting."""
+    found: dict[tuple[str, ...], dict[str, dict[tuple[str, str], Row]]] = {}
+    for row in rows:
+        options = row['options'].split()
+        changes = {part for part in options if '=' in part}
+        setting = data_name(row), f'{row["length"]} iterations', ' '.join(part for part in options if '=' not in part)
+        for label, wanted in ablation.changes.items():
+            if row['model'] == ablation.model and changes == set(wanted):
+                found.setdefault(setting, {}).setdefault(label, {})[row['data'], row['seed']] = row
+    tables = {}
+    for setting, runs in sorted(found.items()):
+        common = set.intersection(*(set(runs.get(label, ())) for label in ablation.changes))
+        if common:
+            tables[setting] = {label: [runs[label][place] for place in sorted(common)] for label in ablation.changes}
+    return tables
 
 
 def ablation_table(ablation: Ablation, rows: Sequence[Row]) -> str:
-    """A table of the paper."""
-    lines = [(label, str(len(runs)), *(spread(runs, metric) for metric in ablation.metrics))
-             for label, changes in ablation.changes.items() if (runs := runs_of(ablation, changes, rows))]
-    return markdown((ablation.axis, 'runs', *ablation.metrics), lines) if lines else NOTHING
+    """A table of the paper, once for each setting."""
+    tables = []
+    for setting, table in ablation_runs(ablation, rows).items():
+        metrics = [metric for metric in ablation.metrics if any(run[metric] for each in table.values() for run in each)]
+        lines = [(name, str(len(each)), *(spread(each, metric) for metric in metrics)) for name, each in table.items()]
+        tables.append(f'{", ".join(filter(None, setting))}:\n\n{markdown((ablation.axis, "runs", *metrics), lines)}')
+    return '\n\n'.join(tables) or NOTHING
 
 
 def plot(rows: Sequence[Row]) -> None:
     """Draw the tables that count something."""
-    counted = {name: each for name, each in ABLATIONS.items() if each.axis and ablation_table(each, rows) != NOTHING}
-    if not counted:
+    tables = {name: found for name, each in ABLATIONS.items() if each.counts and (found := ablation_runs(each, rows))}
+    if not tables:
         return
-    figure, places = plt.subplots(1, len(counted), figsize=(4 * len(counted), 3), layout='constrained', squeeze=False)
-    for place, (name, ablation) in zip(places[0], counted.items(), strict=True):
-        points = {int(label): runs for label, changes in ablation.changes.items()
-                  if (runs := runs_of(ablation, changes, rows))}
-        for metric in ablation.metrics:
-            found = {number: [float(run[metric]) for run in runs if run[metric]] for number, runs in points.items()}
-            if all(found.values()):
-                place.plot([*found], [mean(values) for values in found.values()], 'o-', label=metric)
-        place.set(title=f'Table {name}', xlabel=ablation.axis)
+    figure, places = plt.subplots(1, len(tables), figsize=(4 * len(tables), 3), layout='constrained', squeeze=False)
+    for place, (name, table) in zip(places[0], tables.items(), strict=True):
+        for ((data, *_), runs), metric in product(table.items(), ABLATIONS[name].metrics):
+            if all(run[metric] for each in runs.values() for run in each):
+                means = [mean(float(run[metric]) for run in each) for each in runs.values()]
+                place.plot([int(label) for label in runs], means, 'o-', label=f'{data}, {metric}')
+        place.set(title=f'Table {name}', xlabel=ABLATIONS[name].axis, ylim=(0, None))
         place.legend()
     figure.savefig(PLOTS, dpi=80)
 
 
 def train(ablation: Ablation, args: argparse.Namespace, further: Sequence[str]) -> None:
     """Train what the table lacks."""
-    for data in args.data:
-        for changes in ablation.changes.values():
-            command = [sys.executable, ROOT / 'benchmarks/learning.py', ablation.case, '--data', data, '--only',
-                       ablation.model, *further]
-            if ablation.train_options:
-                command += ['--train-options', ablation.train_options]
-            subprocess.run([*command, *(['--options', *changes] if changes else [])], check=True)
+    for data, changes in product(args.data, ablation.changes.values()):
+        command = [sys.executable, ROOT / 'benchmarks/learning.py', ablation.case, '--data', data, '--only',
+                   ablation.model, *further]
+        subprocess.run([*command, *(['--options', *changes] if changes else [])], check=True)
 
 
 def main() -> None:

@@ -74,7 +74,8 @@ def run_config(args: argparse.Namespace, model: str, seed: int) -> Config:
     cfg.default_hooks.pop('visualization', None)
     cfg.custom_hooks = []
     cfg.randomness = dict(seed=seed)
-    changes = hashlib.sha256(repr((args.iterations, args.options, args.train_options)).encode()).hexdigest()[:6]
+    varied = args.iterations, args.options, args.train_options, args.peer_rate, args.stage_rate
+    changes = hashlib.sha256(repr(varied).encode()).hexdigest()[:6]
     cfg.work_dir = str(args.work_dir / f'{args.data.name}-{args.task}-{model.replace(" ", "-")}-{changes}-{seed}')
     cfg.log_level = 'ERROR'
     return cfg

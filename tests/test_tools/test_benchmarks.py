@@ -69,7 +69,7 @@ def test_decode_and_compare_heads(tmp_path):
 @pytest.mark.parametrize('model', learning.MODELS['shapes'])
 def test_learning(tmp_path, model):
     args = argparse.Namespace(case='shapes', data=tmp_path, task='panoptic', work_dir=tmp_path, iterations=20,
-                              options={}, train_options=[])
+                              options={}, train_options=[], peer_rate=0.001, stage_rate=None)
     cfg = learning.run_config(args, model, seed=3)
     learning.set_length(cfg, 20)
     assert [scheduler.end for scheduler in cfg.param_scheduler] == [2, 20]
@@ -146,10 +146,13 @@ def test_a_training_ends_with_its_cpu_time(monkeypatch):
 def test_evidence_compares_runs_that_all_rows_of_a_table_have():
     table = evidence.ABLATIONS['4c']
     rows = [row('K-Net', ' '.join(changes), mIoU=label, PQ='1.0', AP='1.0') for label, changes in table.changes.items()]
-    rows += [row | dict(length='7', mIoU='99.0') for row in rows[:3]]  # a run that stopped early
-    assert '| 5 | 1 | 1.0 | - | 1.0 | 5.0 |' in evidence.ablation_table(table, rows)
-    assert '99' not in evidence.ablation_table(table, rows)
+    rows += [row | dict(length='7', mIoU='99.0') for row in rows[:3]]  # other rows lack this length
+    rows += [row | dict(data='d-1', mIoU='9.0') for row in rows[:5]] + [rows[0] | dict(seed='1', mIoU='99.0')]
+    text = evidence.ablation_table(table, rows)
+    assert text.startswith('d, 9 iterations:') and '| 5 | 2 | 1.0 (1 to 1) | 1.0 (1 to 1) | 7.0 (5 to 9) |' in text
+    assert '99' not in text
     assert evidence.ablation_table(table, rows[:4]) == 'Not measured yet.'
+    assert evidence.ablation_table(table, [*rows, *(row | dict(data='e-0') for row in rows)]).count('iterations:') == 2
 
 
 def test_every_goal_has_its_contender():
