@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from cases.mode import OURS, Measured, Mode
 from cases.models import read_config
-from cases.segmentors import CONFIGS
-from cases.segmentors import MMSEG as MMSEG_KNET
+from cases.segmentors import MMSEG_KNET
 from knet_plugin.checkpoint import to_official
 from knet_plugin.registry import MODELS
 
@@ -61,7 +60,7 @@ def build(contender: str, number: int, channels: int, size: tuple[int, int], bac
 
 def mmseg_stage(stage: nn.Module, number: int, channels: int) -> nn.Module:
     """A stage of mmseg's K-Net config, with the weights of ours."""
-    cfg = read_config(CONFIGS[MMSEG_KNET]).model.decode_head.kernel_update_head[0]
+    cfg = read_config(f'mmseg::{MMSEG_KNET}.py').model.decode_head.kernel_update_head[0]
     cfg.update(type='mmseg.KernelUpdateHead', num_classes=number, in_channels=channels, out_channels=channels)
     cfg.kernel_updator_cfg.type = 'mmseg.KernelUpdator'
     theirs = MMSEG_MODELS.build(cfg)

@@ -52,9 +52,10 @@ def test_detectors(name):
     assert len(detectors.build(detectors.CONFIGS[name], name == OURS, SIZES, CPU).step()) == 100
 
 
+@pytest.mark.parametrize('with_knet', [False, True])
 @pytest.mark.parametrize('name', segmentors.CONFIGS)
-def test_segmentors(name):
-    result, = segmentors.build(segmentors.CONFIGS[name], (64, 64), CPU).step()
+def test_segmentors(name, with_knet):
+    result, = segmentors.build(segmentors.CONFIGS[name], with_knet, (64, 64), CPU).step()
     assert result.pred_sem_seg.shape == (64, 64)
 
 
