@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 
 import matplotlib.pyplot as plt
-from learning import read_rows
+from learning import KEY, read_rows
 from learning_models import MODELS, ON_TOP, ROOT
 from marked_page import replace_between
 
@@ -109,13 +109,17 @@ def groups_of(rows: Iterable[Row], heads: bool) -> dict[tuple[str, ...], list[Ro
 
 
 def peers(rows: Sequence[Row]) -> str:
-    """K-Net, Mask2Former and Mask R-CNN."""
+    """K-Net, Mask2Former and Mask R-CNN, where at least two of them have the same settings."""
     shown = ('PQ', 'PQ things', 'AP', 'AP50', 'mIoU')
+    groups = groups_of(rows, heads=False)
+    models: dict[tuple[str, ...], set[str]] = {}
+    for *setting, model, _ in groups:
+        models.setdefault(tuple(setting), set()).add(model)
     return markdown(('data', 'model', 'runs', 'iterations', 'CPU seconds', *shown), (
-        (data, f'{model} {options}'.strip(), str(len(runs)),
+        (setting[0], f'{model} {options}'.strip(), str(len(runs)),
          *(f'{mean(float(run[column]) for run in runs):,.0f}' for column in ('iterations', 'cpu_seconds')),
          *(spread(runs, metric) for metric in shown))
-        for (data, _, _, model, options), runs in groups_of(rows, heads=False).items()))
+        for (*setting, model, options), runs in groups.items() if len(models[tuple(setting)]) > 1))
 
 
 def heads(rows: Sequence[Row]) -> str:
@@ -167,6 +171,26 @@ def ablation_table(ablation: Ablation, rows: Sequence[Row]) -> str:
     return '\n\n'.join(tables) or NOTHING
 
 
+def gains(rows: Sequence[Row]) -> str:
+    """Each other change of a config, beside the runs without it."""
+    of_tables = {frozenset(changes) for ablation in ABLATIONS.values() for changes in ablation.changes.values()}
+    pairs: dict[tuple[str, ...], list[tuple[Row, Row]]] = {}
+    for row in rows:
+        changes = [part for part in row['options'].split() if '=' in part]
+        setting = ' '.join(part for part in row['options'].split() if '=' not in part)
+        plain = [other for other in rows if all(other[column] == row[column] for column in KEY if column != 'options')
+                 and other['options'] == setting]
+        if changes and plain and frozenset(changes) not in of_tables:
+            data = ', '.join(filter(None, (data_name(row), f'{row["length"]} iterations', setting)))
+            pairs.setdefault((data, row['model'], ' '.join(changes)), []).append((plain[0], row))
+    shown = ('PQ', 'PQ things', 'AP', 'mIoU', 'cpu_seconds')
+    lines = []
+    for labels, runs in sorted(pairs.items()):
+        cells = [[spread(each, metric) for each in zip(*runs, strict=True)] for metric in shown]
+        lines.append((*labels, str(len(runs)), *('-' if '-' in cell else ' -> '.join(cell) for cell in cells)))
+    return markdown(('data', 'model', 'change', 'runs', *shown[:-1], 'CPU seconds'), lines) if lines else NOTHING
+
+
 def plot(rows: Sequence[Row]) -> None:
     """Draw the tables that count something."""
     tables = {name: found for name, each in ABLATIONS.items() if each.counts and (found := ablation_runs(each, rows))}
@@ -200,7 +224,7 @@ def main() -> None:
     for table in args.tables:
         train(ABLATIONS[table], args, further)
     rows = read_rows()
-    texts = dict(peers=peers(rows), heads=heads(rows))
+    texts = dict(peers=peers(rows), heads=heads(rows), options=gains(rows))
     texts |= {f'table {name}': ablation_table(ablation, rows) for name, ablation in ABLATIONS.items()}
     for name, text in texts.items():
         replace_between(PAGE, f'<!-- {name}: written by benchmarks/evidence.py -->', f'<!-- end of {name} -->', text)

@@ -1,4 +1,4 @@
-# A small K-Net on an FCN head at stride 8, for own data. The backbone needs mmdet.
+# A small K-Net on a semantic FPN, for own data. Stages refine the masks of the stage before. The backbone needs mmdet.
 _base_ = ['../_base_/plugin.py', '../_base_/schedules/own_data.py', '../_base_/own_data_semantic_runtime.py']
 
 model = dict(
@@ -17,7 +17,7 @@ model = dict(
     decode_head=dict(
         type='knet_plugin.IterativeDecodeHead',
         num_stages=3,
-        kernel_update_head=dict(interaction=dict(feedforward_channels=256)),
+        kernel_update_head=dict(interaction=dict(feedforward_channels=256), mask_branch=dict(residual=True)),
         kernel_generate_head=dict(
             type='FPNHead',
             in_channels=[64, 64, 64, 64],

@@ -23,6 +23,11 @@ CPU = torch.device('cpu')
 SIZES = ((256, 320), (256, 310), (128, 155))  # smaller ones lack the places for 100 instances
 
 
+def first_is_fast(names):
+    first, *others = names
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+
+
 @pytest.mark.parametrize('contender', [OURS, stages.MMSEG])
 @pytest.mark.parametrize('channels', [256, 512])
 def test_stages(contender, channels):
@@ -47,13 +52,13 @@ def test_training(config, with_cp):
     training.build(config, 2, with_cp, (64, 96), CPU).step()
 
 
-@pytest.mark.parametrize('name', [OURS, *(pytest.param(n, marks=pytest.mark.slow) for n in [*detectors.CONFIGS][1:])])
+@pytest.mark.parametrize('name', first_is_fast(detectors.CONFIGS))
 def test_detectors(name):
     assert len(detectors.build(detectors.CONFIGS[name], name == OURS, SIZES, CPU).step()) == 100
 
 
 @pytest.mark.parametrize('with_knet', [False, True])
-@pytest.mark.parametrize('name', segmentors.CONFIGS)
+@pytest.mark.parametrize('name', first_is_fast(segmentors.CONFIGS))
 def test_segmentors(name, with_knet):
     result, = segmentors.build(segmentors.CONFIGS[name], with_knet, (64, 64), CPU).step()
     assert result.pred_sem_seg.shape == (64, 64)
@@ -96,8 +101,10 @@ def row(model, options='', **values):
 
 
 def test_evidence_takes_the_mean_of_folds_and_gains():
-    rows = [row('K-Net', PQ='1.0'), row('K-Net', PQ='2.0') | dict(data='d-1'), row('K-Net', 'a.b=1', PQ='9.0')]
+    rows = [row('K-Net', PQ='1.0'), row('K-Net', PQ='2.0') | dict(data='d-1'), row('K-Net', 'a.b=1', PQ='9.0'),
+            row('Mask2Former', PQ='1.0'), row('K-Net') | dict(length='5')]
     assert '| d, panoptic | K-Net | 2 | 9 | 1 | 1.5 (1 to 2) |' in evidence.peers(rows)
+    assert evidence.peers(rows).count('K-Net') == 1  # nothing to compare the shorter run with
     rows = [row('FCN', mIoU='50.0'), row('FCN + K-Net', mIoU='51.5'), row('PSPNet', mIoU='50.0')]
     assert '| FCN + K-Net | 1 | 9 | 9 | 50.0 | 51.5 | +1.5 |' in evidence.heads(rows)
     assert 'PSPNet' not in evidence.heads(rows)
@@ -106,8 +113,9 @@ def test_evidence_takes_the_mean_of_folds_and_gains():
 def test_evidence_does_not_mix_lengths_rates_and_options():
     rows = [row('K-Net', PQ='1.0'), row('K-Net', PQ='2.0') | dict(length='5'), row('K-Net', '--side 9', PQ='3.0'),
             row('Mask2Former', 'peer-rate 0.1', PQ='4.0'), row('Mask2Former', PQ='5.0')]
+    rows += [row | dict(model='Mask R-CNN') for row in rows[1:3]]
     lines = evidence.peers(rows).splitlines()[2:]
-    assert len(lines) == 5 and all('(' not in line for line in lines)
+    assert len(lines) == 7 and all('(' not in line for line in lines)
     rows = [row('FCN', mIoU='50.0'), row('FCN', mIoU='10.0') | dict(seed='1'), row('FCN + K-Net', mIoU='51.0'),
             row('FCN + K-Net', 'stage-rate 0.1', mIoU='52.0'), row('FCN + K-Net', mIoU='99.0') | dict(length='5')]
     assert [line.split('|')[-2].strip() for line in evidence.heads(rows).splitlines()[2:]] == ['+1.0', '+2.0', '+1.5']
@@ -154,6 +162,15 @@ def test_evidence_compares_runs_that_all_rows_of_a_table_have():
     assert '99' not in text
     assert evidence.ablation_table(table, rows[:4]) == 'Not measured yet.'
     assert evidence.ablation_table(table, [*rows, *(row | dict(data='e-0') for row in rows)]).count('iterations:') == 2
+
+
+def test_evidence_puts_each_option_beside_the_run_without_it():
+    rows = [row('K-Net', '--side 9', AP='1.0'), row('K-Net', '--side 9', AP='2.0') | dict(seed='1'),
+            row('K-Net', 'a.b=1 --side 9', AP='3.0'), row('K-Net', 'a.b=1 --side 9', AP='4.0') | dict(seed='1'),
+            row('K-Net', 'c.d=1', AP='9.0')]
+    text = evidence.gains(rows + [row('K-Net', 'model.panoptic_head.num_stages=1 --side 9', AP='5.0')])
+    line, = text.splitlines()[2:]
+    assert '| d, 9 iterations, --side 9 | K-Net | a.b=1 | 2 | - | - | 1.5 (1 to 2) -> 3.5 (3 to 4) | - |' in line
 
 
 def test_every_goal_has_its_contender():
