@@ -33,15 +33,13 @@ class Ablation:
         case: Of learning.py.
         model: The model that is changed.
         changes: Label of each row, and what it changes in the config.
-        axis: What the labels are.
-        counts: Whether they are numbers, to be plotted.
+        axis: What the labels are; if they are numbers, the table is plotted.
     """
 
     case: str
     model: str
     axis: str
     changes: Mapping[str, Sequence[str]]
-    counts: bool = True
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -55,12 +53,12 @@ ABLATIONS = {
         'neither': (f'{HEAD}.kernel_update_head.updater=None', f'{HEAD}.kernel_update_head.interaction=None'),
         'adaptive update': (f'{HEAD}.kernel_update_head.interaction=None',),
         'interaction': (f'{HEAD}.kernel_update_head.updater=None',),
-        'both': ()}, counts=False),
+        'both': ()}),
     '4b': Ablation('own', 'K-Net', 'positions', {
         'none': (f'{FPN}.positional_encoding=None',),
         'coordinates': (f'{FPN}.positional_encoding=None', f'{FPN}.coordinates=True'),
         'encoding': (),
-        'both': (f'{FPN}.coordinates=True',)}, counts=False),
+        'both': (f'{FPN}.coordinates=True',)}),
     '4c': Ablation('own', 'K-Net', 'stages', {
         str(n): (f'{HEAD}.num_stages={n}',) if n != 3 else () for n in range(1, 6)}),
     '4d': Ablation('own', 'K-Net', 'kernels', {
@@ -193,7 +191,8 @@ def gains(rows: Sequence[Row]) -> str:
 
 def plot(rows: Sequence[Row]) -> None:
     """Draw the tables that count something."""
-    tables = {name: found for name, each in ABLATIONS.items() if each.counts and (found := ablation_runs(each, rows))}
+    tables = {name: found for name, each in ABLATIONS.items()
+              if all(map(str.isdigit, each.changes)) and (found := ablation_runs(each, rows))}
     if not tables:
         return
     figure, places = plt.subplots(1, len(tables), figsize=(4 * len(tables), 3), layout='constrained', squeeze=False)
