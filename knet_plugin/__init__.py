@@ -1,7 +1,7 @@
 """K-Net (NeurIPS 2021) for OpenMMLab 2.0: one set of kernels for semantic, instance and panoptic segmentation.
 
 Importing the package registers every part whose host package is installed. ``compat.py`` and ``registry.py`` hold all
-that it changes outside its own registries.
+that it changes outside its own registries. Without mmengine, nothing is registered: only ``knet_plugin.runtime`` works.
 """
 
 import contextlib
@@ -10,8 +10,10 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from knet_plugin import compat
+
 if TYPE_CHECKING:
-    from knet_plugin.inference import optimize_for_inference
+    from knet_plugin.inference.optimize import optimize_for_inference
     from knet_plugin.inference.predictor import Predictor
     from knet_plugin.semantic.attach import attach
 
@@ -20,7 +22,8 @@ __all__ = ['Predictor', '__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference', 'datasets.check', 'visualization.visualizer'),
+    '': ('core', 'engine', 'inference.optimize', 'inference.picture_hooks', 'inference.report', 'datasets.check',
+         'visualization.visualizer'),
     'mmdet': ('detection', 'datasets.loading', 'datasets.copy_paste', 'datasets.instances', 'datasets.panoptic',
               'datasets.metrics'),
     'mmseg': ('semantic', 'datasets.label_maps'),
@@ -29,13 +32,14 @@ _REGISTERING = {
 _LAZY = {
     'Predictor': 'knet_plugin.inference.predictor',
     'attach': 'knet_plugin.semantic.attach',
-    'optimize_for_inference': 'knet_plugin.inference',
+    'optimize_for_inference': 'knet_plugin.inference.optimize',
 }
 
 
-def _register() -> None:
-    from knet_plugin import compat
+_HAS_HOSTS = compat.installed('mmengine')
 
+
+def _register() -> None:
     compat.check_host_packages()
     compat.find_configs_of_forks()
     compat.allow_host_checkpoints()
@@ -51,10 +55,13 @@ def _register() -> None:
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if not _HAS_HOSTS:
+        compat.check_host_packages()  # says what to install
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 # The hosts print and warn which optional packages they cannot import; our tools write that to the log file.
 with contextlib.redirect_stdout(io.StringIO()) as _printed, warnings.catch_warnings(record=True) as _warned:
-    _register()
+    if _HAS_HOSTS:
+        _register()
 import_notices = [*_printed.getvalue().splitlines(), *(str(warning.message) for warning in _warned)]

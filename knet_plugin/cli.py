@@ -1,4 +1,4 @@
-"""The command line ``knet``, and what it shares with the scripts in ``tools/``.
+"""The command line ``knet``, and where configs and tools are. It works without the host packages.
 
 Configs and tools are found in the clone of an editable installation, or in ``knet_plugin/.mim`` of a wheel.
 """
@@ -14,19 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
-
 from knet_plugin import __version__
-from knet_plugin.engine.option_check import check_options, unread_options
-from knet_plugin.engine.runner import add_run_parts
 
-__all__ = ['ResourceError', 'add_run_arguments', 'list_configs', 'load_run_config', 'main', 'resolve_config',
-           'resolve_tool', 'resource_root']
+__all__ = ['ResourceError', 'list_configs', 'main', 'resolve_config', 'resolve_tool', 'resource_root']
 
 _PACKAGE = Path(__file__).resolve().parent
 # Commands that a script of tools/ runs.
 _SCRIPTS = dict(data='prepare and check your own data', train='train a model, from a config or on your own data',
-                test='evaluate a trained model', predict='segment images, folders and videos, and draw the results')
+                test='evaluate a trained model', predict='segment images, folders and videos, and draw the results',
+                export='export a trained model to one file that runs without torch and OpenMMLab')
 
 
 class ResourceError(RuntimeError):
@@ -76,49 +72,6 @@ def _scripts(folder: str) -> list[Path]:
     return sorted(file for file in (resource_root() / folder).rglob('*.py') if '_base_' not in file.parts)
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that training and testing have in common."""
-    parser.add_argument('--work-dir', metavar='DIR',
-                        help='folder for logs and results (default: that of the config, or work_dirs/CONFIG)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config, for example train_cfg.max_iters=100')
-    parser.add_argument('--bare', action='store_true',
-                        help='run the config as it is: without the hooks and the short console output of this tool')
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='what started the processes of this run: torchrun, srun or mpirun (default: none, one '
-                        'process)')
-    # torch.distributed.launch passes the rank as an argument.
-    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
-def load_run_config(args: argparse.Namespace) -> Config:
-    """Read the config that ``args.config`` and the arguments of :func:`add_run_arguments` describe.
-
-    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.runner.add_run_parts`. An unknown
-    config or a misspelt option ends the process.
-    """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    options = args.cfg_options or {}
-    try:
-        path = resolve_config(args.config)
-        cfg = Config.fromfile(path)
-        check_options(cfg, options)
-    except (ResourceError, ValueError) as error:
-        raise SystemExit(f'error: {error}') from error
-    cfg.launcher = args.launcher
-    if unread := unread_options(cfg, options):
-        print(f'warning: --cfg-options {" ".join(unread)}: only a variable of the config, which has been used already; '
-              'set the fields that were made from it', file=sys.stderr)
-    cfg.merge_from_dict(options)
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        if (loader := cfg.get(name)) and loader.get('num_workers') == 0:
-            loader.persistent_workers = False  # torch refuses to keep processes that do not exist
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', path.stem))
-    if not args.bare:
-        add_run_parts(cfg)
-    return cfg
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, by default the one of this process, and return its exit status: 0, or 2 if a name is unknown.
 
@@ -137,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print('\n'.join(names))
         elif args.command == 'run':
             _run_script(resolve_tool(args.tool), args.arguments)
-        elif args.command in ('predict', 'data'):
+        elif args.command in ('predict', 'data', 'export'):
             _run_script(resolve_tool(f'tools/{args.command}'), others)
         elif args.gpus is not None and args.launcher != 'pytorch':
             parser.error(f'--gpus {args.gpus} needs --launcher pytorch')

@@ -14,6 +14,7 @@ from tiny_runs import tiny_config
 
 from knet_plugin import __version__, cli
 from knet_plugin.cli import ResourceError, list_configs, main, resolve_config, resolve_tool, resource_root
+from knet_plugin.engine.run_config import add_run_arguments, load_run_config
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'
@@ -181,30 +182,30 @@ for words in (
 def run_arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
-    cli.add_run_arguments(parser)
+    add_run_arguments(parser)
     return parser.parse_args(words)
 
 
 def test_run_config_has_the_parts_of_a_run_unless_it_is_bare():
-    cfg = cli.load_run_config(run_arguments(SHAPES, '--cfg-options', 'train_cfg.max_iters=7'))
+    cfg = load_run_config(run_arguments(SHAPES, '--cfg-options', 'train_cfg.max_iters=7'))
     assert cfg.train_cfg.max_iters == 7
     assert cfg.work_dir == f'work_dirs/{SHAPES}'
     assert cfg.default_hooks.checkpoint.type == 'knet_plugin.CheckpointHook'
     assert {'knet_plugin.FiniteInputHook', 'knet_plugin.SafeLoadingHook'} <= {hook.type for hook in cfg.custom_hooks}
-    bare = cli.load_run_config(run_arguments(SHAPES, '--bare', '--work-dir', 'mine'))
+    bare = load_run_config(run_arguments(SHAPES, '--bare', '--work-dir', 'mine'))
     assert bare.work_dir == 'mine'
     assert bare.default_hooks == Config.fromfile(resolve_config(SHAPES)).default_hooks
 
 
 def test_loading_without_processes():
-    cfg = cli.load_run_config(run_arguments(SHAPES, '--cfg-options', 'train_dataloader.num_workers=0',
-                                            'train_dataloader.persistent_workers=True'))
+    cfg = load_run_config(run_arguments(SHAPES, '--cfg-options', 'train_dataloader.num_workers=0',
+                                        'train_dataloader.persistent_workers=True'))
     assert not cfg.train_dataloader.persistent_workers
 
 
 def test_unknown_config_ends_a_script_with_suggestions(wheel_like):
     with pytest.raises(SystemExit, match='knet_tow.*knet_two'):
-        cli.load_run_config(run_arguments('knet_tow'))
+        load_run_config(run_arguments('knet_tow'))
 
 
 def test_amp_switches_the_wrapper():

@@ -160,7 +160,7 @@ def test_post_processing(case):
     class_logits = torch.randn(len(logits), THINGS + stuff)
     fusion = KNetFusionHead(THINGS, stuff, dict(max_per_img=7))
     scores, full = class_logits.sigmoid(), plain_knet.full_masks(logits, *sizes)
-    kernel_scores, kernel_labels = fusion._candidates(scores)
+    kernel_scores, kernel_labels = fusion.candidates(scores)
     assume_clear(full, kernel_scores)
     result = result_of(fusion, class_logits, logits, sizes)
     best, labels, masks = plain_knet.instances(scores[:things, :THINGS], logits[:things], sizes,

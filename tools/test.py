@@ -11,9 +11,9 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import DataError
 from knet_plugin.datasets.config_parts import plain_datasets
+from knet_plugin.engine.run_config import add_run_arguments, load_run_config
 from knet_plugin.engine.runner import build_runner, leave_group, make_work_folder, run_console
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.inference.run_folder import RunError, find_run

@@ -26,9 +26,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, is_main_process
 
-from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.coco_file import read_coco
 from knet_plugin.datasets.config_parts import plain_datasets
+from knet_plugin.engine.run_config import add_run_arguments, load_run_config
 from knet_plugin.engine.runner import build_runner, leave_group
 from knet_plugin.engine.safe_loading import safe_loading
 

@@ -11,10 +11,10 @@ from mmengine.config import Config
 
 from knet_plugin.checkpoint import CheckpointError
 from knet_plugin.checkpoint.pretrained import fit_line
-from knet_plugin.cli import add_run_arguments, load_run_config
 from knet_plugin.datasets.check import DataError
 from knet_plugin.engine.own_command import Start, add_own_data_arguments, check_choice, start_own_run
 from knet_plugin.engine.resuming import find_checkpoint
+from knet_plugin.engine.run_config import add_run_arguments, load_run_config
 from knet_plugin.engine.runner import build_runner, leave_group, make_work_folder, resume_conflict, run_console
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.engine.seeding import seed_by_position

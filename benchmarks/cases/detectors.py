@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cases.mode import BEFORE, OURS, Measured, Mode
 from cases.models import build_model, read_config
 from cases.post_processing import SIZES
-from knet_plugin.inference import optimize_for_inference
+from knet_plugin.inference.optimize import optimize_for_inference
 
 __all__ = ['CONFIGS', 'MODE', 'build']
 

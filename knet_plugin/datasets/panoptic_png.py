@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
-from mmengine.fileio import get
 from PIL import Image
 from scipy.ndimage import find_objects
 
@@ -31,6 +29,9 @@ def read_segment_ids(path: str, listed: Sequence[int] = (), backend_args: dict |
     Raises:
         ValueError: The file cannot be decoded.
     """
+    import mmcv  # here, because the runtime without the hosts writes PNGs only
+    from mmengine.fileio import get
+
     content = get(path, backend_args=backend_args)
     try:
         image = mmcv.imfrombytes(content, flag='color', channel_order='rgb')

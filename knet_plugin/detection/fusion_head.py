@@ -13,7 +13,7 @@ from torch import Tensor
 from knet_plugin.detection.resized_masks import Sizes, assign_pixels, binarize, encode
 from knet_plugin.registry import MODELS
 
-__all__ = ['KNetFusionHead']
+__all__ = ['KNetFusionHead', 'boxes_of', 'certainty', 'segment_values']
 
 # Outputs and thresholds of the published models.
 TEST_CFG: dict[str, Any] = dict(panoptic_on=True, instance_on=True, semantic_on=False, max_per_img=100, mask_thr=0.5,
@@ -94,7 +94,7 @@ class KNetFusionHead(BasePanopticFusionHead):
         """Results of one image from scores (N, classes) and probabilities (N, h, w)."""
         results: dict[str, InstanceData | PixelData] = {}
         if self.test_cfg['panoptic_on'] or self.test_cfg['semantic_on']:
-            kernel_scores, labels = self._candidates(scores)
+            kernel_scores, labels = self.candidates(scores)
             owner, areas = assign_pixels(masks, kernel_scores, sizes)
             if self.test_cfg['semantic_on']:
                 results['sem_results'] = PixelData(sem_seg=labels[owner][None])
@@ -104,7 +104,7 @@ class KNetFusionHead(BasePanopticFusionHead):
             results['ins_results'] = self._instances(scores, masks, sizes)
         return results
 
-    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Score and class of each kernel: a fixed stuff kernel has its own class, another one its best remaining class.
         """
         num_kernels, first_fixed = (number - self.num_stuff_kernels for number in scores.shape)
@@ -118,30 +118,38 @@ class KNetFusionHead(BasePanopticFusionHead):
 
         Overwrites ``owner``.
         """
-        owned = torch.bincount(owner.flatten(), minlength=len(scores))
-        kept = scores >= self.test_cfg['instance_score_thr']
-        kept[len(kept) - self.num_stuff_kernels:] = True
-        kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
-        order = scores.argsort(descending=True, stable=True)
-        first = self._first_of_segment(labels[order], kept[order])
-        is_first = kept[order] & (first == torch.arange(len(order), device=order.device))
-        number = torch.empty_like(order)
-        number[order] = is_first.cumsum(dim=0)[first]
-        ids = torch.where(kept, labels + INSTANCE_OFFSET * number, self.num_classes)
+        numbers = self.number_segments(scores, labels, torch.bincount(owner.flatten(), minlength=len(scores)), areas)
+        ids = torch.where(numbers > 0, labels + INSTANCE_OFFSET * numbers, self.num_classes)
+        segment_scores = segment_values(numbers, scores)[1:int(numbers.max()) + 1]
         for rows in owner.split(256):  # a second map of a large image would double the memory
             rows.copy_(ids[rows])
-        return PixelData(sem_seg=owner[None], metainfo=dict(segment_scores=scores[order][is_first].tolist()))
+        return PixelData(sem_seg=owner[None], metainfo=dict(segment_scores=segment_scores.tolist()))
 
-    def _first_of_segment(self, labels: Tensor, kept: Tensor) -> Tensor:
-        """Index of the first kept kernel of each kernel's segment, (N,): of the same stuff class, or itself."""
-        same = (labels[:, None] == labels) & (labels >= self.num_things_classes) & kept
-        return same.fill_diagonal_(True).byte().argmax(dim=1)  # the first of equals
+    def number_segments(self, scores: Tensor, labels: Tensor, owned: Tensor, areas: Tensor) -> Tensor:
+        """Number of each kernel's segment, (N,), from 1 in the order of their scores; 0 if its pixels are void.
+
+        Args:
+            scores: Score of each kernel, (N,).
+            labels: Its class, (N,).
+            owned: Number of pixels that it wins, (N,).
+            areas: Number of pixels of its mask, (N,).
+        """
+        index = torch.arange(len(scores), device=scores.device)
+        kept = (index >= len(scores) - self.num_stuff_kernels) | (scores >= self.test_cfg['instance_score_thr'])
+        kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
+        higher = scores > scores[:, None]  # column before row; the lower index in a tie
+        rank = (higher | (scores == scores[:, None]) & (index < index[:, None])).sum(dim=1)
+        # Stuff kernels of a class share the segment of their first.
+        same = (labels == labels[:, None]) & (labels >= self.num_things_classes) & kept | (index == index[:, None])
+        first = torch.where(same, rank, len(scores)).amin(dim=1)
+        is_first = kept & (first == rank)
+        return (is_first & (rank <= first[:, None])).sum(dim=1) * kept
 
     def _instances(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> InstanceData:
         """The best pairs of a kernel that is not fixed to stuff and a thing class."""
         things = scores[:len(scores) - self.num_stuff_kernels, :self.num_things_classes]
         if self.test_cfg['mask_scores']:
-            things = things * _certainty(masks[:len(things)], self.test_cfg['mask_thr'], sizes)[:, None]
+            things = things * certainty(masks[:len(things)], self.test_cfg['mask_thr'], sizes)[:, None]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
         kernels, index = torch.unique(pairs // self.num_things_classes, return_inverse=True)
         labels, threshold = pairs % self.num_things_classes, self.test_cfg['mask_thr']
@@ -152,10 +160,21 @@ class KNetFusionHead(BasePanopticFusionHead):
             return InstanceData(bboxes=corners[index], labels=labels, scores=best,
                                 masks=[encodings[i] for i in index.tolist()])
         binary = binarize(masks[kernels], threshold, sizes)
-        return InstanceData(bboxes=_boxes(binary)[index], labels=labels, scores=best, masks=binary[index])
+        boxes = boxes_of(binary.view(torch.uint8))
+        return InstanceData(bboxes=boxes[index], labels=labels, scores=best, masks=binary[index])
 
 
-def _certainty(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
+def segment_values(numbers: Tensor, values: Tensor) -> Tensor:
+    """Largest value of the kernels of each segment, (N + 1,), by its number.
+
+    Args:
+        numbers: Number of each kernel's segment, (N,).
+        values: Value of each kernel, (N,), not negative.
+    """
+    return values.new_zeros(len(values) + 1).scatter_reduce(0, numbers, values, 'amax')
+
+
+def certainty(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
     """Mean probability of the pixels of each mask (n, h, w) in the image, (n,); 0 for empty ones."""
     height, width = (max(1, side * image // padded) for side, image, padded in zip(
         masks.shape[1:], sizes.image, sizes.padded, strict=True))
@@ -164,11 +183,11 @@ def _certainty(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
     return (masks * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
 
 
-def _boxes(masks: Tensor) -> Tensor:
-    """Boxes (n, 4) of masks (n, H, W), zeros for empty ones: mmdet's ``mask2bbox`` without its slow loop over masks."""
+def boxes_of(masks: Tensor) -> Tensor:
+    """Boxes (n, 4) of uint8 masks (n, H, W), zeros for empty ones: mmdet's ``mask2bbox`` without its slow loop."""
     limits = []
     for axis in (-2, -1):
-        used = masks.view(torch.uint8).amax(dim=axis).bool()  # (n, W), then (n, H); any() is slower on a CPU
+        used = masks.amax(dim=axis).bool()  # (n, W), then (n, H); any() is slower on a CPU
         positions = torch.arange(used.shape[-1], device=masks.device)
         low = torch.where(used, positions, used.shape[-1]).amin(dim=-1)
         high = torch.where(used, positions + 1, 0).amax(dim=-1)

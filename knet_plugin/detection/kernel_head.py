@@ -135,7 +135,7 @@ class KernelHead(BaseModule):
         kernels = self.add_group_features(instances.kernels, features, mask_logits)
         if self.num_stuff_classes and semantic_logits is not None:
             stuff = F.pad(self.conv_seg.weight[self.num_things_classes:], [self.kernel_size // 2] * 4)  # S, C, K, K
-            kernels = torch.cat([kernels, stuff.expand(len(loc), -1, -1, -1, -1)], dim=1)
+            kernels = torch.cat([kernels, stuff.expand(loc.shape[0], -1, -1, -1, -1)], dim=1)
             mask_logits = torch.cat([mask_logits, semantic_logits[:, self.num_things_classes:]], dim=1)
         return KernelProposals(features, kernels, mask_logits, semantic_logits, instances.class_logits,
                                instances.centre_logits)
@@ -143,7 +143,7 @@ class KernelHead(BaseModule):
     def instance_kernels(self, loc: Tensor, seg: Tensor) -> InstanceKernels:
         """The learned instance kernels, from (B, C, H, W) localisation and semantic features."""
         mask_logits = self.init_kernels(loc).contiguous()  # not channels-last as the maps may be
-        return InstanceKernels(loc, self.init_kernels.weight.expand(len(loc), -1, -1, -1, -1), mask_logits)
+        return InstanceKernels(loc, self.init_kernels.weight.expand(loc.shape[0], -1, -1, -1, -1), mask_logits)
 
     def add_group_features(self, kernels: Tensor, features: Tensor, mask_logits: Tensor) -> Tensor:
         """Add the features under (B, N, H, W) masks to (B, N, C, K, K) kernels, unless ``mask_activation`` is None."""

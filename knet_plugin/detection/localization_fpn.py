@@ -111,7 +111,7 @@ def add_positions(feat: Tensor, encoding: nn.Module | None, coordinates: bool) -
         ignored = feat.new_zeros((1, *feat.shape[-2:]), dtype=torch.bool)  # padding counts as image
         feat = feat + encoding(ignored).to(feat.dtype)
     if coordinates:
-        xy = generate_coordinate((len(feat), 2, *feat.shape[-2:]), feat.device)
+        xy = generate_coordinate((feat.shape[0], 2, *feat.shape[-2:]), feat.device)
         feat = torch.cat([feat, xy.to(feat.dtype)], dim=1)
     return feat
 

@@ -6,19 +6,22 @@ import argparse
 import contextlib
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 
-from knet_plugin import Predictor
-from knet_plugin.checkpoint import CheckpointError
+from knet_plugin import runtime
 from knet_plugin.cli import ResourceError
+from knet_plugin.compat import HostPackageError
 from knet_plugin.inference.inputs import Frame, InputError, find_sources, number_of_frames, read_frames
 from knet_plugin.inference.outputs import PictureWriter, ResultWriter
 from knet_plugin.inference.run_folder import RunError
 from knet_plugin.visualization import PARTS, Result, score_line, sheet
+
+if TYPE_CHECKING:
+    from knet_plugin import Predictor
 
 __all__ = ['main']
 
@@ -28,7 +31,8 @@ FEW = 20  # images; of more, only the summary is printed
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog='knet predict', description=__doc__)
-    parser.add_argument('run', metavar='MODEL', help='work folder of a training, or path or name of a config')
+    parser.add_argument('run', metavar='MODEL',
+                        help='work folder of a training, path or name of a config, or exported model')
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='image, video, folder or quoted pattern')
     parser.add_argument('-o', '--out', type=Path, required=True, metavar='DIR',
                         help='folder for the results: DIR/NAME.jpg, in the subfolders of the inputs')
@@ -47,12 +51,36 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f'argument --batch: must be at least 1, got {args.batch}')
     if args.score is not None and not 0 <= args.score <= 1:
         parser.error(f'argument --score: must be from 0 to 1, got {args.score}')
-    if str(args.device).startswith('cuda') and not torch.cuda.is_available():
-        parser.error(f'argument --device: {args.device}, but torch finds no GPU here')
+    if Path(args.run).suffix in runtime.ENGINE_SUFFIXES and (args.checkpoint or args.device or args.batch > 1):
+        parser.error(f'--checkpoint, --device and --batch are not for an exported model: {args.run}')
     return args
 
 
-def pictures(predictor: Predictor, frame: Frame, result: Result, args: argparse.Namespace) -> dict[str, np.ndarray]:
+def open_predictor(args: argparse.Namespace) -> Predictor | runtime.Predictor:
+    """Open the exported model or the run.
+
+    Raises:
+        InputError: torch finds no such device.
+        RunError: There is no such run, or its checkpoint cannot be read.
+        EngineError: The file is no exported model, or cannot be run here.
+    """
+    if Path(args.run).suffix in runtime.ENGINE_SUFFIXES:
+        return runtime.Predictor(args.run, args.score)
+    import torch  # here, because exported models work without torch and the hosts
+
+    from knet_plugin import Predictor
+    from knet_plugin.checkpoint import CheckpointError
+
+    if str(args.device).startswith('cuda') and not torch.cuda.is_available():
+        raise InputError(f'--device {args.device}: torch finds no GPU here')
+    try:
+        return Predictor(args.run, args.checkpoint, args.device, args.score, args.batch)
+    except CheckpointError as error:
+        raise RunError(str(error)) from error
+
+
+def pictures(predictor: Predictor | runtime.Predictor, frame: Frame, result: Result,
+             args: argparse.Namespace) -> dict[str, np.ndarray]:
     """Draw a result; the key of a picture is the ending of its file name."""
     kinds = result.parts
     if args.what and args.what != 'all':
@@ -82,13 +110,12 @@ def summary(lines: list[tuple[str, str]], written: list[Path], failed: list[str]
 def predict(args: argparse.Namespace) -> int:
     """Write the results; return the exit status: 1 if a file could not be read."""
     sources = find_sources(args.inputs, leave_out=args.out)
-    predictor = Predictor(args.run, args.checkpoint, args.device, args.score, args.batch)
+    predictor = open_predictor(args)
     failed: list[str] = []
     lines: list[tuple[str, str]] = []
     frames = iter(track(read_frames(sources, predictor.reader, failed), 'Predicting', number_of_frames(sources),
                         console=Console(stderr=True)))
-    things = len(predictor.meta.get('thing_classes') or predictor.classes)
-    writer = ResultWriter(args.out / 'results', predictor.classes, things, predictor.score_thr)
+    writer = ResultWriter(args.out / 'results', predictor.classes, predictor.num_things, predictor.score_thr)
     drawing = PictureWriter(args.out)
     with contextlib.closing(drawing), writer if args.json else contextlib.nullcontext():
         while batch := list(itertools.islice(frames, args.batch)):
@@ -106,5 +133,5 @@ def main() -> int | str:
     """Run the command; return the exit status, or the error."""
     try:
         return predict(parse_arguments())
-    except (CheckpointError, InputError, OSError, ResourceError, RunError) as error:
+    except (HostPackageError, InputError, OSError, ResourceError, RunError, runtime.EngineError) as error:
         return f'error: {error}'

@@ -13,13 +13,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 
 from knet_plugin.datasets.config_parts import plain_datasets
+from knet_plugin.inference.image_files import UnreadableError
 from knet_plugin.visualization.photo import as_rgb
 
-__all__ = ['ImageReader', 'UnreadableError', 'split_pipeline']
-
-
-class UnreadableError(ValueError):
-    """A file is no image that the config's loader reads; the message names the file."""
+__all__ = ['ImageReader', 'split_pipeline']
 
 
 class ImageReader:

@@ -6,11 +6,11 @@ import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-import mmcv
 import numpy as np
 
-from knet_plugin.inference.images import ImageReader, UnreadableError
+from knet_plugin.inference.image_files import UnreadableError, count_frames, read_video
 
 __all__ = ['IMAGES', 'VIDEOS', 'Frame', 'InputError', 'Source', 'find_sources', 'number_of_frames', 'read_frames']
 
@@ -38,7 +38,7 @@ class Frame:
     """An image, or one frame of a video."""
 
     source: Source
-    image: np.ndarray  # see ImageReader.read; frames of videos are (H, W, 3) uint8 RGB
+    image: np.ndarray  # see ImageReader.read and ColourReader.read; frames of videos are (H, W, 3) uint8 RGB
     number: int | None = None  # of a video's frame, from 0
     rate: float = 0.  # frames per second
 
@@ -97,27 +97,24 @@ def _expand(path: Path, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
 
 def number_of_frames(sources: Iterable[Source]) -> int:
     """Return the number of images and of the frames that the videos promise."""
-    return sum(max(mmcv.VideoReader(str(source.path)).frame_cnt, 1) if source.is_video else 1 for source in sources)
+    return sum(max(count_frames(source.path), 1) if source.is_video else 1 for source in sources)
 
 
-def read_frames(sources: Iterable[Source], reader: ImageReader, failed: list[str]) -> Iterator[Frame]:
+class Reader(Protocol):
+    """Reads an image file."""
+
+    def read(self, path: Path) -> np.ndarray:
+        """Return the image as ``Frame.image``, or raise an ``UnreadableError``."""
+
+
+def read_frames(sources: Iterable[Source], reader: Reader, failed: list[str]) -> Iterator[Frame]:
     """Yield the images and the frames of the videos; an unreadable file adds a line to ``failed`` instead."""
     for source in sources:
         try:
             if source.is_video:
-                yield from _read_video(source)
+                for number, (image, rate) in enumerate(read_video(source.path)):
+                    yield Frame(source, image, number, rate)
             else:
                 yield Frame(source, reader.read(source.path))
         except UnreadableError as error:
             failed.append(str(error))
-
-
-def _read_video(source: Source) -> Iterator[Frame]:
-    video = mmcv.VideoReader(str(source.path))
-    number = -1
-    for number, image in enumerate(video):
-        if image is None:
-            break
-        yield Frame(source, image[..., ::-1], number, video.fps or 25.)
-    if number < 0:
-        raise UnreadableError(f'{source.path}: the video is empty or cannot be decoded')

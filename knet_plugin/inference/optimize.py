@@ -79,7 +79,7 @@ def raw_outputs(model: Any, inputs: Tensor) -> dict[str, Tensor]:
     if hasattr(model, 'encode_decode'):
         size = tuple(inputs.shape[-2:])
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
-        return dict(seg_logits=model.encode_decode(inputs, [meta] * len(inputs)))
+        return dict(seg_logits=model.encode_decode(inputs, [meta]))  # mmseg reads the sizes of the first only
     features = model.extract_feat(inputs)
     if hasattr(getattr(model, 'panoptic_head', None), 'stages'):
         class_logits, mask_logits = model.panoptic_head.predict(features, [])

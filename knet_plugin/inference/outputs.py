@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 
 from knet_plugin.datasets.panoptic_png import measure_segments, segment_colours
+from knet_plugin.inference.image_files import write_image
 from knet_plugin.inference.inputs import Frame
 from knet_plugin.visualization import VOID, Result, Segment
 
@@ -42,7 +42,7 @@ class PictureWriter:
             if path not in self._videos:
                 self.written.append(path)
             if not frame.source.is_video:
-                mmcv.imwrite(picture[..., ::-1], str(path))
+                write_image(path, picture[..., ::-1])
                 continue
             if path not in self._videos:
                 self._videos[path] = _open_video(path, frame.rate, picture)
@@ -95,13 +95,13 @@ class ResultWriter:
         if result.instances is not None:
             self._annotations['instances'] += self._objects(result, image_id)
         if result.panoptic is not None:
-            mmcv.imwrite(segment_colours(result.panoptic), str(self._folder / f'panoptic/{name}.png'))
+            write_image(self._folder / f'panoptic/{name}.png', segment_colours(result.panoptic))
             entry = dict(image_id=image_id, file_name=f'{name}.png',
                          segments_info=_segments(result.panoptic, result.segments))
             self._annotations['panoptic'].append(entry)
         if result.semantic is not None:
             labels = result.semantic.astype(np.uint8 if result.semantic.max(initial=0) <= VOID else np.uint16)
-            mmcv.imwrite(labels, str(self._folder / f'labels/{name}.png'))
+            write_image(self._folder / f'labels/{name}.png', labels)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Write the JSON files, also of what there is before an error."""

@@ -46,6 +46,7 @@ class Predictor:
 
     Attributes:
         classes: Names of the classes.
+        num_things: The first classes are things.
         palette: RGB of each class, or None if the model has none.
         meta: ``dataset_meta`` as the hosts use it.
         model: The model, a module in evaluation mode.
@@ -71,6 +72,7 @@ class Predictor:
         self.classes: tuple[str, ...] = tuple(self.meta['classes'])
         palette = self.meta.get('palette')
         self.palette = None if palette is None or isinstance(palette, str) else palette
+        self.num_things = len(self.meta.get('thing_classes') or self.classes)
         self.score_thr = self._set_threshold(score_thr)
 
     def __call__(self, images: Any) -> list[Result]:

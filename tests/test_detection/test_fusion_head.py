@@ -36,14 +36,14 @@ def test_panoptic_map_is_that_of_the_official_procedure(seed, thresholds):
     fusion = head(instance_score_thr=thresholds[0], overlap_thr=thresholds[1])
     result = fusion.predict(class_logits, mask_logits, [image()])[0]['pan_results'].sem_seg
     masks = F.interpolate(mask_logits.sigmoid(), (32, 48), mode='bilinear')[0]
-    candidates = fusion._candidates(class_logits[0].sigmoid())
+    candidates = fusion.candidates(class_logits[0].sigmoid())
     assert torch.equal(result[0], plain_knet.panoptic(*candidates, masks, THINGS, THINGS + STUFF, *thresholds))
 
 
 def test_every_kernel_stands_for_one_class():
     """A thing kernel for its best thing class, a stuff kernel for its own."""
     class_logits, _ = logits()
-    scores, labels = head()._candidates(class_logits[0])
+    scores, labels = head().candidates(class_logits[0])
     for k in range(KERNELS):
         assert scores[k] == class_logits[0, k, :THINGS].max() == class_logits[0, k, labels[k]]
     assert labels[KERNELS:].tolist() == [THINGS, THINGS + 1]

@@ -23,8 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from knet_plugin import optimize_for_inference
 from knet_plugin.cli import resolve_config
-from knet_plugin.inference import OptimizeForInferenceHook
-from knet_plugin.inference.optimize import largest_deviation, raw_outputs
+from knet_plugin.inference.optimize import OptimizeForInferenceHook, largest_deviation, raw_outputs
 
 PANOPTIC = 'knet-s3_r18-s_fpn_1xb8-adamw-1k_shapes-panoptic-128x128'
 SEMANTIC = 'knet-s3_r18-s_fcn_1xb8-adamw-1k_shapes-128x128'

@@ -1,0 +1,59 @@
+"""Export a trained model to one file that runs without torch and OpenMMLab."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from knet_plugin import Predictor
+from knet_plugin.checkpoint import CheckpointError
+from knet_plugin.cli import ResourceError
+from knet_plugin.export.exporting import export_model
+from knet_plugin.export.writers import FORMATS
+from knet_plugin.inference.run_folder import RunError
+from knet_plugin.runtime.model_info import EngineError
+
+__all__ = ['main']
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog='knet export', description=__doc__)
+    parser.add_argument('run', metavar='MODEL', help='work folder of a training, or path or name of a config')
+    parser.add_argument('-o', '--out', type=Path, required=True, metavar='FILE',
+                        help='NAME.onnx, NAME.xml (OpenVINO, with NAME.bin) or NAME.pt2 (torch.export)')
+    parser.add_argument('--format', choices=FORMATS, help='default: that of the file\'s ending')
+    parser.add_argument('--checkpoint', metavar='FILE|URL',
+                        help='weights (default: the best of the work folder, or the published ones of the config)')
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument('--dynamic', action='store_true', help='take images of all sizes')
+    sizes.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+                       help='fixed size of the input in pixels (default: that of Resize in the config)')
+    parser.add_argument('--postprocess', choices=('in', 'out'), default='in',
+                        help='"in": the file returns results; "out": it returns logits (default: in)')
+    parser.add_argument('--score', type=float, metavar='S', help='lowest score of an object (default: 0.3)')
+    args = parser.parse_args()
+    if args.format:
+        args.out = args.out.with_suffix(FORMATS[args.format]) if not args.out.suffix else args.out
+    if args.out.suffix not in FORMATS.values() or args.format and args.out.suffix != FORMATS[args.format]:
+        wanted = FORMATS[args.format] if args.format else ', '.join(FORMATS.values())
+        parser.error(f'argument -o: {args.out} must end with {wanted}')
+    if args.size and min(args.size) < 1:
+        parser.error(f'argument --size: must be positive, got {args.size}')
+    if args.score is not None and not 0 <= args.score <= 1:
+        parser.error(f'argument --score: must be from 0 to 1, got {args.score}')
+    return args
+
+
+def main() -> int | str:
+    """Run the command; return the exit status, or the error."""
+    args = parse_arguments()
+    try:
+        predictor = Predictor(args.run, args.checkpoint, 'cpu', args.score)
+        deviations = export_model(predictor, args.out, args.size and tuple(args.size), args.dynamic,
+                                  args.postprocess == 'out')
+    except (CheckpointError, EngineError, OSError, ResourceError, RunError) as error:
+        return f'error: {error}'
+    found = ', '.join(f'{name} {value:.1g}' for name, value in deviations.items())
+    print(f'{args.out}: {args.out.stat().st_size / 2 ** 20:.1f} MB\ndeviation from torch on an image of noise: {found}')
+    return 0

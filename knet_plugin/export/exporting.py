@@ -1,0 +1,112 @@
+"""From a trained model to a file."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from knet_plugin.compat import release
+from knet_plugin.export.description import describe
+from knet_plugin.export.graph import LogitsGraph, SemanticGraph
+from knet_plugin.export.writers import write_program
+from knet_plugin.inference.predictor import Predictor
+from knet_plugin.runtime.engines import open_engine
+from knet_plugin.runtime.model_info import EngineError
+
+__all__ = ['export_model', 'export_program']
+
+OLDEST_TORCH = (2, 9)  # the first whose torch.onnx.export takes all that K-Net computes
+_ANY_SIZE = (236, 300)  # of the example whose size is free: no multiple of a stride, which would count as a rule
+
+
+def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] | None = None, dynamic: bool = False,
+                 logits: bool = False) -> dict[str, float]:
+    """Export a trained model to a file, and compare both on an image of noise.
+
+    Args:
+        predictor: The model, on the CPU. Its threshold for scores becomes that of the file.
+        path: The file; its ending chooses the format: .onnx, .xml (OpenVINO) or .pt2 (torch.export). An existing file
+            is replaced once the new one is complete.
+        size: Height and width of a fixed input; by default those of ``Resize`` in the test pipeline.
+        dynamic: Whether images of all sizes are allowed.
+        logits: Whether the file returns logits of the padded image, and leaves the post-processing to its user.
+
+    Returns:
+        The largest deviation of each output from torch's, relative to its largest absolute value; of maps and masks,
+        the share of pixels that differ.
+
+    Raises:
+        EngineError: The model cannot be exported, or a package for it is missing; the message says what to do.
+    """
+    path = Path(path)
+    if release(torch.__version__) < OLDEST_TORCH:
+        raise EngineError(f'exporting needs torch {".".join(map(str, OLDEST_TORCH))} or newer, and this is '
+                          f'{torch.__version__}')
+    info = describe(predictor, size, dynamic, logits)
+    graph = _graph_type(predictor.model, logits)(predictor.model).eval()
+    example = _example(info.size or _ANY_SIZE, logits)
+    program = export_program(graph, example, dynamic)
+    with torch.no_grad():
+        expected = graph(**example)
+    info = replace(info, outputs=tuple(expected))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:
+        draft = Path(folder, path.name)
+        write_program(program, draft, info, list(example))
+        found = open_engine(draft)({name: value.numpy() for name, value in example.items()})
+        for file in sorted(Path(folder).iterdir(), reverse=True):  # OpenVINO's weights, then the model
+            file.replace(path.parent / file.name)
+    return {name: _deviation(value.numpy(), found[name]) for name, value in expected.items()}
+
+
+def export_program(graph: LogitsGraph, example: dict[str, torch.Tensor], dynamic: bool) -> Any:
+    """Trace a graph with ``torch.export``; return the ``ExportedProgram``.
+
+    Args:
+        graph: The graph, in eval mode.
+        example: Its inputs.
+        dynamic: Whether height and width of the image are free; for logits also the size of the batch. The size of
+            results always is.
+    """
+    free = torch.export.Dim.DYNAMIC
+    sides = {1: free, 2: free} if dynamic else {}
+    if len(example) == 1 and dynamic:
+        sides[0] = free
+    shapes = {'image': sides, **{name: {0: free} for name in example if name != 'image'}}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        logging.getLogger('torch.export').setLevel(logging.ERROR)
+        return torch.export.export(graph, (), example, dynamic_shapes=shapes, strict=False)
+
+
+def _graph_type(model: Any, logits: bool) -> type[LogitsGraph]:
+    if logits:
+        return LogitsGraph
+    if hasattr(model, 'encode_decode'):
+        return SemanticGraph
+    from knet_plugin.export.detector_graph import DetectorGraph  # here, because it needs mmdet
+
+    return DetectorGraph
+
+
+def _example(size: tuple[int, int], logits: bool) -> dict[str, torch.Tensor]:
+    """An image of noise, or two where the model returns logits: torch would take the number 1 for fixed."""
+    noise = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (1 + logits, *size, 3), dtype=torch.uint8, generator=noise)
+    if logits:
+        return dict(image=image)
+    return dict(image=image, rows=torch.arange(size[0], dtype=torch.float32),
+                columns=torch.arange(size[1], dtype=torch.float32))
+
+
+def _deviation(expected: np.ndarray, found: np.ndarray) -> float:
+    if not np.issubdtype(expected.dtype, np.floating):
+        return float((expected != found).mean())
+    return float(np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-12))

@@ -1,0 +1,95 @@
+"""The exported computation: from 8-bit images to logits, and to the semantic map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from knet_plugin.inference.optimize import raw_outputs
+
+__all__ = ['GROUP', 'LogitsGraph', 'SemanticGraph', 'highest', 'sample']
+
+Size = tuple[int, int]
+GROUP = 16  # masks that are resized at once, to bound the memory
+
+
+class LogitsGraph(nn.Module):
+    """Normalises and pads images as the model's data preprocessor does, and returns ``raw_outputs``.
+
+    Args:
+        model: A ``KNet``, or a segmentor of mmseg.
+    """
+
+    model: Any
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        preprocessor: Any = model.data_preprocessor
+        # mmdet and mmseg name it differently. The hosts read BGR, and exported models get RGB.
+        to_rgb = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
+        self.flips = not to_rgb
+        self.normalises = preprocessor._enable_normalize
+        padding = getattr(preprocessor, 'test_cfg', None) or {}
+        self.divisor = getattr(preprocessor, 'pad_size_divisor', None) or padding.get('size_divisor') or 1
+        self.fill = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(B, H, W, 3) uint8 RGB to logits of the padded image."""
+        return raw_outputs(self.model, self.preprocess(image))
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 RGB to the model's input, (B, 3, H', W')."""
+        pixels = image.permute(0, 3, 1, 2).float()
+        if self.flips:
+            pixels = pixels.flip(1)
+        if self.normalises:
+            pixels = (pixels - self.model.data_preprocessor.mean) / self.model.data_preprocessor.std
+        height, width = image.shape[1:3]
+        return F.pad(pixels, (0, -width % self.divisor, 0, -height % self.divisor), value=self.fill)
+
+
+class SemanticGraph(LogitsGraph):
+    """Adds the post-processing of mmseg, for one image.
+
+    Logits are resized as in prediction: to the padded input, and then to the result, whose pixels lie at ``rows`` and
+    ``columns`` of the input. So the size of the result is free, and no value decides a shape.
+    """
+
+    def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """``semantic``, the classes (H, W) int32 of an image (1, h, w, 3) uint8 RGB at rows (H,) and columns (W,)."""
+        logits = raw_outputs(self.model, self.preprocess(image))['seg_logits'][0]
+        size = image.shape[1], image.shape[2]
+        if logits.shape[0] == 1:
+            threshold = self.model.decode_head.threshold
+            return dict(semantic=(sample(logits, size, rows, columns)[0].sigmoid() > threshold).int())
+        _, labels = highest(sample(each, size, rows, columns) for each in logits.split(GROUP))
+        return dict(semantic=labels.int())
+
+
+def sample(maps: Tensor, size: Size, rows: Tensor, columns: Tensor) -> Tensor:
+    """Values of maps (n, h, w) between their pixels, (n, H, W), by bilinear interpolation.
+
+    The image, of this size, is in the upper left corner of the maps. To cut it out would fix whether there is padding.
+    """
+    for dim, length, places in ((1, size[0], rows[:, None]), (2, size[1], columns)):
+        low = places.floor().long()
+        high = (low + 1).clamp(max=length - 1)
+        maps = torch.lerp(maps.index_select(dim, low.flatten()), maps.index_select(dim, high.flatten()), places - low)
+    return maps
+
+
+def highest(groups: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Highest value of all maps at each pixel, and the number of the map, both (H, W), from groups of (n, H, W)."""
+    best, number = next(groups).max(dim=0)
+    start = GROUP
+    for group in groups:
+        values, index = group.max(dim=0)
+        better = values > best
+        best, number = torch.where(better, values, best), torch.where(better, index + start, number)
+        start += GROUP
+    return best, number

@@ -1,0 +1,115 @@
+"""Segments images with an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from knet_plugin.inference.image_files import ColourReader
+from knet_plugin.runtime.engines import open_engine
+from knet_plugin.runtime.model_info import EngineError
+from knet_plugin.visualization import Instance, Result, Segment, draw
+
+__all__ = ['Predictor']
+
+
+class Predictor:
+    """An exported model with the interface of :class:`knet_plugin.Predictor`.
+
+    ::
+
+        predictor = Predictor('ped.onnx')
+        result, = predictor('photo.jpg')
+
+    Args:
+        path: A file that ``knet export`` wrote with its post-processing inside.
+        score_thr: Lowest score of what :meth:`draw` shows; by default that of the model. The panoptic map keeps the
+            threshold with which the model was exported.
+        threads: Threads of the engine; 0, all cores.
+
+    Attributes:
+        classes: Names of the classes.
+        num_things: The first classes are things.
+        palette: RGB of each class, or None.
+        info: The model's description.
+
+    Raises:
+        EngineError: The file cannot be used; the message says what to do.
+    """
+
+    def __init__(self, path: str | Path, score_thr: float | None = None, threads: int = 0) -> None:
+        self._engine = open_engine(path, threads)
+        self.info = self._engine.info
+        if not self.info.parts:
+            raise EngineError(f'{path} returns logits: export it again with --postprocess in')
+        self.reader = ColourReader()
+        self.classes = self.info.classes
+        self.num_things = self.info.num_things
+        self.palette = self.info.palette
+        self.score_thr = self.info.score_thr if score_thr is None else score_thr
+
+    def __call__(self, images: Any) -> list[Result]:
+        """Segment one image or several, and return a result of the size of the image for each.
+
+        An image is a path, a PIL image, or an array (H, W, 3) in the order RGB or (H, W).
+
+        Raises:
+            ValueError: An image cannot be read; the message names the file.
+        """
+        if isinstance(images, str | np.ndarray) or not isinstance(images, Iterable):
+            images = [images]
+        return [self._predict(self.reader.picture(image)) for image in images]
+
+    def draw(self, image: Any, result: Result, what: str | None = None, score_thr: float | None = None) -> np.ndarray:
+        """Draw a result on its image; see :meth:`knet_plugin.Predictor.draw`."""
+        threshold = self.score_thr if score_thr is None else score_thr
+        return draw(self.reader.picture(image), result, self.classes, what, self.palette, threshold)
+
+    def inputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the model's inputs for an image (H, W, 3) uint8 RGB.
+
+        ``image`` (1, h, w, 3) is the resized image; ``rows`` (H,) and ``columns`` (W,) are the positions in it at which
+        the model computes its results.
+        """
+        height, width = image.shape[:2]
+        resized_height, resized_width = self.info.input_size(height, width)
+        resized = image
+        if (resized_height, resized_width) != (height, width):
+            resized = cv2.resize(image, (resized_width, resized_height), interpolation=cv2.INTER_LINEAR)
+        if self.info.size not in (None, (resized_height, resized_width)):
+            canvas = np.empty((*self.info.size, 3), np.uint8)
+            canvas[:] = self.info.fill
+            canvas[:resized_height, :resized_width] = resized
+            resized = canvas
+        return dict(image=np.ascontiguousarray(resized[None]), rows=self.info.positions(height, resized_height),
+                    columns=self.info.positions(width, resized_width))
+
+    def _predict(self, image: np.ndarray) -> Result:
+        found = self._engine(self.inputs(image))
+        parts: dict[str, Any] = {}
+        if 'panoptic' in found:
+            labels, scores = found['segment_labels'], found['segment_scores']
+            parts['panoptic'] = found['panoptic']
+            things = labels < self.num_things
+            parts['segments'] = [
+                Segment(number, int(labels[number]), bool(things[number]),
+                        float(scores[number]) if things[number] else None)
+                for number in range(1, int(found['panoptic'].max(initial=0)) + 1)]
+        if 'masks' in found:
+            parts['instances'] = self._instances(found)
+        if 'semantic' in found:
+            semantic = found['semantic']
+            parts['semantic'] = semantic.astype(np.uint8) if len(self.classes) < 256 else semantic
+        return Result(image.shape[:2], **parts)
+
+    @staticmethod
+    def _instances(found: dict[str, np.ndarray]) -> list[Instance]:
+        import pycocotools.mask as mask_utils  # here, because semantic segmentation works without it
+
+        masks = mask_utils.encode(np.asfortranarray(found['masks'].transpose(1, 2, 0)))
+        return [Instance(int(label), float(score), tuple(box), mask) for label, score, box, mask in zip(
+            found['labels'], found['scores'], found['boxes'].tolist(), masks, strict=True)]

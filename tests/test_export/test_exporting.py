@@ -1,0 +1,177 @@
+"""Exported models find what the trained ones find."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from small_predictors import ROOT, small_run, tool
+
+from knet_plugin import Predictor, runtime
+from knet_plugin.compat import release
+from knet_plugin.export import export_model, export_program, exporting
+from knet_plugin.export.graph import LogitsGraph
+from knet_plugin.inference.optimize import largest_deviation
+from knet_plugin.runtime import EngineError
+
+pytestmark = pytest.mark.skipif(release(torch.__version__) < exporting.OLDEST_TORCH, reason='this torch cannot export')
+TASKS = ('semantic', 'instance', 'panoptic')
+SIZES = [(100, 140), (64, 96), (77, 200)]  # of images; the config resizes them to a longer side of 128
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    return {task: small_run(task, tmp_path_factory.mktemp('runs') / task) for task in TASKS}
+
+
+@pytest.fixture(scope='module')
+def semantic(runs, tmp_path_factory):
+    path = tmp_path_factory.mktemp('exported') / 'semantic.onnx'
+    export_model(Predictor(runs['semantic'], device='cpu'), path, dynamic=True)
+    return path
+
+
+def photo(size, seed=0):
+    """Blocks of colour, so that masks have a shape."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3))
+    return np.kron(blocks, np.ones((8, 8, 1)))[:size[0], :size[1]].astype(np.uint8)
+
+
+def assert_agrees(found, expected):
+    assert found.size == expected.size and found.parts == expected.parts
+    for name in ('panoptic', 'semantic'):
+        if getattr(expected, name) is not None:
+            maps = getattr(found, name), getattr(expected, name)
+            assert maps[0].dtype == maps[1].dtype
+            assert (maps[0] != maps[1]).mean() < 1e-3  # ties in the last digit
+    assert [(each.label, each.is_thing) for each in found.segments] == [(each.label, each.is_thing)
+                                                                       for each in expected.segments]
+    for one, other in zip(found.instances or (), expected.instances or (), strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_network_is_export_clean(task, runs):
+    """No value decides a shape: height, width and batch are free."""
+    graph = LogitsGraph(Predictor(runs[task], device='cpu').model).eval()
+    images = torch.randint(0, 256, (2, 100, 140, 3), dtype=torch.uint8)
+    module = export_program(graph, dict(image=images), dynamic=True).module()
+    for batch, height, width in ((1, 128, 96), (3, 61, 130)):
+        images = torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
+        with torch.no_grad():
+            deviations = largest_deviation(graph(images), module(image=images))
+        assert max(deviations.values()) < 1e-4
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_semantic_onnx(size, semantic, runs):
+    expected = Predictor(runs['semantic'], device='cpu')(photo(size))
+    assert_agrees(runtime.Predictor(semantic, threads=1)(photo(size))[0], expected[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('suffix', runtime.ENGINE_SUFFIXES)
+@pytest.mark.parametrize('task', TASKS)
+def test_each_task_and_format(task, suffix, runs, tmp_path):
+    predictor = Predictor(runs[task], device='cpu', score_thr=0.01)
+    deviations = export_model(predictor, tmp_path / f'model{suffix}', dynamic=True)
+    assert max(deviations.values()) < 1e-4
+    exported = runtime.Predictor(tmp_path / f'model{suffix}')
+    assert exported.classes == predictor.classes and exported.num_things == predictor.num_things
+    for seed, size in enumerate(SIZES):
+        assert_agrees(exported(photo(size, seed))[0], predictor(photo(size, seed))[0])
+
+
+@pytest.mark.slow
+def test_fixed_size_without_padding_agrees(runs, tmp_path):
+    predictor = Predictor(runs['panoptic'], device='cpu', score_thr=0.01)
+    export_model(predictor, tmp_path / 'model.onnx', size=(96, 128))
+    exported = runtime.Predictor(tmp_path / 'model.onnx')
+    assert exported.info.size == (96, 128)
+    assert_agrees(exported(photo((96, 128)))[0], predictor(photo((96, 128)))[0])
+    for size in SIZES:  # these are padded, so results differ a little
+        assert exported(photo(size))[0].size == size
+
+
+@pytest.mark.slow
+def test_logits_of_a_batch(runs, tmp_path):
+    predictor = Predictor(runs['panoptic'], device='cpu')
+    export_model(predictor, tmp_path / 'logits.onnx', dynamic=True, logits=True)
+    with pytest.raises(EngineError, match=r'logits\.onnx.*--postprocess in'):
+        runtime.Predictor(tmp_path / 'logits.onnx')
+    images = torch.randint(0, 256, (3, 61, 130, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = LogitsGraph(predictor.model)(images)
+    found = runtime.open_engine(tmp_path / 'logits.onnx')(dict(image=images.numpy()))
+    found = {name: torch.from_numpy(value) for name, value in found.items()}
+    assert max(largest_deviation(expected, found).values()) < 1e-4
+
+
+def test_without_torch_and_hosts(semantic, tmp_path):
+    """None in sys.modules is how Python marks a module as absent."""
+    cv2.imwrite(str(tmp_path / 'photo.png'), photo((64, 96)))
+    hidden = f'import sys; sys.modules.update(dict.fromkeys({["torch", "mmengine", "mmcv", "mmdet", "mmseg"]})); '
+    command = ['predict', str(semantic), str(tmp_path / 'photo.png'), '-o', str(tmp_path / 'out'), '--json', '--sheet']
+    program = f'{hidden}from knet_plugin.cli import main; main({command})'
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'out/photo.jpg').is_file() and (tmp_path / 'out/results/labels/photo.png').is_file()
+    program = f'{hidden}import knet_plugin; knet_plugin.Predictor'
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert 'HostPackageError' in done.stderr and 'pip install' in done.stderr
+
+
+def test_a_missing_engine_is_named(semantic, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(EngineError, match='pip install "knet_plugin'):
+        runtime.Predictor(semantic)
+
+
+@pytest.mark.parametrize('name', ['model.onnx', 'model.xml', 'model.pt2', 'model.txt', 'missing.onnx'])
+def test_files_that_are_no_models(name, tmp_path):
+    if 'missing' not in name:
+        (tmp_path / name).write_bytes(b'nothing')
+    with pytest.raises(EngineError, match=str(tmp_path / name)) as caught:
+        runtime.Predictor(tmp_path / name)
+    assert '\n' not in str(caught.value)
+
+
+def test_an_unreadable_image_is_named(semantic, tmp_path):
+    (tmp_path / 'bad.jpg').write_bytes(b'nothing')
+    predictor = runtime.Predictor(semantic)
+    for image in (tmp_path / 'bad.jpg', str(tmp_path / 'missing.jpg')):
+        with pytest.raises(ValueError, match=str(image)):
+            predictor(image)
+    with pytest.raises(ValueError, match='float'):
+        predictor(3.5)
+
+
+def test_a_failed_export_leaves_nothing(runs, tmp_path, monkeypatch):
+    def fail(program, path, *rest):
+        path.write_bytes(b'half')
+        raise OSError('no space left')
+
+    monkeypatch.setattr(exporting, 'write_program', fail)
+    monkeypatch.setattr(sys, 'argv', ['export', str(runs['semantic']), '-o', str(tmp_path / 'a.onnx'), '--dynamic'])
+    assert 'no space left' in str(tool('export').main())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='RandomFlip', prob=1.)), 'RandomFlip'),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline.pop(1), '--size'),
+])
+def test_what_cannot_be_exported_is_named(change, words, runs, tmp_path):
+    predictor = Predictor(runs['semantic'], device='cpu')
+    change(predictor.cfg)
+    with pytest.raises(EngineError, match=words):
+        export_model(predictor, tmp_path / 'a.onnx')
+
+
+def test_windows_need_a_fixed_size(runs, tmp_path):
+    predictor = Predictor(runs['semantic'], device='cpu')
+    predictor.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    with pytest.raises(EngineError, match='slide.*--size'):
+        export_model(predictor, tmp_path / 'a.onnx', dynamic=True)
