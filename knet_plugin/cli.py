@@ -22,7 +22,8 @@ _PACKAGE = Path(__file__).resolve().parent
 # Commands that a script of tools/ runs.
 _SCRIPTS = dict(data='prepare and check your own data', train='train a model, from a config or on your own data',
                 test='evaluate a trained model', predict='segment images, folders and videos, and draw the results',
-                export='export a trained model to one file that runs without torch and OpenMMLab')
+                export='export a trained model to one file that runs without torch and OpenMMLab',
+                benchmark='compare trained and exported models on your own images')
 
 
 class ResourceError(RuntimeError):
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print('\n'.join(names))
         elif args.command == 'run':
             _run_script(resolve_tool(args.tool), args.arguments)
-        elif args.command in ('predict', 'data', 'export'):
+        elif args.command in ('predict', 'data', 'export', 'benchmark'):
             _run_script(resolve_tool(f'tools/{args.command}'), others)
         elif args.gpus is not None and args.launcher != 'pytorch':
             parser.error(f'--gpus {args.gpus} needs --launcher pytorch')

@@ -13,11 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from knet_plugin import runtime
-from knet_plugin.cli import ResourceError
-from knet_plugin.compat import HostPackageError
 from knet_plugin.inference.inputs import Frame, InputError, find_sources, number_of_frames, read_frames
+from knet_plugin.inference.opening import OPENING_ERRORS, open_predictor
 from knet_plugin.inference.outputs import PictureWriter, ResultWriter
-from knet_plugin.inference.run_folder import RunError
 from knet_plugin.visualization import PARTS, Result, score_line, sheet
 
 if TYPE_CHECKING:
@@ -56,29 +54,6 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def open_predictor(args: argparse.Namespace) -> Predictor | runtime.Predictor:
-    """Open the exported model or the run.
-
-    Raises:
-        InputError: torch finds no such device.
-        RunError: There is no such run, or its checkpoint cannot be read.
-        EngineError: The file is no exported model, or cannot be run here.
-    """
-    if Path(args.run).suffix in runtime.ENGINE_SUFFIXES:
-        return runtime.Predictor(args.run, args.score)
-    import torch  # here, because exported models work without torch and the hosts
-
-    from knet_plugin import Predictor
-    from knet_plugin.checkpoint import CheckpointError
-
-    if str(args.device).startswith('cuda') and not torch.cuda.is_available():
-        raise InputError(f'--device {args.device}: torch finds no GPU here')
-    try:
-        return Predictor(args.run, args.checkpoint, args.device, args.score, args.batch)
-    except CheckpointError as error:
-        raise RunError(str(error)) from error
-
-
 def pictures(predictor: Predictor | runtime.Predictor, frame: Frame, result: Result,
              args: argparse.Namespace) -> dict[str, np.ndarray]:
     """Draw a result; the key of a picture is the ending of its file name."""
@@ -110,7 +85,7 @@ def summary(lines: list[tuple[str, str]], written: list[Path], failed: list[str]
 def predict(args: argparse.Namespace) -> int:
     """Write the results; return the exit status: 1 if a file could not be read."""
     sources = find_sources(args.inputs, leave_out=args.out)
-    predictor = open_predictor(args)
+    predictor = open_predictor(args.run, args.checkpoint, args.device, args.score, args.batch)
     failed: list[str] = []
     lines: list[tuple[str, str]] = []
     frames = iter(track(read_frames(sources, predictor.reader, failed), 'Predicting', number_of_frames(sources),
@@ -133,5 +108,5 @@ def main() -> int | str:
     """Run the command; return the exit status, or the error."""
     try:
         return predict(parse_arguments())
-    except (HostPackageError, InputError, OSError, ResourceError, RunError, runtime.EngineError) as error:
+    except OPENING_ERRORS as error:
         return f'error: {error}'
