@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from small_predictors import ROOT, small_run, tool
+from small_predictors import ROOT, tool
 
 from knet_plugin import Predictor, runtime
 from knet_plugin.compat import release
@@ -19,18 +19,6 @@ from knet_plugin.runtime import EngineError
 pytestmark = pytest.mark.skipif(release(torch.__version__) < exporting.OLDEST_TORCH, reason='this torch cannot export')
 TASKS = ('semantic', 'instance', 'panoptic')
 SIZES = [(100, 140), (64, 96), (77, 200)]  # of images; the config resizes them to a longer side of 128
-
-
-@pytest.fixture(scope='module')
-def runs(tmp_path_factory):
-    return {task: small_run(task, tmp_path_factory.mktemp('runs') / task) for task in TASKS}
-
-
-@pytest.fixture(scope='module')
-def semantic(runs, tmp_path_factory):
-    path = tmp_path_factory.mktemp('exported') / 'semantic.onnx'
-    export_model(Predictor(runs['semantic'], device='cpu'), path, dynamic=True)
-    return path
 
 
 def photo(size, seed=0):
