@@ -131,14 +131,15 @@ def heads(rows: Sequence[Row]) -> str:
             pair = [[row for row in group if row['seed'] in seeds] for group in (plain, knet)]
             without, gained = (mean(float(row['mIoU']) for row in group) for group in pair)
             gains.append(gained - without)
-            iterations = (f'{mean(float(row["iterations"]) for row in group):.0f}' for group in pair)
-            lines.append((data, f'{model} {options}'.strip(), str(len(seeds)), *iterations,
+            spent = (f'{mean(float(row[column]) for row in group):.0f}'
+                     for column in ('iterations', 'cpu_seconds') for group in pair)
+            lines.append((data, f'{model} {options}'.strip(), str(len(seeds)), *spent,
                           *(spread(group, 'mIoU') for group in pair), f'{gains[-1]:+.1f}'))
     if not lines:
         return NOTHING
-    lines.append(('mean', *[''] * 6, f'{mean(gains):+.1f}'))
-    columns = 'data', 'model', 'seeds', 'iterations without', 'with K-Net', 'mIoU without', 'with K-Net', 'gain'
-    return markdown(columns, lines)
+    lines.append(('mean', *[''] * 8, f'{mean(gains):+.1f}'))
+    pairs = (f'{name} {kind}' for name in ('iterations', 'CPU seconds', 'mIoU') for kind in ('without', 'with K-Net'))
+    return markdown(('data', 'model', 'seeds', *pairs, 'gain'), lines)
 
 
 def ablation_runs(ablation: Ablation, rows: Sequence[Row]) -> dict[tuple[str, ...], dict[str, list[Row]]]:
@@ -195,14 +196,14 @@ def plot(rows: Sequence[Row]) -> None:
               if all(map(str.isdigit, each.changes)) and (found := ablation_runs(each, rows))}
     if not tables:
         return
-    figure, places = plt.subplots(1, len(tables), figsize=(4 * len(tables), 3), layout='constrained', squeeze=False)
+    figure, places = plt.subplots(1, len(tables), figsize=(4 * len(tables), 3.6), layout='constrained', squeeze=False)
     for place, (name, table) in zip(places[0], tables.items(), strict=True):
         for ((data, *_), runs), metric in product(table.items(), ABLATIONS[name].metrics):
-            if all(run[metric] for each in runs.values() for run in each):
+            if metric != 'AP50' and all(run[metric] for each in runs.values() for run in each):
                 means = [mean(float(run[metric]) for run in each) for each in runs.values()]
                 place.plot([int(label) for label in runs], means, 'o-', label=f'{data}, {metric}')
-        place.set(title=f'Table {name}', xlabel=ABLATIONS[name].axis, ylim=(0, None))
-        place.legend()
+        place.set(title=f'Table {name}', xlabel=ABLATIONS[name].axis, ylim=(0, 1.1 * place.dataLim.ymax))
+        place.legend(loc='upper center', bbox_to_anchor=(0.5, -0.2), ncols=2)
     figure.savefig(PLOTS, dpi=80)
 
 

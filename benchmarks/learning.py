@@ -209,7 +209,7 @@ def main() -> None:
         row = {**key, **train(args, model, seed)}
         new = not CSV.exists()
         with CSV.open('a', newline='') as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
             if new:
                 writer.writeheader()
             writer.writerow(row)

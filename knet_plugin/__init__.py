@@ -1,12 +1,14 @@
 """K-Net (NeurIPS 2021) for OpenMMLab 2.0: one set of kernels for semantic, instance and panoptic segmentation.
 
 Importing the package registers every part whose host package is installed. ``compat.py`` and ``registry.py`` hold all
-that it changes outside its own registries. Without mmengine, nothing is registered: only ``knet_plugin.runtime`` works.
+that it changes outside its own registries. Without mmengine, or with ``KNET_RUNTIME_ONLY`` in the environment, nothing
+is registered: only ``knet_plugin.runtime`` works.
 """
 
 import contextlib
 import importlib
 import io
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,7 @@ _LAZY = {
 }
 
 
-_HAS_HOSTS = compat.installed('mmengine')
+_HAS_HOSTS = compat.installed('mmengine') and not os.environ.get('KNET_RUNTIME_ONLY')
 
 
 def _register() -> None:

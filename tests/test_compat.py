@@ -1,6 +1,7 @@
 """The checks of the host packages, on packages made for the test and on the installed ones."""
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -151,3 +152,8 @@ def test_the_k_net_of_mmseg_says_whose_it_is(monkeypatch):
     with pytest.raises(TypeError):  # built without its arguments
         IterativeDecodeHead()
     assert len(lines) == 1 and 'resolve_config' in lines[0]
+
+
+def test_the_runtime_leaves_the_hosts_alone():
+    program = 'import sys, knet_plugin.runtime; sys.exit("torch" in sys.modules or "mmengine" in sys.modules)'
+    subprocess.run([sys.executable, '-c', program], check=True, env=dict(os.environ, KNET_RUNTIME_ONLY='1'))

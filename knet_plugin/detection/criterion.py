@@ -46,8 +46,7 @@ class KNetCriterion(BaseModule):
     """Bipartite matching, and losses on masks and classes.
 
     Each stage is matched to the objects by the predictions of the stage before it: the kernel head and stage 1 by M_0,
-    stage i by masks and classes of stage i - 1. Stuff classes have fixed kernels. Matched stuff counts as objects here,
-    see ``KernelIterHead``.
+    stage i by masks and classes of stage i - 1. Stuff classes have fixed kernels.
 
     Mask and dice loss apply to matched kernels. In the rank loss, all masks of an image compete for each pixel. The
     class loss applies to all kernels; instance kernels ignore the stuff classes, and a stuff kernel all classes but its

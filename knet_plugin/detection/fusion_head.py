@@ -28,8 +28,7 @@ class KNetFusionHead(BasePanopticFusionHead):
     - Every pixel belongs to the kernel with the largest product of class score and mask probability.
     - The semantic map holds the class of each pixel's kernel.
     - In the panoptic map, a kernel's pixels are void if it scores below ``instance_score_thr``, unless it is the fixed
-      kernel of a stuff class, or if it wins less than ``overlap_thr`` of its mask. Kernels of the same stuff class
-      become one segment, with the highest of their scores.
+      kernel of a stuff class, or if it wins less than ``overlap_thr`` of its mask.
     - The instances are the ``max_per_img`` highest-scoring pairs of a kernel and a thing class, without a threshold on
       the score. The same mask may appear with several classes. Fixed stuff kernels take no part.
     - With ``mask_scores``, the score of an instance is multiplied by the mean probability of its mask's pixels, as in
@@ -44,17 +43,14 @@ class KNetFusionHead(BasePanopticFusionHead):
             others for things.
         test_cfg: Overrides of ``TEST_CFG``: ``panoptic_on``, ``instance_on`` and ``semantic_on`` select the outputs,
             ``mask_thr`` is the probability above which a pixel belongs to an instance; see above for the others.
-        matched_stuff: Whether there are no fixed stuff kernels: each kernel stands for its best class, thing or stuff.
     """
 
-    def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 0, test_cfg: dict | None = None,
-                 matched_stuff: bool = False) -> None:
+    def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 0, test_cfg: dict | None = None) -> None:
         super().__init__(num_things_classes, num_stuff_classes, {**TEST_CFG, **(test_cfg or {})})
         if unknown := sorted(self.test_cfg.keys() - TEST_CFG.keys()):
             raise ValueError(f'test_cfg has unknown keys {unknown}; known are {sorted(TEST_CFG)}')
         if self.test_cfg['semantic_on'] and not num_stuff_classes:
             raise ValueError('test_cfg.semantic_on=True needs stuff classes, got num_stuff_classes=0')
-        self.num_stuff_kernels = 0 if matched_stuff else num_stuff_classes
 
     def loss(self, **kwargs: Any) -> dict[str, Tensor]:
         """Return no losses: the head has no weights to train."""
@@ -107,7 +103,7 @@ class KNetFusionHead(BasePanopticFusionHead):
     def candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Score and class of each kernel: a fixed stuff kernel has its own class, another one its best remaining class.
         """
-        num_kernels, first_fixed = (number - self.num_stuff_kernels for number in scores.shape)
+        num_kernels, first_fixed = (number - self.num_stuff_classes for number in scores.shape)
         best_scores, best_labels = scores[:num_kernels, :first_fixed].max(dim=1)
         stuff_scores = scores[num_kernels:, first_fixed:].diagonal()
         stuff_labels = torch.arange(first_fixed, self.num_classes, device=scores.device)
@@ -118,36 +114,31 @@ class KNetFusionHead(BasePanopticFusionHead):
 
         Overwrites ``owner``.
         """
-        numbers = self.number_segments(scores, labels, torch.bincount(owner.flatten(), minlength=len(scores)), areas)
+        numbers = self.number_segments(scores, torch.bincount(owner.flatten(), minlength=len(scores)), areas)
         ids = torch.where(numbers > 0, labels + INSTANCE_OFFSET * numbers, self.num_classes)
         segment_scores = segment_values(numbers, scores)[1:int(numbers.max()) + 1]
         for rows in owner.split(256):  # a second map of a large image would double the memory
             rows.copy_(ids[rows])
         return PixelData(sem_seg=owner[None], metainfo=dict(segment_scores=segment_scores.tolist()))
 
-    def number_segments(self, scores: Tensor, labels: Tensor, owned: Tensor, areas: Tensor) -> Tensor:
+    def number_segments(self, scores: Tensor, owned: Tensor, areas: Tensor) -> Tensor:
         """Number of each kernel's segment, (N,), from 1 in the order of their scores; 0 if its pixels are void.
 
         Args:
             scores: Score of each kernel, (N,).
-            labels: Its class, (N,).
             owned: Number of pixels that it wins, (N,).
             areas: Number of pixels of its mask, (N,).
         """
         index = torch.arange(len(scores), device=scores.device)
-        kept = (index >= len(scores) - self.num_stuff_kernels) | (scores >= self.test_cfg['instance_score_thr'])
+        kept = (index >= len(scores) - self.num_stuff_classes) | (scores >= self.test_cfg['instance_score_thr'])
         kept &= (owned > 0) & (areas > 0) & (owned / areas >= self.test_cfg['overlap_thr'])
         higher = scores > scores[:, None]  # column before row; the lower index in a tie
         rank = (higher | (scores == scores[:, None]) & (index < index[:, None])).sum(dim=1)
-        # Stuff kernels of a class share the segment of their first.
-        same = (labels == labels[:, None]) & (labels >= self.num_things_classes) & kept | (index == index[:, None])
-        first = torch.where(same, rank, len(scores)).amin(dim=1)
-        is_first = kept & (first == rank)
-        return (is_first & (rank <= first[:, None])).sum(dim=1) * kept
+        return (kept & (rank <= rank[:, None])).sum(dim=1) * kept
 
     def _instances(self, scores: Tensor, masks: Tensor, sizes: Sizes) -> InstanceData:
         """The best pairs of a kernel that is not fixed to stuff and a thing class."""
-        things = scores[:len(scores) - self.num_stuff_kernels, :self.num_things_classes]
+        things = scores[:len(scores) - self.num_stuff_classes, :self.num_things_classes]
         if self.test_cfg['mask_scores']:
             things = things * certainty(masks[:len(things)], self.test_cfg['mask_thr'], sizes)[:, None]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
@@ -165,13 +156,13 @@ class KNetFusionHead(BasePanopticFusionHead):
 
 
 def segment_values(numbers: Tensor, values: Tensor) -> Tensor:
-    """Largest value of the kernels of each segment, (N + 1,), by its number.
+    """Value of each segment, (N + 1,), by its number; what is at 0 means nothing.
 
     Args:
-        numbers: Number of each kernel's segment, (N,).
-        values: Value of each kernel, (N,), not negative.
+        numbers: Number of each kernel's segment, (N,), 0 if it has none.
+        values: Value of each kernel, (N,).
     """
-    return values.new_zeros(len(values) + 1).scatter_reduce(0, numbers, values, 'amax')
+    return values.new_zeros(len(values) + 1).scatter(0, numbers, values)
 
 
 def certainty(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:

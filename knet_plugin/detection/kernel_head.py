@@ -50,8 +50,8 @@ class KernelHead(BaseModule):
     classes are rows of ``conv_seg``'s weight, without group features; their masks are its logits.
 
     Args:
-        num_things_classes: Classes with instances; with matched stuff, all classes.
-        num_stuff_classes: Classes with one kernel each; 0 for instance segmentation and matched stuff.
+        num_things_classes: Classes with instances.
+        num_stuff_classes: Classes with one kernel each; 0 for instance segmentation.
         num_kernels: Instance kernels.
         channels: Channels C.
         kernel_size: Odd side K of the kernels. A stuff kernel is 1 x 1, padded with zeros to K x K.

@@ -13,7 +13,7 @@ from knet_plugin.core.activation_checkpointing import checkpointed, has_statisti
 from knet_plugin.core.feature_map import resize
 from knet_plugin.core.stage_config import build_part, stage_configs
 from knet_plugin.detection.kernel_head import KernelProposals
-from knet_plugin.detection.targets import segment_targets, stuff_as_objects
+from knet_plugin.detection.targets import segment_targets
 from knet_plugin.registry import MODELS
 
 __all__ = ['KernelIterHead']
@@ -31,15 +31,11 @@ class KernelIterHead(BaseModule):
     All masks M_0 .. M_S are supervised, at ``mask_upsample`` times F's size; see ``KNetCriterion``. The head takes the
     place of ``panoptic_head`` in mmdet's ``MaskFormer``.
 
-    With matched stuff (RT-K-Net, arXiv 2305.01255), there are no stuff kernels: the matching pairs the learned kernels
-    with all segments of an image, things and stuff, and each kernel may predict any class. For kernel head and
-    criterion, all classes are then things.
-
     Args:
         num_things_classes: Classes with instances.
         num_stuff_classes: Classes with one segment each; 0 for instance segmentation.
         num_stages: Update stages S.
-        kernel_head: Config of the ``KernelHead``. ``matched_stuff=True`` in it matches stuff; this head reads it.
+        kernel_head: Config of the ``KernelHead``.
         kernel_update_head: What differs from the default stage, one config for all stages or a sequence of S.
         criterion: Config of the ``KNetCriterion``.
         mask_upsample: Size of the masks of loss and prediction, as a multiple of F's.
@@ -71,11 +67,8 @@ class KernelIterHead(BaseModule):
         self.with_cp = with_cp
         train_cfg = dict(train_cfg or {})
         pilots = train_cfg.pop('pilots', None)
-        kernel_head = dict(type='knet_plugin.KernelHead') | (kernel_head or {})
-        self.matched_stuff = kernel_head.pop('matched_stuff', False)
-        stuff = 0 if self.matched_stuff else num_stuff_classes
-        classes = dict(num_things_classes=self.num_classes - stuff, num_stuff_classes=stuff)
-        self.kernel_head = build_part('kernel_head', kernel_head, classes)
+        classes = dict(num_things_classes=num_things_classes, num_stuff_classes=num_stuff_classes)
+        self.kernel_head = build_part('kernel_head', dict(type='knet_plugin.KernelHead') | (kernel_head or {}), classes)
         if with_cp and has_statistics(self.kernel_head):
             raise ValueError('with_cp=True would update the statistics of a batch norm twice: use another norm_cfg')
         self.kernel_update_head = ModuleList(self._build_stages(kernel_update_head, num_stages))
@@ -156,8 +149,6 @@ class KernelIterHead(BaseModule):
         proposals = self.propose(feats)
         targets = segment_targets(batch_data_samples, self._mask_size(proposals.mask_logits), self.num_things_classes,
                                   self.num_stuff_classes)
-        if self.matched_stuff:
-            targets = stuff_as_objects(targets)
         if self.pilots is None:
             losses = self.criterion(proposals, self.refine(proposals), targets)
         else:

@@ -24,8 +24,7 @@ class KNet(MaskFormer):
 
     Args:
         panoptic_head: Config of the ``KernelIterHead``, also for instance segmentation. It must set its classes.
-        panoptic_fusion_head: Config of the ``KNetFusionHead``; by default it takes the head's classes and
-            ``matched_stuff``.
+        panoptic_fusion_head: Config of the ``KNetFusionHead``; by default it takes the head's classes.
         **kwargs: Other arguments of mmdet's ``MaskFormer``: ``backbone``, ``neck`` (four levels of strides 4 to 32),
             ``train_cfg`` (see ``KernelIterHead``), ``test_cfg`` (see ``KNetFusionHead``) and so on.
     """
@@ -36,13 +35,8 @@ class KNet(MaskFormer):
         for name in ('num_things_classes', 'num_stuff_classes'):
             if name not in head:
                 raise ValueError(f'panoptic_head must set {name}, got {sorted(head)}')
-        shared = {name: head[name] for name in ('num_things_classes', 'num_stuff_classes')}
-        matched = bool((head.get('kernel_head') or {}).get('matched_stuff'))
-        if matched or 'matched_stuff' in fusion:  # which other fusion heads do not have
-            shared['matched_stuff'] = matched
-        for name, value in shared.items():
-            if fusion.setdefault(name, value) != value:
-                raise ValueError(f'panoptic_head has {name}={value}, but panoptic_fusion_head has {name}='
+            if fusion.setdefault(name, head[name]) != head[name]:
+                raise ValueError(f'panoptic_head has {name}={head[name]}, but panoptic_fusion_head has {name}='
                                  f'{fusion[name]}')
         super().__init__(panoptic_head=head, panoptic_fusion_head=fusion, **kwargs)
 

@@ -11,7 +11,7 @@ from knet_plugin.core.feature_map import resize
 from knet_plugin.core.image_name import image_name
 
 __all__ = ['IGNORE_INDEX', 'Assignment', 'SegmentTargets', 'assign_stuff_kernels', 'rank_target', 'segment_targets',
-           'semantic_target', 'stuff_as_objects']
+           'semantic_target']
 
 UNLABELLED = 255  # in mmdet's semantic maps
 IGNORE_INDEX = -100  # torch's default for pixels that a loss ignores; 255 could be the index of a kernel
@@ -80,14 +80,6 @@ def segment_targets(batch_data_samples: SampleList, size: tuple[int, int], num_t
     stuff_masks = _soften(semantic[stuff_images] == stuff.short()[:, None, None], size)
     return SegmentTargets(torch.cat([masks, stuff_masks]), torch.cat([things, stuff]),
                           torch.cat([images, stuff_images]), num_objects, _soften(semantic == UNLABELLED, size))
-
-
-def stuff_as_objects(targets: SegmentTargets) -> SegmentTargets:
-    """Make every segment one of the objects, which are matched to kernels; stuff comes after things in each image."""
-    order = targets.images.argsort(stable=True)
-    counts = targets.images.bincount(minlength=len(targets.num_objects))
-    return targets._replace(masks=targets.masks[order], labels=targets.labels[order], images=targets.images[order],
-                            num_objects=counts.tolist())
 
 
 def assign_stuff_kernels(targets: SegmentTargets, num_things_classes: int, num_kernels: int) -> Assignment:

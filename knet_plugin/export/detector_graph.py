@@ -47,7 +47,7 @@ class DetectorGraph(LogitsGraph):
                 results['semantic'] = labels[owner].int()
             if chosen['panoptic_on']:
                 owned = torch.zeros_like(labels).scatter_add(0, owner.flatten(), torch.ones_like(owner.flatten()))
-                numbers = head.number_segments(kernel_scores, labels, owned, torch.cat(areas))
+                numbers = head.number_segments(kernel_scores, owned, torch.cat(areas))
                 results |= dict(panoptic=numbers[owner].int(), segment_labels=segment_values(numbers, labels),
                                 segment_scores=segment_values(numbers, kernel_scores))
         if chosen['instance_on']:
@@ -67,7 +67,7 @@ class DetectorGraph(LogitsGraph):
     def _instances(head: KNetFusionHead, scores: Tensor, masks: Tensor, sizes: Sizes, rows: Tensor,
                    columns: Tensor) -> dict[str, Tensor]:
         classes, threshold = head.num_things_classes, head.test_cfg['mask_thr']
-        things = scores[:scores.shape[0] - head.num_stuff_kernels, :classes]
+        things = scores[:scores.shape[0] - head.num_stuff_classes, :classes]
         masks = masks[:things.shape[0]]
         if head.test_cfg['mask_scores']:
             things = things * certainty(masks, threshold, sizes)[:, None]

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from rich.table import Table
 from knet_plugin import runtime
 from knet_plugin.inference.inputs import InputError, find_sources
 from knet_plugin.inference.opening import OPENING_ERRORS, open_predictor
-from knet_plugin.visualization import VOID, Result
+from knet_plugin.visualization import Result
 
 __all__ = ['agreement', 'main']
 
@@ -56,8 +57,11 @@ class Contender:
     def __init__(self, model: str, threads: int) -> None:
         context = multiprocessing.get_context('spawn')
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, model, threads), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(other, model, threads), daemon=True)
+        if Path(model).suffix in runtime.ENGINE_SUFFIXES:
+            os.environ['KNET_RUNTIME_ONLY'] = '1'  # or the import of the hosts would count as memory of the engine
+        process.start()
+        os.environ.pop('KNET_RUNTIME_ONLY', None)
         other.close()
         self.load_seconds: float = self._receive()
 
@@ -91,11 +95,20 @@ def _serve(connection: Connection, model: str, threads: int) -> None:
             begin = time.perf_counter()
             result, = predictor(image)
             seconds = time.perf_counter() - begin
-            connection.send(Measured(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, result))
+            connection.send(Measured(seconds, _peak_memory(), result))
     except (ValueError, RuntimeError, OSError) as error:
         connection.send(InputError(str(error)))
     except EOFError:  # the other side has ended
         pass
+
+
+def _peak_memory() -> int:
+    """Bytes. ``getrusage`` would count what the parent had in memory when it started this process."""
+    status = Path('/proc/self/status')
+    if status.is_file():
+        line, = (line for line in status.read_text().splitlines() if line.startswith('VmHWM:'))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 def agreement(one: Result, other: Result) -> float:
@@ -119,7 +132,7 @@ def _classes(result: Result, part: str) -> np.ndarray:
         return table[result.panoptic]
     import pycocotools.mask as mask_utils
 
-    classes = np.full(result.size, VOID + 10_000, np.int32)
+    classes = np.full(result.size, -1, np.int32)
     for each in reversed([each for each in result.instances or () if (each.score or 0) >= 0.3]):
         classes[mask_utils.decode(each.mask).astype(bool)] = each.label
     return classes

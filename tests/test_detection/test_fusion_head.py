@@ -205,10 +205,6 @@ def test_stuff_alone():
     assert not results['ins_results'].scores.any()
 
 
-def matched_head(**test_cfg):
-    return KNetFusionHead(THINGS, STUFF, dict(dict(semantic_on=True, max_per_img=100), **test_cfg), matched_stuff=True)
-
-
 def columns(*kernels):
     """Logits of kernels that each claim a range of the 48 columns with a class and a score."""
     class_logits, mask_logits = torch.full((1, len(kernels), THINGS + STUFF), -9.), torch.full(
@@ -219,53 +215,10 @@ def columns(*kernels):
     return class_logits, mask_logits
 
 
-def test_matched_kernels_of_a_stuff_class_become_one_segment():
-    """And those of a thing class stay two; a weak or hidden kernel is void even if it is stuff."""
-    stuff = THINGS + 1
-    kernels = ((stuff, .6, 0, 8), (0, .7, 8, 16), (stuff, .9, 16, 24), (0, .8, 24, 32), (THINGS, .2, 32, 40),
-               (THINGS, .5, 9, 16), (THINGS, .65, 40, 48))
-    result, = matched_head().predict(*columns(*kernels), [image()])
-    panoptic = result['pan_results']
-    void = THINGS + STUFF
-    assert panoptic.sem_seg[0, 5, 4::8].tolist() == [1000 + stuff, 3000, 1000 + stuff, 2000, void, 4000 + THINGS]
-    assert (panoptic.sem_seg == panoptic.sem_seg[:, :1]).all()
-    assert panoptic.segment_scores == pytest.approx([.9, .8, .7, .65], abs=1e-5)
-    assert result['sem_results'].sem_seg[0, 0, 4::8].tolist() == [stuff, 0, stuff, 0, THINGS, THINGS]
-    instances = result['ins_results']
-    assert (instances.labels < THINGS).all() and len(instances) == len(kernels) * THINGS
-    assert instances.scores[:2].tolist() == pytest.approx([.8, .7], abs=1e-5)
-
-
-def test_a_void_kernel_takes_no_other_kernel_of_its_stuff_class_along():
-    class_logits, mask_logits = columns((THINGS, .95, 0, 48), (THINGS, .6, 0, 24), (0, .7, 24, 44))
-    mask_logits[:, 0] = .1  # wins the last 4 columns only
-    panoptic = matched_head().predict(class_logits, mask_logits, [image()])[0]['pan_results']
-    assert panoptic.sem_seg[0, 0, [0, 30, 47]].tolist() == [2000 + THINGS, 1000, THINGS + STUFF]
-    assert panoptic.segment_scores == pytest.approx([.7, .6], abs=1e-5)
-
-
-def test_order_of_matched_kernels_does_not_matter():
-    for seed in range(4):
-        class_logits, mask_logits = logits(seed)
-        fusion = matched_head(instance_score_thr=0.05, overlap_thr=0.2)
-        order = torch.randperm(KERNELS + STUFF, generator=torch.Generator().manual_seed(seed))
-        expected, = fusion.predict(class_logits, mask_logits, [image()])
-        results, = fusion.predict(class_logits[:, order], mask_logits[:, order], [image()])
-        check_equal(results, expected)
-        segments = expected['pan_results'].sem_seg.unique()
-        segments = segments[segments != THINGS + STUFF]
-        stuff = segments[segments % 1000 >= THINGS] % 1000
-        assert len(stuff.unique()) == len(stuff)
-        numbers = (segments // 1000).sort().values.tolist()
-        assert numbers == list(range(1, len(expected['pan_results'].segment_scores) + 1))
-
-
 def test_fixed_stuff_kernels_have_no_threshold():
-    """Matched ones have the one of things."""
     class_logits, mask_logits = columns((0, .9, 0, 8), (THINGS, .1, 8, 16), (THINGS + 1, .1, 16, 48))
-    for fusion, labels in (head(), [0, THINGS, THINGS + 1]), (matched_head(), [0]):
-        panoptic = fusion.predict(class_logits, mask_logits, [image()])[0]['pan_results'].sem_seg % 1000
-        assert panoptic[panoptic < THINGS + STUFF].unique().tolist() == labels
+    panoptic = head().predict(class_logits, mask_logits, [image()])[0]['pan_results'].sem_seg % 1000
+    assert panoptic[panoptic < THINGS + STUFF].unique().tolist() == [0, THINGS, THINGS + 1]
 
 
 @pytest.mark.parametrize('group', [1, 1000, 10 ** 6])

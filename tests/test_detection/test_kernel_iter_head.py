@@ -5,7 +5,6 @@ import torch
 from detection_cases import sample
 from mmengine.config import ConfigDict
 
-from knet_plugin.detection.targets import Assignment, segment_targets, stuff_as_objects
 from knet_plugin.registry import MODELS
 
 THINGS, STUFF = 3, 2
@@ -62,56 +61,6 @@ def test_every_parameter_takes_part_and_keys_never_change(objects):
     assert all(parameter.grad is not None for parameter in built.parameters())
     for part in (built.kernel_head, *built.kernel_update_head):
         assert any(parameter.grad.any() for parameter in part.parameters())
-
-
-def matched(**options):
-    return head(kernel_head=dict(config()['kernel_head'], matched_stuff=True, **options))
-
-
-@pytest.mark.parametrize('objects', [(2, 0, 9), (0, 0, 0)])
-@pytest.mark.parametrize('options', [{}, dict(type='knet_plugin.CentreKernelHead')])
-def test_every_parameter_takes_part_with_matched_stuff(objects, options):
-    built = matched(**options)
-    losses, fixed = built.loss(feats(), samples(objects)), head().loss(feats(), samples(objects))
-    assert losses.keys() - fixed.keys() == ({'s0.loss_centre'} if options else set())
-    assert not fixed.keys() - losses.keys()
-    assert all(value.isfinite().all() for value in losses.values())
-    loss_of(losses).backward()
-    assert all(parameter.grad is not None for parameter in built.parameters())
-
-
-def test_matched_stuff_has_no_kernels_of_its_own():
-    built = matched()
-    proposals, updates = built.stages(feats())
-    assert proposals.kernels.shape[:2] == (3, 4) and proposals.semantic_logits.shape[1] == THINGS + STUFF
-    assert updates[-1].class_logits.shape == (3, 4, THINGS + STUFF)
-    assert head().kernel_head.state_dict().keys() == built.kernel_head.state_dict().keys()
-
-
-def test_matched_stuff_and_things_compete_for_the_kernels():
-    """In every stage each kernel has one segment, and every segment a kernel as long as there are enough."""
-    built = matched(num_kernels=12)
-    seen = []
-    plain = built.criterion.assign
-    built.criterion.assign = lambda *args: seen.append((plain(*args), args[-1])) or seen[-1][0]
-    built.loss(feats(), samples((2, 0, 9)))
-    (assignments, targets), = seen
-    assert targets.num_objects == [4, 2, 11]
-    for assignment in assignments:
-        assert assignment.segments.sort().values.tolist() == list(range(17))
-        assert torch.equal(targets.images[assignment.segments], assignment.images)
-        assert len(set(zip(assignment.images.tolist(), assignment.kernels.tolist(), strict=True))) == 17
-
-
-def test_the_class_loss_of_matched_stuff_applies_to_all_classes_of_all_kernels():
-    built = matched()
-    logits = torch.zeros(3, 4, THINGS + STUFF, requires_grad=True)
-    targets = stuff_as_objects(segment_targets(samples(), (16, 24), THINGS, STUFF))
-    stuff = (targets.labels >= THINGS).nonzero()[0]
-    assignment = Assignment(targets.images[stuff], torch.tensor([1]), stuff)
-    built.criterion.class_loss(logits, assignment, targets, torch.tensor(1))['loss_cls'].backward()
-    raised = (logits.grad < 0).nonzero().tolist()
-    assert raised == [[int(targets.images[stuff]), 1, int(targets.labels[stuff])]] and logits.grad.all()
 
 
 @pytest.mark.parametrize('options', [

@@ -168,27 +168,6 @@ def test_classes_must_be_said():
         build(cfg)
 
 
-def test_matched_stuff():
-    """It is set in the kernel head, and the fusion head follows."""
-    golden = Golden('knet_panoptic_trained')
-    cfg = detector_config(golden.config)
-    cfg['panoptic_head']['kernel_head']['matched_stuff'] = True
-    model = build(cfg)
-    assert model.panoptic_fusion_head.num_stuff_kernels == 0
-    losses = model.loss(golden['in/img'], golden_samples(golden))
-    assert all(value.isfinite().all() for value in losses.values())
-    for sample in predictions(model.eval(), golden['in/img'], golden_samples(golden)):
-        assert (sample.pred_instances.labels < 6).all()
-        assert (sample.pred_sem_seg.sem_seg < 10).all()
-
-
-def test_matched_stuff_of_the_two_heads_must_agree():
-    cfg = detector_config(Golden('knet_panoptic_trained').config)
-    cfg['panoptic_fusion_head'] = dict(type='knet_plugin.KNetFusionHead', matched_stuff=True)
-    with pytest.raises(ValueError, match='matched_stuff=False, but panoptic_fusion_head has matched_stuff=True'):
-        build(cfg)
-
-
 def test_classes_of_the_two_heads_must_agree():
     cfg = detector_config(Golden('knet_panoptic_trained').config)
     cfg['panoptic_fusion_head'] = dict(type='knet_plugin.KNetFusionHead', num_things_classes=6, num_stuff_classes=3)

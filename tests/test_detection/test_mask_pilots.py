@@ -8,7 +8,6 @@ from knet_plugin.detection import criterion as criterion_module
 from knet_plugin.detection.targets import segment_targets
 
 CENTRES = dict(kernel_head=dict(config()['kernel_head'], type='knet_plugin.CentreKernelHead'))
-MATCHED = dict(kernel_head=dict(config()['kernel_head'], matched_stuff=True))
 NO_NOISE = dict(mask_noise=0., label_noise=0.)
 PILOT_LOSSES = {f's{i}.loss_pilot_{name}' for i in (1, 2) for name in ('mask', 'dice', 'cls')}
 
@@ -37,7 +36,7 @@ def gradients(built, losses):
 
 
 @pytest.mark.parametrize('num_groups', [1, 3])
-@pytest.mark.parametrize('options', [dict(), CENTRES, MATCHED])
+@pytest.mark.parametrize('options', [dict(), CENTRES])
 def test_losses_and_gradients_of_the_ordinary_kernels_are_those_without_pilots(options, num_groups):
     plain = head(**options).double()
     built = piloted_head(dict(num_groups=num_groups), **options).double()

@@ -12,7 +12,6 @@ from knet_plugin.detection.targets import (
     rank_target,
     segment_targets,
     semantic_target,
-    stuff_as_objects,
 )
 
 THINGS, STUFF = 3, 2
@@ -78,18 +77,6 @@ def test_masks_of_255_are_masks(size):
     for data in samples:
         data.gt_instances.masks.masks *= 255
     assert torch.equal(segment_targets(samples, size, THINGS, STUFF).masks, expected)
-
-
-def test_stuff_becomes_objects_of_its_image():
-    targets = segment_targets(batch(), (16, 16), THINGS, STUFF)
-    objects = stuff_as_objects(targets)
-    assert objects.num_objects == [4, 2, 5] and objects.unlabelled is targets.unlabelled
-    for image in range(3):
-        things, everything = targets.objects_of(image), objects.objects_of(image)
-        stuff = (targets.images == image) & (targets.labels >= THINGS)
-        assert (objects.images[everything] == image).all()
-        assert torch.equal(objects.labels[everything], torch.cat([targets.labels[things], targets.labels[stuff]]))
-        assert torch.equal(objects.masks[everything], torch.cat([targets.masks[things], targets.masks[stuff]]))
 
 
 def two_segments(first, second):

@@ -29,7 +29,7 @@ def batches(draw: Any) -> dict:
                    label_map=draw(st.sampled_from(LABEL_MAPS))) for _ in range(draw(st.integers(1, 4)))]
     return dict(
         images=images, cells=cells, padded=padded, kernels=draw(st.sampled_from([1, 2, 5, 100])),
-        things=draw(st.integers(1, 3)), stuff=draw(st.integers(0, 2)), matched=draw(st.booleans()),
+        things=draw(st.integers(1, 3)), stuff=draw(st.integers(0, 2)),
         masks=draw(st.sampled_from(LOGITS)), classes=draw(st.sampled_from(LOGITS)), stages=draw(st.integers(1, 3)),
         ignore_void=draw(st.booleans()), rank=draw(st.booleans()), seed=draw(SEEDS))
 
@@ -49,7 +49,7 @@ def head_of(batch: dict) -> KernelIterHead:
     return MODELS.build(dict(
         type='knet_plugin.KernelIterHead', num_things_classes=batch['things'], num_stuff_classes=batch['stuff'],
         num_stages=batch['stages'],
-        kernel_head=dict(SMALL, num_kernels=batch['kernels'], matched_stuff=batch['matched']),
+        kernel_head=dict(SMALL, num_kernels=batch['kernels']),
         kernel_update_head=dict(interaction=dict(feedforward_channels=8)),
         criterion=dict(loss_rank=rank, ignore_void=batch['ignore_void'])))
 
@@ -59,7 +59,7 @@ def head_of(batch: dict) -> KernelIterHead:
 def test_losses_are_finite(batch):
     generator = torch.Generator().manual_seed(batch['seed'])
     head, samples = head_of(batch), make_samples(batch, generator)
-    kernels = batch['kernels'] + batch['stuff'] * (not batch['matched'])
+    kernels = batch['kernels'] + batch['stuff']
     classes = batch['things'] + batch['stuff']
     leaves = []
 

@@ -102,7 +102,7 @@ def test_evidence_takes_the_mean_of_folds_and_gains():
     assert '| d, panoptic | K-Net | 2 | 9 | 1 | 1.5 (1 to 2) |' in evidence.peers(rows)
     assert evidence.peers(rows).count('K-Net') == 1  # nothing to compare the shorter run with
     rows = [row('FCN', mIoU='50.0'), row('FCN + K-Net', mIoU='51.5'), row('PSPNet', mIoU='50.0')]
-    assert '| FCN + K-Net | 1 | 9 | 9 | 50.0 | 51.5 | +1.5 |' in evidence.heads(rows)
+    assert '| FCN + K-Net | 1 | 9 | 9 | 1 | 1 | 50.0 | 51.5 | +1.5 |' in evidence.heads(rows)
     assert 'PSPNet' not in evidence.heads(rows)
 
 
