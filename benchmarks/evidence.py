@@ -148,7 +148,10 @@ def ablation_runs(ablation: Ablation, rows: Sequence[Row]) -> dict[tuple[str, ..
     for row in rows:
         options = row['options'].split()
         changes = {part for part in options if '=' in part}
-        setting = data_name(row), f'{row["length"]} iterations', ' '.join(part for part in options if '=' not in part)
+        length = f'{row["iterations"]} iterations'
+        if row['length'] != row['iterations']:
+            length += f' ({row["length"]} of the first model)'
+        setting = data_name(row), length, ' '.join(part for part in options if '=' not in part)
         for label, wanted in ablation.changes.items():
             if row['model'] == ablation.model and changes == set(wanted):
                 found.setdefault(setting, {}).setdefault(label, {})[row['data'], row['seed']] = row

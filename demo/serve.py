@@ -10,6 +10,7 @@ It needs neither torch nor OpenMMLab. For the internet, put a server in front of
 import argparse
 import contextlib
 import json
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -45,16 +46,22 @@ class Handler(BaseHTTPRequestHandler):
     """Answers requests with ``predictor``, which the server's class sets."""
 
     predictor: Predictor
+    lock: threading.Lock  # one image at a time: each takes memory for its masks
 
     def do_POST(self) -> None:
         """Segment the image in the body of the request."""
-        length = int(self.headers.get('Content-Length') or 0)
+        text = self.headers.get('Content-Length') or ''
+        length = int(text) if text.isdecimal() else 0
         if not 0 < length <= LARGEST:
             return self._answer(413, dict(error=f'send an image of at most {LARGEST} bytes'))
         image = cv2.imdecode(np.frombuffer(self.rfile.read(length), np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             return self._answer(400, dict(error='the body of the request is no image'))
-        result, = self.predictor(image[..., ::-1])
+        try:
+            with self.lock:
+                result, = self.predictor(image[..., ::-1])
+        except Exception as error:  # a request must be answered, and the server go on
+            return self._answer(500, dict(error=f'{type(error).__name__}: {error}'))
         return self._answer(200, as_json(result, self.predictor))
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
@@ -71,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def make_server(model: str, port: int, threads: int = 0) -> ThreadingHTTPServer:
     """Return a server on the loopback address; port 0 chooses a free one."""
-    handler = type('ModelHandler', (Handler,), dict(predictor=Predictor(model, threads=threads)))
+    handler = type('ModelHandler', (Handler,), dict(predictor=Predictor(model, threads=threads), lock=threading.Lock()))
     return ThreadingHTTPServer(('127.0.0.1', port), handler)
 
 

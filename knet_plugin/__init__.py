@@ -59,6 +59,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     if not _HAS_HOSTS:
         compat.check_host_packages()  # says what to install
+        raise compat.HostPackageError(f'knet_plugin.{name} needs the host packages: unset KNET_RUNTIME_ONLY')
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from knet_plugin import Predictor
-from knet_plugin.checkpoint import CheckpointError
-from knet_plugin.cli import ResourceError
-from knet_plugin.export.exporting import export_model
-from knet_plugin.export.writers import FORMATS
+from knet_plugin import runtime
+from knet_plugin.inference.opening import OPENING_ERRORS, open_predictor
 from knet_plugin.inference.run_folder import RunError
-from knet_plugin.runtime.model_info import EngineError
 
 __all__ = ['main']
+
+FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2'}  # ending of the file
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -49,11 +47,16 @@ def main() -> int | str:
     """Run the command; return the exit status, or the error."""
     args = parse_arguments()
     try:
-        predictor = Predictor(args.run, args.checkpoint, 'cpu', args.score)
+        predictor = open_predictor(args.run, args.checkpoint, 'cpu', args.score)
+        if isinstance(predictor, runtime.Predictor):
+            raise RunError(f'{args.run} is exported already')
+        from knet_plugin.export.exporting import export_model  # here, because it needs the hosts
+
         deviations = export_model(predictor, args.out, args.size and tuple(args.size), args.dynamic,
                                   args.postprocess == 'out')
-    except (CheckpointError, EngineError, OSError, ResourceError, RunError) as error:
+    except OPENING_ERRORS as error:
         return f'error: {error}'
     found = ', '.join(f'{name} {value:.1g}' for name, value in deviations.items())
-    print(f'{args.out}: {args.out.stat().st_size / 2 ** 20:.1f} MB\ndeviation from torch on an image of noise: {found}')
+    size = sum(file.stat().st_size for file in {args.out, args.out.with_suffix('.bin')} if file.exists()) / 2 ** 20
+    print(f'{args.out}: {size:.1f} MiB\ndeviation from torch on an image of noise: {found}')
     return 0

@@ -33,9 +33,12 @@ def describe(predictor: Predictor, size: tuple[int, int] | None, dynamic: bool, 
         raise EngineError(f'{type(model).__name__} cannot be exported: only K-Net and the segmentors of mmseg can')
     resize, keep_ratio = _resize_step(predictor.cfg.test_dataloader)
     sliding = (getattr(model, 'test_cfg', None) or {}).get('mode') == 'slide'
-    if dynamic and sliding:
-        raise EngineError("test_cfg.mode='slide' cuts the image into a number of windows that depends on its size: "
-                          'export with --size')
+    if sliding:
+        raise EngineError("test_cfg.mode='slide' cuts images into windows, which cannot be exported: set "
+                          "test_cfg.mode='whole', which segments the image at once and finds a little else")
+    if (getattr(model.data_preprocessor, 'test_cfg', None) or {}).get('size'):
+        raise EngineError(f'data_preprocessor.test_cfg={model.data_preprocessor.test_cfg} pads to a size: only '
+                          'size_divisor is exported')
     if not dynamic and size is None:
         if resize is None:
             raise EngineError('the test pipeline has no Resize: give --size HEIGHT WIDTH, or --dynamic')
@@ -56,7 +59,8 @@ def _resize_step(loader: Any) -> tuple[tuple[int, int] | None, bool]:
     for step in steps:
         name = bare_type(step['type'])
         if name == 'Resize' and found[0] is None and 'scale' in step and set(step) <= {'type', 'scale', 'keep_ratio'}:
-            found = (int(step['scale'][0]), int(step['scale'][1])), bool(step.get('keep_ratio', False))
+            scale = step['scale'] if isinstance(step['scale'], tuple | list) else (step['scale'], step['scale'])
+            found = (int(scale[0]), int(scale[1])), bool(step.get('keep_ratio', False))
         elif not any(word in name for word in _NO_CHANGE):
             raise EngineError(f'the test pipeline has {dict(step)}: only Resize with scale and keep_ratio is exported')
     return found

@@ -52,16 +52,22 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
     info = describe(predictor, size, dynamic, logits)
     graph = _graph_type(predictor.model, logits)(predictor.model).eval()
     example = _example(info.size or _ANY_SIZE, logits)
-    program = export_program(graph, example, dynamic)
-    with torch.no_grad():
-        expected = graph(**example)
-    info = replace(info, outputs=tuple(expected))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:
         draft = Path(folder, path.name)
-        write_program(program, draft, info, list(example))
-        found = open_engine(draft)({name: value.numpy() for name, value in example.items()})
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # OpenVINO's weights, then the model
+        try:
+            program = export_program(graph, example, dynamic)
+            with torch.no_grad():
+                expected = graph(**example)
+            write_program(program, draft, replace(info, outputs=tuple(expected)), list(example))
+            found = open_engine(draft)({name: value.numpy() for name, value in example.items()})
+        except (EngineError, OSError):
+            raise
+        except Exception as error:  # torch's exporters and the engines have many kinds
+            reason = (str(error).strip().splitlines() or [''])[0]
+            raise EngineError(f'{type(predictor.model).__name__} cannot be exported to {path.suffix}: '
+                              f'{type(error).__name__}: {reason}') from error
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == path.suffix):  # the weights first
             file.replace(path.parent / file.name)
     return {name: _deviation(value.numpy(), found[name]) for name, value in expected.items()}
 
@@ -72,12 +78,12 @@ def export_program(graph: LogitsGraph, example: dict[str, torch.Tensor], dynamic
     Args:
         graph: The graph, in eval mode.
         example: Its inputs.
-        dynamic: Whether height and width of the image are free; for logits also the size of the batch. The size of
-            results always is.
+        dynamic: Whether height and width of the image are free. The size of results always is, and of logits the
+            number of images.
     """
     free = torch.export.Dim.DYNAMIC
     sides = {1: free, 2: free} if dynamic else {}
-    if len(example) == 1 and dynamic:
+    if len(example) == 1:  # logits
         sides[0] = free
     shapes = {'image': sides, **{name: {0: free} for name in example if name != 'image'}}
     with torch.no_grad(), warnings.catch_warnings():

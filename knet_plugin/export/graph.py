@@ -34,9 +34,11 @@ class LogitsGraph(nn.Module):
         to_rgb = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
         self.flips = not to_rgb
         self.normalises = preprocessor._enable_normalize
-        padding = getattr(preprocessor, 'test_cfg', None) or {}
-        self.divisor = getattr(preprocessor, 'pad_size_divisor', None) or padding.get('size_divisor') or 1
-        self.fill = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
+        if hasattr(preprocessor, 'test_cfg'):  # mmseg's, whose other settings are for training
+            self.divisor = (preprocessor.test_cfg or {}).get('size_divisor') or 1
+        else:
+            self.divisor = preprocessor.pad_size_divisor
+        self.fill = getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, H, W, 3) uint8 RGB to logits of the padded image."""

@@ -13,9 +13,7 @@ import torch
 
 from knet_plugin.runtime.model_info import INFO_KEY, EngineError, ModelInfo
 
-__all__ = ['FORMATS', 'write_program']
-
-FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2'}  # ending of the file
+__all__ = ['write_program']
 
 
 def write_program(program: Any, path: Path, info: ModelInfo, inputs: Sequence[str]) -> None:

@@ -58,12 +58,17 @@ class Contender:
         context = multiprocessing.get_context('spawn')
         self._connection, other = context.Pipe()
         process = context.Process(target=_serve, args=(other, model, threads), daemon=True)
+        before = os.environ.pop('KNET_RUNTIME_ONLY', None)
         if Path(model).suffix in runtime.ENGINE_SUFFIXES:
             os.environ['KNET_RUNTIME_ONLY'] = '1'  # or the import of the hosts would count as memory of the engine
+        begin = time.perf_counter()
         process.start()
         os.environ.pop('KNET_RUNTIME_ONLY', None)
+        if before is not None:
+            os.environ['KNET_RUNTIME_ONLY'] = before
         other.close()
-        self.load_seconds: float = self._receive()
+        self._receive()
+        self.load_seconds = time.perf_counter() - begin  # with Python and all imports
 
     def run(self, image: Path) -> Measured:
         """Segment an image."""
@@ -82,24 +87,23 @@ class Contender:
 
 def _serve(connection: Connection, model: str, threads: int) -> None:
     """What the process of a model does."""
-    begin = time.perf_counter()
     try:
+        predictor = open_predictor(model, device='cpu', threads=threads)
         if Path(model).suffix not in runtime.ENGINE_SUFFIXES:
             import torch
 
             torch.set_num_threads(threads)
-        predictor = open_predictor(model, device='cpu', threads=threads)
-        connection.send(time.perf_counter() - begin)
+        connection.send(None)
         while True:
             image = connection.recv()
             begin = time.perf_counter()
             result, = predictor(image)
             seconds = time.perf_counter() - begin
             connection.send(Measured(seconds, _peak_memory(), result))
-    except (ValueError, RuntimeError, OSError) as error:
-        connection.send(InputError(str(error)))
     except EOFError:  # the other side has ended
         pass
+    except Exception as error:  # each engine has its own errors
+        connection.send(InputError(f'{model}: {str(error).strip() or type(error).__name__}'))
 
 
 def _peak_memory() -> int:
@@ -145,7 +149,7 @@ def compare(models: Sequence[str], images: Sequence[Path], threads: int) -> Tabl
         contender.run(images[0])
     turns = [[contender.run(image) for contender in contenders] for image in images]
     table = Table(box=None)
-    for column in ('model', 'load s', 'ms per image', 'ratio', 'peak MiB', 'same pixels'):
+    for column in ('model', 'start s', 'ms per image', 'ratio', 'peak MiB', 'same pixels'):
         table.add_column(column, justify='left' if column == 'model' else 'right')
     for model, contender, measured in zip(models, contenders, zip(*turns, strict=True), strict=True):
         ratio = statistics.median(each.seconds / turn[0].seconds for each, turn in zip(measured, turns, strict=True))

@@ -9,8 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from knet_plugin.visualization.photo import as_rgb
-
 __all__ = ['ColourReader', 'UnreadableError', 'count_frames', 'read_video', 'write_image']
 
 
@@ -38,10 +36,10 @@ class ColourReader:
         return image[..., ::-1]
 
     def picture(self, image: Any) -> np.ndarray:
-        """Return a path, a PIL image, or an array (H, W) or (H, W, C) as (H, W, 3) uint8 RGB.
+        """Return a path, a PIL image, or an array (H, W) or (H, W, C) of uint8 or uint16 as (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: It is none of these, or has no pixels.
+            ValueError: It is none of these, or has no pixels; of a file, an ``UnreadableError``.
         """
         if isinstance(image, str | Path):
             return self.read(image)
@@ -50,8 +48,16 @@ class ColourReader:
 
             if not isinstance(image, Image.Image):
                 raise ValueError(f'an image must be a path, an array or a PIL image, got {type(image).__name__}')
-            image = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-        return as_rgb(image)
+            image = ImageOps.exif_transpose(image)
+            image = np.asarray(image if image.mode.startswith('I;16') else image.convert('RGB'))
+        if image.ndim not in (2, 3) or 0 in image.shape:
+            raise ValueError(f'an image must be (H, W) or (H, W, C) with at least one pixel, got {image.shape}')
+        if image.dtype == np.uint16:
+            image = (image >> 8).astype(np.uint8)  # as OpenCV reads a file
+        if image.dtype != np.uint8:
+            raise ValueError(f'an image must be uint8 or uint16, got {image.dtype}')
+        channels = image[..., None] if image.ndim == 2 else image
+        return channels[..., :3] if channels.shape[2] >= 3 else np.repeat(channels[..., :1], 3, axis=2)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

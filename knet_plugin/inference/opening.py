@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from knet_plugin import runtime
 from knet_plugin.cli import ResourceError
-from knet_plugin.compat import HostPackageError
+from knet_plugin.compat import HostPackageError, check_host_packages
 from knet_plugin.inference.inputs import InputError
 from knet_plugin.inference.run_folder import RunError
 
@@ -38,7 +38,8 @@ def open_predictor(model: str, checkpoint: str | None = None, device: str | None
     """
     if Path(model).suffix in runtime.ENGINE_SUFFIXES:
         return runtime.Predictor(model, score_thr, threads)
-    import torch  # here, because exported models work without torch and the hosts
+    check_host_packages()  # exported models work without them
+    import torch
 
     from knet_plugin import Predictor
     from knet_plugin.checkpoint import CheckpointError

@@ -16,7 +16,7 @@ __all__ = ['ENGINE_SUFFIXES', 'Engine', 'open_engine']
 
 
 class Engine(Protocol):
-    """An opened model."""
+    """An opened model; several threads may call it at once."""
 
     info: ModelInfo
 
@@ -53,7 +53,7 @@ class OpenVinoEngine:
         self._model = core.compile_model(model, 'CPU', options)
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self._model(dict(inputs))
+        found = self._model.create_infer_request().infer(dict(inputs))  # a request is for one thread
         return {name: np.array(found[i]) for i, name in enumerate(self.info.outputs)}  # the conversion renames some
 
 

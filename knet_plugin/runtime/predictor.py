@@ -89,7 +89,12 @@ class Predictor:
                     columns=self.info.positions(width, resized_width))
 
     def _predict(self, image: np.ndarray) -> Result:
-        found = self._engine(self.inputs(image))
+        try:
+            found = self._engine(self.inputs(image))
+        except Exception as error:  # each engine has its own errors
+            reason = (str(error).strip().splitlines() or [''])[0]
+            raise EngineError(f'the model failed on an image of {image.shape[1]} x {image.shape[0]} pixels '
+                              f'({type(error).__name__}: {reason})') from error
         parts: dict[str, Any] = {}
         if 'panoptic' in found:
             labels, scores = found['segment_labels'], found['segment_scores']
@@ -110,6 +115,6 @@ class Predictor:
     def _instances(found: dict[str, np.ndarray]) -> list[Instance]:
         import pycocotools.mask as mask_utils  # here, because semantic segmentation works without it
 
-        masks = mask_utils.encode(np.asfortranarray(found['masks'].transpose(1, 2, 0)))
+        masks = [mask_utils.encode(cv2.transpose(mask).T) for mask in found['masks']]  # no copy of them all
         return [Instance(int(label), float(score), tuple(box), mask) for label, score, box, mask in zip(
             found['labels'], found['scores'], found['boxes'].tolist(), masks, strict=True)]

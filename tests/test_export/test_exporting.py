@@ -5,8 +5,11 @@ import sys
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_utils
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import MODELS, DefaultScope
 from small_predictors import ROOT, tool
 
 from knet_plugin import Predictor, runtime
@@ -34,10 +37,27 @@ def assert_agrees(found, expected):
             maps = getattr(found, name), getattr(expected, name)
             assert maps[0].dtype == maps[1].dtype
             assert (maps[0] != maps[1]).mean() < 1e-3  # ties in the last digit
-    assert [(each.label, each.is_thing) for each in found.segments] == [(each.label, each.is_thing)
-                                                                       for each in expected.segments]
-    for one, other in zip(found.instances or (), expected.instances or (), strict=True):
+    for one, other in zip(found.segments, expected.segments, strict=True):
+        assert (one.id, one.label, one.is_thing) == (other.id, other.label, other.is_thing)
         assert one.score == pytest.approx(other.score, abs=1e-5)
+    for one, other in zip(found.instances or (), expected.instances or (), strict=True):
+        assert one.label == other.label and one.score == pytest.approx(other.score, abs=1e-5)
+        assert one.box == pytest.approx(other.box, abs=1)
+        both = [mask_utils.decode(each.mask).astype(bool) for each in (one, other)]
+        assert (both[0] != both[1]).mean() < 1e-3
+
+
+def test_images_are_prepared_as_by_the_hosts(runs):
+    for task, changes in (('panoptic', {}), ('semantic', {}), ('semantic', dict(test_cfg=dict(size_divisor=32))),
+                          ('semantic', dict(size_divisor=32, size=None)), ('instance', dict(bgr_to_rgb=False))):
+        predictor = Predictor(runs[task], device='cpu')
+        with DefaultScope.overwrite_default_scope(predictor.cfg.default_scope):
+            kind = predictor.cfg.model.data_preprocessor | changes
+            predictor.model.data_preprocessor = MODELS.build(kind)
+            data = predictor._pipeline(predictor.reader.inputs(photo((90, 128))))
+        expected = predictor.model.data_preprocessor(pseudo_collate([data]))['inputs']
+        found = LogitsGraph(predictor.model).preprocess(torch.from_numpy(photo((90, 128)))[None])
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -53,10 +73,12 @@ def test_network_is_export_clean(task, runs):
         assert max(deviations.values()) < 1e-4
 
 
-@pytest.mark.parametrize('size', SIZES)
-def test_semantic_onnx(size, semantic, runs):
-    expected = Predictor(runs['semantic'], device='cpu')(photo(size))
-    assert_agrees(runtime.Predictor(semantic, threads=1)(photo(size))[0], expected[0])
+def test_semantic_onnx(semantic, runs):
+    expected = Predictor(runs['semantic'], device='cpu')([photo(size) for size in SIZES])
+    assert max(len(np.unique(each.semantic)) for each in expected) > 1
+    found = runtime.Predictor(semantic, threads=1)([photo(size) for size in SIZES])
+    for one, other in zip(found, expected, strict=True):
+        assert_agrees(one, other)
 
 
 @pytest.mark.slow
@@ -68,8 +90,13 @@ def test_each_task_and_format(task, suffix, runs, tmp_path):
     assert max(deviations.values()) < 1e-4
     exported = runtime.Predictor(tmp_path / f'model{suffix}')
     assert exported.classes == predictor.classes and exported.num_things == predictor.num_things
+    segments = 0
     for seed, size in enumerate(SIZES):
-        assert_agrees(exported(photo(size, seed))[0], predictor(photo(size, seed))[0])
+        expected, = predictor(photo(size, seed))
+        assert_agrees(exported(photo(size, seed))[0], expected)
+        assert expected.instances or task == 'semantic'
+        segments += sum(segment.is_thing for segment in expected.segments)
+    assert segments or task != 'panoptic'
 
 
 @pytest.mark.slow
@@ -84,9 +111,10 @@ def test_fixed_size_without_padding_agrees(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_logits_of_a_batch(runs, tmp_path):
+@pytest.mark.parametrize('size', [None, (61, 130)])
+def test_logits_of_a_batch(size, runs, tmp_path):
     predictor = Predictor(runs['panoptic'], device='cpu')
-    export_model(predictor, tmp_path / 'logits.onnx', dynamic=True, logits=True)
+    export_model(predictor, tmp_path / 'logits.onnx', size, dynamic=size is None, logits=True)
     with pytest.raises(EngineError, match=r'logits\.onnx.*--postprocess in'):
         runtime.Predictor(tmp_path / 'logits.onnx')
     images = torch.randint(0, 256, (3, 61, 130, 3), dtype=torch.uint8)
@@ -136,10 +164,11 @@ def test_an_unreadable_image_is_named(semantic, tmp_path):
         predictor(3.5)
 
 
-def test_a_failed_export_leaves_nothing(runs, tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', [OSError, RuntimeError])
+def test_a_failed_export_leaves_nothing(error, runs, tmp_path, monkeypatch):
     def fail(program, path, *rest):
         path.write_bytes(b'half')
-        raise OSError('no space left')
+        raise error('no space left')
 
     monkeypatch.setattr(exporting, 'write_program', fail)
     monkeypatch.setattr(sys, 'argv', ['export', str(runs['semantic']), '-o', str(tmp_path / 'a.onnx'), '--dynamic'])
@@ -158,8 +187,18 @@ def test_what_cannot_be_exported_is_named(change, words, runs, tmp_path):
         export_model(predictor, tmp_path / 'a.onnx')
 
 
-def test_windows_need_a_fixed_size(runs, tmp_path):
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_windows_are_refused(dynamic, runs, tmp_path):
     predictor = Predictor(runs['semantic'], device='cpu')
     predictor.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
-    with pytest.raises(EngineError, match='slide.*--size'):
-        export_model(predictor, tmp_path / 'a.onnx', dynamic=True)
+    with pytest.raises(EngineError, match='slide'):
+        export_model(predictor, tmp_path / 'a.onnx', dynamic=dynamic)
+
+
+def test_arrays_of_other_types(semantic):
+    """16 bits are read as by OpenCV; other types have no fixed range."""
+    predictor, image = runtime.Predictor(semantic, threads=1), photo((48, 64))
+    assert np.array_equal(predictor.reader.picture(image.astype(np.uint16) * 257), image)
+    assert np.array_equal(predictor.reader.picture(image[..., 0]), np.repeat(image[..., :1], 3, axis=2))
+    with pytest.raises(ValueError, match='float32'):
+        predictor(image.astype(np.float32))
