@@ -14,7 +14,7 @@ import torch
 
 from knet_plugin.compat import release
 from knet_plugin.export.description import describe
-from knet_plugin.export.graph import LogitsGraph, SemanticGraph
+from knet_plugin.export.graph import LARGEST_STRIDE, LogitsGraph, SemanticGraph
 from knet_plugin.export.writers import write_program
 from knet_plugin.inference.predictor import Predictor
 from knet_plugin.runtime.engines import open_engine
@@ -51,6 +51,9 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
                           f'{torch.__version__}')
     info = describe(predictor, size, dynamic, logits)
     graph = _graph_type(predictor.model, logits)(predictor.model).eval()
+    if dynamic and graph.has_free_padding():
+        raise EngineError(f'the convolutions of the backbone pad by the size of the image, and data_preprocessor pads '
+                          f'it to a multiple of {graph.divisor}: set {LARGEST_STRIDE} there, or export with --size')
     example = _example(info.size or _ANY_SIZE, logits)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
 
 from knet_plugin.inference.optimize import raw_outputs
 
-__all__ = ['GROUP', 'LogitsGraph', 'SemanticGraph', 'highest', 'sample']
+__all__ = ['GROUP', 'LARGEST_STRIDE', 'LogitsGraph', 'SemanticGraph', 'fix_padding', 'highest', 'sample']
 
 Size = tuple[int, int]
 GROUP = 16  # masks that are resized at once, to bound the memory
+LARGEST_STRIDE = 32  # of backbones
+
+
+def fix_padding(model: nn.Module) -> None:
+    """Let convolutions with "same" padding, as in EfficientNet, pad as for sizes that their stride divides.
+
+    The padding that mmcv computes from the size of each map nests maxima and minima, which ``torch.export`` cannot
+    simplify: for a free size it does not end.
+    """
+    for part in model.modules():
+        if isinstance(part, Conv2dAdaptivePadding):
+            part.forward = partial(_padded_convolution, part)
+
+
+def _padded_convolution(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    (high, wide), (down, right) = conv.kernel_size, conv.stride
+    rows, columns = (max((size - 1) * dilation + 1 - stride, 0) for size, dilation, stride in (
+        (high, conv.dilation[0], down), (wide, conv.dilation[1], right)))
+    maps = F.pad(maps, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    return F.conv2d(maps, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
 class LogitsGraph(nn.Module):
@@ -28,7 +51,7 @@ class LogitsGraph(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model = copy.deepcopy(model)
         preprocessor: Any = model.data_preprocessor
         # mmdet and mmseg name it differently. The hosts read BGR, and exported models get RGB.
         to_rgb = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
@@ -39,6 +62,13 @@ class LogitsGraph(nn.Module):
         else:
             self.divisor = preprocessor.pad_size_divisor
         self.fill = getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0))
+        if self.divisor % LARGEST_STRIDE == 0:
+            fix_padding(self.model)
+
+    def has_free_padding(self) -> bool:
+        """Whether a convolution pads by the size of its map, so that the size of the image must be fixed."""
+        return self.divisor % LARGEST_STRIDE != 0 and any(
+            isinstance(part, Conv2dAdaptivePadding) for part in self.model.modules())
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, H, W, 3) uint8 RGB to logits of the padded image."""

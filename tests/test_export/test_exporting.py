@@ -8,14 +8,17 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 import torch
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, DefaultScope
 from small_predictors import ROOT, tool
 
 from knet_plugin import Predictor, runtime
+from knet_plugin.cli import resolve_config
 from knet_plugin.compat import release
 from knet_plugin.export import export_model, export_program, exporting
-from knet_plugin.export.graph import LogitsGraph
+from knet_plugin.export.graph import LogitsGraph, fix_padding
 from knet_plugin.inference.optimize import largest_deviation
 from knet_plugin.runtime import EngineError
 
@@ -71,6 +74,31 @@ def test_network_is_export_clean(task, runs):
         with torch.no_grad():
             deviations = largest_deviation(graph(images), module(image=images))
         assert max(deviations.values()) < 1e-4
+
+
+@pytest.mark.parametrize('size', [1, 3, 5])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_same_padding_is_that_of_mmcv(size, stride):
+    conv = Conv2dAdaptivePadding(2, 3, size, stride)
+    maps = torch.rand(1, 2, 8, 14)
+    expected = conv(maps)
+    fix_padding(conv)
+    assert torch.equal(conv(maps), expected)
+
+
+@pytest.mark.slow
+def test_efficientnet_is_export_clean():
+    """Its padding, which depends on the size of each map, kept torch.export busy for ever."""
+    cfg = Config.fromfile(resolve_config('recipe/knet-s3_effnet-lite0_semantic')).model
+    cfg.decode_head.kernel_generate_head.num_classes = 4
+    cfg.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        graph = LogitsGraph(MODELS.build(cfg).eval()).eval()
+    images = torch.randint(0, 256, (2, 100, 140, 3), dtype=torch.uint8)
+    module = export_program(graph, dict(image=images), dynamic=True).module()
+    images = torch.randint(0, 256, (1, 61, 130, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        assert max(largest_deviation(graph(images), module(image=images)).values()) < 1e-4
 
 
 def test_semantic_onnx(semantic, runs):
