@@ -58,5 +58,5 @@ def main() -> int | str:
         return f'error: {error}'
     found = ', '.join(f'{name} {value:.1g}' for name, value in deviations.items())
     size = sum(file.stat().st_size for file in {args.out, args.out.with_suffix('.bin')} if file.exists()) / 2 ** 20
-    print(f'{args.out}: {size:.1f} MiB\ndeviation from torch on an image of noise: {found}')
+    print(f'{args.out}: {size:.1f} MiB\ndeviation from torch on images of noise: {found}')
     return 0

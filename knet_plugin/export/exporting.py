@@ -24,11 +24,12 @@ __all__ = ['export_model', 'export_program']
 
 OLDEST_TORCH = (2, 9)  # the first whose torch.onnx.export takes all that K-Net computes
 _ANY_SIZE = (236, 300)  # of the example whose size is free: no multiple of a stride, which would count as a rule
+_OTHER_SIZE = (200, 340)
 
 
 def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] | None = None, dynamic: bool = False,
                  logits: bool = False) -> dict[str, float]:
-    """Export a trained model to a file, and compare both on an image of noise.
+    """Export a trained model to a file, and compare both on images of noise.
 
     Args:
         predictor: The model, on the CPU. Its threshold for scores becomes that of the file.
@@ -61,9 +62,9 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
         try:
             program = export_program(graph, example, dynamic)
             with torch.no_grad():
-                expected = graph(**example)
-            write_program(program, draft, replace(info, outputs=tuple(expected)), list(example))
-            found = open_engine(draft)({name: value.numpy() for name, value in example.items()})
+                outputs = tuple(graph(**example))
+            write_program(program, draft, replace(info, outputs=outputs), list(example))
+            deviations = _deviations(graph, draft, [example, *([_example(_OTHER_SIZE, logits)] if dynamic else [])])
         except (EngineError, OSError):
             raise
         except Exception as error:  # torch's exporters and the engines have many kinds
@@ -72,7 +73,7 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
                               f'{type(error).__name__}: {reason}') from error
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == path.suffix):  # the weights first
             file.replace(path.parent / file.name)
-    return {name: _deviation(value.numpy(), found[name]) for name, value in expected.items()}
+    return deviations
 
 
 def export_program(graph: LogitsGraph, example: dict[str, torch.Tensor], dynamic: bool) -> Any:
@@ -113,6 +114,25 @@ def _example(size: tuple[int, int], logits: bool) -> dict[str, torch.Tensor]:
         return dict(image=image)
     return dict(image=image, rows=torch.arange(size[0], dtype=torch.float32),
                 columns=torch.arange(size[1], dtype=torch.float32))
+
+
+def _deviations(graph: LogitsGraph, file: Path, examples: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Largest deviation of each output, over the examples.
+
+    Where the size is free, two sizes are tried: a size that became a constant while tracing is no error before.
+    """
+    engine = open_engine(file)
+    found: dict[str, float] = {}
+    for example in examples:
+        with torch.no_grad():
+            expected = graph(**example)
+        actual = engine({name: value.numpy() for name, value in example.items()})
+        for name, value in expected.items():
+            if value.shape != actual[name].shape:
+                raise EngineError(f'the exported model returns {name} of {actual[name].shape} instead of '
+                                  f'{tuple(value.shape)}: a size became a constant; export with --size')
+            found[name] = max(found.get(name, 0.), _deviation(value.numpy(), actual[name]))
+    return found
 
 
 def _deviation(expected: np.ndarray, found: np.ndarray) -> float:

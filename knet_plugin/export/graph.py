@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from knet_plugin.inference.optimize import raw_outputs
 
-__all__ = ['GROUP', 'LARGEST_STRIDE', 'LogitsGraph', 'SemanticGraph', 'fix_padding', 'highest', 'sample']
+__all__ = ['GROUP', 'LARGEST_STRIDE', 'LogitsGraph', 'SemanticGraph', 'fix_padding', 'fix_upsampling',
+           'highest', 'sample']
 
 Size = tuple[int, int]
 GROUP = 16  # masks that are resized at once, to bound the memory
@@ -30,6 +31,21 @@ def fix_padding(model: nn.Module) -> None:
     for part in model.modules():
         if isinstance(part, Conv2dAdaptivePadding):
             part.forward = partial(_padded_convolution, part)
+
+
+def fix_upsampling(model: nn.Module) -> None:
+    """Let mmseg's ``Upsample`` multiply sizes by whole factors as integers: rounded sizes would become constants."""
+    for part in model.modules():
+        if type(part).__module__ == 'mmseg.models.utils.wrappers' and not part.size:
+            scale: Any = part.scale_factor
+            factors = [float(each) for each in (scale if isinstance(scale, tuple) else (scale, scale))]
+            if all(each.is_integer() for each in factors):
+                part.forward = partial(_upsampled, part, [int(each) for each in factors])
+
+
+def _upsampled(part: Any, factors: list[int], maps: Tensor) -> Tensor:
+    size = [length * factor for length, factor in zip(maps.shape[-2:], factors, strict=True)]
+    return F.interpolate(maps, size, mode=part.mode, align_corners=part.align_corners)
 
 
 def _padded_convolution(conv: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -62,6 +78,7 @@ class LogitsGraph(nn.Module):
         else:
             self.divisor = preprocessor.pad_size_divisor
         self.fill = getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0))
+        fix_upsampling(self.model)
         if self.divisor % LARGEST_STRIDE == 0:
             fix_padding(self.model)
 
