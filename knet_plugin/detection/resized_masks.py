@@ -1,4 +1,4 @@
-"""Masks at the size of the result, computed in strips of rows to bound memory and to stay in the processor's cache."""
+"""Masks at the size of the result, computed in strips of rows to bound memory and to stay in a processor's cache."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -13,9 +13,11 @@ from torch import Tensor
 
 __all__ = ['Sizes', 'assign_pixels', 'binarize', 'encode', 'resized_strips']
 
+CACHED = 'cpu'  # type of the devices for which strips fit into a cache
 BAND = 32  # rows of a strip, and columns that one matrix product computes
 GROUP = 16  # masks that are resized at once
-GROUP_VALUES = 2 ** 26  # values of a group after its horizontal resize, or pixels of its binary masks
+# For others, as few operators as memory allows: launching an operator takes longer than running it.
+STRIP_VALUES = 2 ** 26  # values of a strip, or of a group of masks after its horizontal resize
 
 
 class Sizes(NamedTuple):
@@ -35,17 +37,17 @@ class _Band(NamedTuple):
 
 
 @lru_cache(maxsize=256)  # data sets have few different image sizes
-def _bands(source: int, padded: int, image: int, result: int, device: torch.device) -> list[_Band]:
+def _bands(source: int, padded: int, image: int, result: int, band: int, device: torch.device) -> list[_Band]:
     """Both bilinear resizes and the crop along one axis, as one banded matrix: their results for the unit vectors."""
     units = torch.eye(source, dtype=torch.float32, device='cpu')[None]
     resized = F.interpolate(units, padded, mode='linear', align_corners=False)[..., :image]
     matrix = F.interpolate(resized, result, mode='linear', align_corners=False)[0].T  # result, source
     bands = []
-    for start in range(0, result, BAND):
-        rows = matrix[start:start + BAND]
+    for start in range(0, result, band):
+        rows = matrix[start:start + band]
         used = rows.any(dim=0).nonzero().flatten().tolist()
         columns = slice(used[0], used[-1] + 1)
-        bands.append(_Band(slice(start, start + BAND), columns, rows[:, columns].contiguous().to(device)))
+        bands.append(_Band(slice(start, start + band), columns, rows[:, columns].contiguous().to(device)))
     return bands
 
 
@@ -59,20 +61,26 @@ def resized_strips(masks: Tensor, sizes: Sizes) -> Iterator[tuple[slice, slice, 
     Yields:
         Indices of n masks, indices of r rows of the result, and the masks' probabilities in these rows, (r, n, W).
     """
-    vertical, horizontal = (_bands(*lengths, masks.device)
-                            for lengths in zip(masks.shape[1:], *sizes, strict=True))
-    for group in _groups(len(masks), masks.shape[1] * sizes.result[1]):
+    width = sizes.result[1]
+    groups = _groups(len(masks), masks.shape[1] * width, masks.device)
+    rows = columns = BAND
+    if masks.device.type != CACHED and groups:
+        rows, columns = max(STRIP_VALUES // (groups[0].stop * width), 1), width
+    vertical, horizontal = (_bands(*lengths, band, masks.device)
+                            for *lengths, band in zip(masks.shape[1:], *sizes, (rows, columns), strict=True))
+    for group in groups:
         low = masks[group].transpose(0, 1).contiguous()  # h, n, w
         wide = torch.cat([low[..., band.source] @ band.weights.T for band in horizontal], dim=-1)  # h, n, W
         for band in vertical:
             yield group, band.target, torch.tensordot(band.weights, wide[band.source], dims=1)
 
 
-def _groups(number: int, values: int) -> Iterator[slice]:
+def _groups(number: int, values: int, device: torch.device) -> list[slice]:
     """Indices of the masks that are resized at once, if each of them takes so many values."""
-    size = min(GROUP, max(GROUP_VALUES // values, 1))
-    for start in range(0, number, size):
-        yield slice(start, min(start + size, number))
+    size = max(STRIP_VALUES // values, 1)
+    if device.type == CACHED:
+        size = min(size, GROUP)
+    return [slice(start, min(start + size, number)) for start in range(0, number, size)]
 
 
 def assign_pixels(masks: Tensor, scores: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
@@ -114,7 +122,7 @@ def binarize(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
 def encode(masks: Tensor, threshold: float, sizes: Sizes) -> list[dict[str, Any]]:
     """The masks of :func:`binarize` as run-length encodings of pycocotools, of which few are in memory at once."""
     encodings: list[dict[str, Any]] = []
-    for group in _groups(len(masks), sizes.result[0] * sizes.result[1]):
+    for group in _groups(len(masks), sizes.result[0] * sizes.result[1], masks.device):
         binary = binarize(masks[group], threshold, sizes).cpu().numpy().view(np.uint8)
         encodings += [mask_utils.encode(cv2.transpose(mask).T) for mask in binary]  # faster than asfortranarray
     return encodings

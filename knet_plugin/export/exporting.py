@@ -22,7 +22,7 @@ from knet_plugin.runtime.model_info import EngineError
 
 __all__ = ['export_model', 'export_program']
 
-OLDEST_TORCH = (2, 9)  # the first whose torch.onnx.export takes all that K-Net computes
+OLDEST_TORCH = (2, 13)  # 2.11 refused free sizes of segmentors; its exporters were not tried with loops
 _ANY_SIZE = (236, 300)  # of the example whose size is free: no multiple of a stride, which would count as a rule
 _OTHER_SIZE = (200, 340)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 
 from knet_plugin.inference.optimize import raw_outputs
 
-__all__ = ['GROUP', 'LARGEST_STRIDE', 'LogitsGraph', 'SemanticGraph', 'fix_padding', 'fix_upsampling',
-           'highest', 'sample']
+__all__ = ['LARGEST_STRIDE', 'LogitsGraph', 'Resize', 'SemanticGraph', 'fix_padding', 'fix_upsampling',
+           'highest', 'in_groups']
 
-Size = tuple[int, int]
+Tensors = tuple[Tensor, ...]
+Find = Callable[..., tuple[Tensors, Tensors]]
 GROUP = 16  # masks that are resized at once, to bound the memory
 LARGEST_STRIDE = 32  # of backbones
 
@@ -67,7 +69,7 @@ class LogitsGraph(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model)
+        self.model = copy.deepcopy(model).requires_grad_(False)  # the exporter would differentiate loops
         preprocessor: Any = model.data_preprocessor
         # mmdet and mmseg name it differently. The hosts read BGR, and exported models get RGB.
         to_rgb = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
@@ -109,36 +111,119 @@ class SemanticGraph(LogitsGraph):
     ``columns`` of the input. So the size of the result is free, and no value decides a shape.
     """
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        from mmseg.models.decode_heads.decode_head import BaseDecodeHead  # here, because detectors work without mmseg
+
+        for head in self.model.decode_head.modules():
+            # All classes at the size of the input would take most of the memory. Few heads resize differently.
+            if getattr(type(head), 'predict_by_feat', None) is BaseDecodeHead.predict_by_feat:
+                head.predict_by_feat = _small_logits
+
     def forward(self, image: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """``semantic``, the classes (H, W) int32 of an image (1, h, w, 3) uint8 RGB at rows (H,) and columns (W,)."""
-        logits = raw_outputs(self.model, self.preprocess(image))['seg_logits'][0]
-        size = image.shape[1], image.shape[2]
+        inputs = self.preprocess(image)
+        logits = raw_outputs(self.model, inputs)['seg_logits'][0]
+        resize = Resize(logits, inputs, image, rows, columns, self.model.align_corners)
         if logits.shape[0] == 1:
             threshold = self.model.decode_head.threshold
-            return dict(semantic=(sample(logits, size, rows, columns)[0].sigmoid() > threshold).int())
-        _, labels = highest(sample(each, size, rows, columns) for each in logits.split(GROUP))
-        return dict(semantic=labels.int())
+            return dict(semantic=(resize(logits)[0].sigmoid() > threshold).int())
+        return dict(semantic=highest(logits, resize)[0].int())
 
 
-def sample(maps: Tensor, size: Size, rows: Tensor, columns: Tensor) -> Tensor:
-    """Values of maps (n, h, w) between their pixels, (n, H, W), by bilinear interpolation.
+def _small_logits(logits: Tensor, metas: Any) -> Tensor:
+    return logits
 
-    The image, of this size, is in the upper left corner of the maps. To cut it out would fix whether there is padding.
+
+class Resize:
+    """Both bilinear resizes of prediction, as one matrix for each axis.
+
+    Args:
+        maps: What is resized, (n, h, w).
+        inputs: The padded input, (1, 3, H', W'), to whose size the first resize goes.
+        image: The image in its upper left corner, (1, H'', W'', 3).
+        rows: Where the rows of the result lie in the image, (H,).
+        columns: The same for columns, (W,).
+        align_corners: Of the first resize.
+
+    Attributes:
+        rows: The matrix (H, h).
+        columns: The matrix (w, W).
     """
-    for dim, length, places in ((1, size[0], rows[:, None]), (2, size[1], columns)):
-        low = places.floor().long()
-        high = (low + 1).clamp(max=length - 1)
-        maps = torch.lerp(maps.index_select(dim, low.flatten()), maps.index_select(dim, high.flatten()), places - low)
-    return maps
+
+    def __init__(self, maps: Tensor, inputs: Tensor, image: Tensor, rows: Tensor, columns: Tensor,
+                 align_corners: bool = False) -> None:
+        self.rows = _matrix(maps.shape[1], inputs.shape[2], image.shape[1], rows, align_corners).T.contiguous()
+        self.columns = _matrix(maps.shape[2], inputs.shape[3], image.shape[2], columns, align_corners)
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """(n, h, w) to (n, H, W)."""
+        return self.rows @ (maps @ self.columns)
 
 
-def highest(groups: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """Highest value of all maps at each pixel, and the number of the map, both (H, W), from groups of (n, H, W)."""
-    best, number = next(groups).max(dim=0)
-    start = GROUP
-    for group in groups:
-        values, index = group.max(dim=0)
+def _matrix(length: int, padded: int, image: int, places: Tensor, align_corners: bool) -> Tensor:
+    """What the resizes along an axis make of unit vectors, (length, places).
+
+    To cut the image out of the padded input would fix whether there is padding.
+    """
+    index = torch.arange(length)
+    units = (index[:, None] == index).float()
+    units = F.interpolate(units[None], padded, mode='linear', align_corners=align_corners)[0]
+    low = places.floor().long()
+    high = (low + 1).clamp(max=image - 1)
+    return torch.lerp(units[:, low], units[:, high], places - low)
+
+
+def in_groups(maps: Tensor, resize: Resize, find: Find, start: Tensors = ()) -> tuple[Tensors, Tensors]:
+    """Resize some maps after the other; engines would make all of them large at once if there was no loop.
+
+    Args:
+        maps: Small maps, (n, h, w).
+        resize: Makes them large, (H, W).
+        find: Takes a group of large maps, their numbers, and what it returned first for the group before. Returns new
+            values of that, and what it finds of each map.
+        start: What it takes for the first group.
+
+    Returns:
+        What ``find`` returned first for the last group, and what it found of all maps, stacked.
+    """
+    number = maps.shape[0]
+    # The last group is filled with copies of the last map.
+    numbers = torch.arange((number + GROUP - 1) // GROUP * GROUP).clamp(max=number - 1).unflatten(0, (-1, GROUP))
+
+    def step(carry: Tensors, group: Tensors) -> tuple[Tensors, Tensors]:
+        rows, columns, *others = carry  # OpenVINO takes nothing in a loop that is not handed to it
+        numbers, small = group
+        carry, found = find(rows @ (small @ columns), numbers, *others)
+        return (rows.clone(), columns.clone(), *carry), found
+
+    (_, _, *last), found = scan(step, (resize.rows, resize.columns, *start), (numbers, maps[numbers]))
+    return tuple(last), tuple(each.flatten(0, 1)[:number] for each in found)
+
+
+def highest(maps: Tensor, resize: Resize, factors: Tensor | None = None,
+            measure: Callable[[Tensor], Tensors] | None = None) -> tuple[Tensor, Tensors]:
+    """Which map is the highest at each pixel of the result.
+
+    Args:
+        maps: Small maps, (n, h, w).
+        resize: Makes them large, (n, H, W).
+        factors: Factor of each map, (n,).
+        measure: What else is found of each large map.
+
+    Returns:
+        Numbers of the maps, (H, W), the lowest in a tie; and what ``measure`` found of all maps.
+    """
+    def find(large: Tensor, numbers: Tensor, best: Tensor, owner: Tensor, *others: Tensor) -> tuple[Tensors, Tensors]:
+        found = measure(large) if measure else ()
+        if others:
+            large = large * others[0][numbers][:, None, None]
+        values, winner = large.max(dim=0)
         better = values > best
-        best, number = torch.where(better, values, best), torch.where(better, index + start, number)
-        start += GROUP
-    return best, number
+        owner = torch.where(better, winner + numbers[:1, None], owner)
+        return (torch.where(better, values, best), owner, *(each.clone() for each in others)), found
+
+    size = resize.rows.shape[0], resize.columns.shape[1]
+    start = torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.long)
+    (_, owner, *_), found = in_groups(maps, resize, find, start if factors is None else (*start, factors))
+    return owner, found

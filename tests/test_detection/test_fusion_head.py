@@ -221,9 +221,23 @@ def test_fixed_stuff_kernels_have_no_threshold():
     assert panoptic[panoptic < THINGS + STUFF].unique().tolist() == [0, THINGS, THINGS + 1]
 
 
+@pytest.mark.parametrize('values', [2 ** 26, 1000])
+def test_strips_of_other_devices_give_the_same(values, monkeypatch):
+    """They are as large as memory allows; here all devices but the CPU are told by a name that no device has."""
+    class_logits, mask_logits = logits()
+    arguments = torch.cat([mask_logits[0]] * 5).sigmoid(), 0.5, resized_masks.Sizes((64, 96), (60, 90), (121, 163))
+    expected = resized_masks.binarize(*arguments)
+    monkeypatch.setattr(resized_masks, 'STRIP_VALUES', values)
+    monkeypatch.setattr(resized_masks, 'CACHED', 'none')
+    strips = list(resized_masks.resized_strips(arguments[0], arguments[2]))
+    assert len(strips) == 1 or values == 1000
+    assert max(strip.numel() for _, _, strip in strips) <= max(values, 163)
+    assert (resized_masks.binarize(*arguments) != expected).float().mean() < 1e-4  # other sums
+
+
 @pytest.mark.parametrize('group', [1, 1000, 10 ** 6])
 def test_masks_of_large_results_are_encoded(group, monkeypatch):
-    monkeypatch.setattr(resized_masks, 'GROUP_VALUES', group)
+    monkeypatch.setattr(resized_masks, 'STRIP_VALUES', group)
     class_logits, mask_logits = logits()
     mask_logits[:, 1] = -9  # an empty mask
     sample = image((30, 40), (61, 83))
