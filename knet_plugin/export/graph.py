@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
-from torch._higher_order_ops.scan import scan
 
 from knet_plugin.inference.optimize import raw_outputs
 
@@ -187,6 +186,8 @@ def in_groups(maps: Tensor, resize: Resize, find: Find, start: Tensors = ()) -> 
     Returns:
         What ``find`` returned first for the last group, and what it found of all maps, stacked.
     """
+    from torch._higher_order_ops.scan import scan  # here, because an older torch has none and gets a clear error
+
     number = maps.shape[0]
     # The last group is filled with copies of the last map.
     numbers = torch.arange((number + GROUP - 1) // GROUP * GROUP).clamp(max=number - 1).unflatten(0, (-1, GROUP))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from knet_plugin.export.graph import sample
+from knet_plugin.export.graph import Resize
 from knet_plugin.runtime import EngineError, ModelInfo
 
 INFO = ModelInfo(version='0.1.0', parts=('semantic',), outputs=('semantic',), classes=('a', 'b'), num_things=0,
@@ -63,6 +63,7 @@ def test_positions_sample_as_torch_interpolates(lengths, align_corners):
     info = changed(align_corners=align_corners)
     maps = torch.rand(3, lengths[1], lengths[1], generator=torch.Generator().manual_seed(0))
     places = torch.from_numpy(info.positions(*lengths))
-    sampled = sample(maps, (lengths[1], lengths[1]), places, places)
+    inputs, image = torch.zeros(1, 3, *maps.shape[1:]), torch.zeros(1, *maps.shape[1:], 3)
+    sampled = Resize(maps, inputs, image, places, places)(maps)
     expected = F.interpolate(maps[None], (lengths[0], lengths[0]), mode='bilinear', align_corners=align_corners)[0]
     torch.testing.assert_close(sampled, expected, rtol=1e-5, atol=1e-5)
