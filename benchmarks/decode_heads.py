@@ -3,6 +3,7 @@
     python benchmarks/decode_heads.py --configs            # write configs/semantic/attached/
     python benchmarks/decode_heads.py                      # measure what has no row yet, and write the table
     python benchmarks/decode_heads.py --again FCN PSPNet   # measure these again
+    python benchmarks/decode_heads.py --export             # export what has not been tried yet, and write the table
 
 docs/decode_heads.csv has one row for each algorithm and distribution of the host packages, so run it in
 both environments. An interrupted run continues where it stopped. Times are only comparable on an idle machine.
@@ -12,6 +13,7 @@ import argparse
 import csv
 import gc
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -32,9 +34,9 @@ from attach import build_segmentor, measure, shortest_seconds, train_step  # noq
 
 ATTACHED = ROOT / 'configs/semantic/attached'
 CSV, PAGE = ROOT / 'docs/decode_heads.csv', ROOT / 'docs/decode_heads.md'
-HEADER = '| algorithm | config | image | parameters (M) | G multiply-adds | seconds an image | works with |'
+HEADER = '| algorithm | config | image | parameters (M) | G multiply-adds | seconds an image | works with | ONNX |'
 COLUMNS = ('algorithm', 'distribution', 'size', 'parameters', 'parameters_with', 'flops', 'flops_with', 'seconds',
-           'seconds_with', 'works', 'turns')
+           'seconds_with', 'works', 'turns', 'exports')
 TURNS = 3
 BEGIN, END = '<!-- table: written by benchmarks/decode_heads.py -->', '<!-- end of the table -->'
 
@@ -151,7 +153,39 @@ def try_algorithm(algorithm: Algorithm) -> Row:
                     f'seconds{end}': f'{seconds:.3f}'}
         return dict(row, works='yes', turns=str(TURNS))
     except Exception as error:  # the table lists what a host cannot do
-        return dict(row, works=f'{type(error).__name__}: {error}'.splitlines()[0][:200].replace('|', '/'))
+        return dict(row, works=first_line(error))
+
+
+def try_export(algorithm: Algorithm) -> str:
+    """Export with K-Net and random weights to ONNX, with logits.
+
+    Returns:
+        For which sizes that works, and how far the logits deviate from torch's; or why it does not.
+    """
+    from knet_plugin import Predictor
+    from knet_plugin.export import export_model
+
+    if algorithm.needs and not find_spec(algorithm.needs):
+        return f'needs {algorithm.needs}'
+    cfg = attach(algorithm.config())
+    cfg.model.test_cfg = dict(mode='whole')
+    error = ''
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(dict(state_dict=build_segmentor(cfg, algorithm.size).state_dict()), f'{folder}/random.pth')
+        cfg.dump(f'{folder}/config.py')
+        for sizes, options in (('any size', dict(dynamic=True)), ('one size', dict(size=algorithm.size))):
+            try:
+                predictor = Predictor(folder, device='cpu')
+                found = export_model(predictor, f'{folder}/model.onnx', logits=True, **options)
+                return f'{sizes}, {found["seg_logits"]:.0e}'
+            except Exception as failure:  # the table lists what cannot be exported
+                error = first_line(failure)
+    return f'no: {error}'
+
+
+def first_line(error: Exception) -> str:
+    """An error as the table shows it."""
+    return f'{type(error).__name__}: {error}'.splitlines()[0][:200].replace('|', '/')
 
 
 def read_rows() -> list[Row]:
@@ -172,7 +206,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown, a table for each generation."""
     lines = []
     for generation, algorithms in GENERATIONS.items():
-        lines += [f'### {generation}', '', HEADER, '|---|---|---|---|---|---|---|']
+        lines += [f'### {generation}', '', HEADER, '|---|---|---|---|---|---|---|---|']
         for algorithm in algorithms:
             found = [row for row in rows if row['algorithm'] == algorithm.name]
             if found:
@@ -189,7 +223,8 @@ def table_line(algorithm: Algorithm, found: Sequence[Row]) -> str:
     pairs = [f'{row[name]} -> {row[f"{name}_with"]}' if row.get(name) else '-'
              for name in ('parameters', 'flops', 'seconds')]
     config = f'[`{algorithm.attached.name}`](../configs/semantic/attached/{algorithm.attached.name})'
-    return f'| {algorithm.name} | {config} | {row["size"]} | {" | ".join(pairs)} | {works} |'
+    exports = next((each['exports'] for each in found if each.get('exports')), '-')
+    return f'| {algorithm.name} | {config} | {row["size"]} | {" | ".join(pairs)} | {works} | {exports} |'
 
 
 def write_configs(algorithms: Iterable[Algorithm]) -> None:
@@ -208,6 +243,7 @@ def main() -> None:
     parser.add_argument('--configs', action='store_true', help='only write configs/semantic/attached/')
     parser.add_argument('--again', nargs='*', default=[], metavar='ALGORITHM', choices=[*algorithms],
                         help='measure these again')
+    parser.add_argument('--export', action='store_true', help='try to export what works, instead of measuring')
     args = parser.parse_args()
     if args.configs:
         write_configs(algorithms.values())
@@ -216,7 +252,13 @@ def main() -> None:
     rows = {(row['algorithm'], row['distribution']): row for row in read_rows()}
     for name, algorithm in algorithms.items():
         key = name, installed_distribution()
-        if name in args.again or key not in rows or rows[key]['works'] != 'yes':
+        if args.export:
+            if not rows[key].get('exports') or name in args.again:
+                rows[key]['exports'] = try_export(algorithm)
+                gc.collect()
+                write_rows(rows.values())
+                print(name, rows[key]['exports'], flush=True)
+        elif name in args.again or key not in rows or rows[key]['works'] != 'yes':
             rows[key] = try_algorithm(algorithm)
             gc.collect()
             write_rows(rows.values())

@@ -24,8 +24,8 @@ __all__ = ['Predictor', '__version__', 'attach', 'optimize_for_inference']
 
 # Modules to import, by the host package that they need.
 _REGISTERING = {
-    '': ('core', 'engine', 'inference.optimize', 'inference.picture_hooks', 'inference.report', 'datasets.check',
-         'visualization.visualizer'),
+    '': ('core', 'engine', 'inference.exported_model', 'inference.optimize', 'inference.picture_hooks',
+         'inference.report', 'datasets.check', 'visualization.visualizer'),
     'mmdet': ('detection', 'datasets.loading', 'datasets.copy_paste', 'datasets.instances', 'datasets.panoptic',
               'datasets.metrics'),
     'mmseg': ('semantic', 'datasets.label_maps'),

@@ -17,16 +17,17 @@ from knet_plugin.engine.run_config import add_run_arguments, load_run_config
 from knet_plugin.engine.runner import build_runner, leave_group, make_work_folder, run_console
 from knet_plugin.engine.safe_loading import safe_loading
 from knet_plugin.inference.run_folder import RunError, find_run
+from knet_plugin.runtime import ENGINE_SUFFIXES, EngineError
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog='knet test', description=__doc__,
-        usage='\n  knet test WORK_DIR [CHECKPOINT] [OPTION ...]\n  knet test CONFIG CHECKPOINT [OPTION ...]')
+        usage='\n  knet test WORK_DIR [CHECKPOINT|EXPORTED] [OPTION ...]\n  knet test CONFIG CHECKPOINT [OPTION ...]')
     parser.add_argument('config', metavar='WORK_DIR|CONFIG', help='work folder of a training, or a config')
     parser.add_argument('checkpoint', nargs='?', metavar='CHECKPOINT',
-                        help='checkpoint to evaluate (default: the best of the work folder)')
+                        help='checkpoint or exported model to evaluate (default: the best of the work folder)')
     parser.add_argument('--score', type=float, metavar='S',
                         help='lowest score of an object in panoptic maps, pictures and confusions (default: 0.3)')
     parser.add_argument('--pictures', type=int, metavar='N',
@@ -117,7 +118,10 @@ def main() -> None:
     find_files(args)
     cfg = load_run_config(args)
     make_work_folder(cfg.work_dir)
-    cfg.load_from = args.checkpoint
+    if Path(args.checkpoint).suffix in ENGINE_SUFFIXES:
+        cfg.model = dict(type='knet_plugin.ExportedModel', path=args.checkpoint)
+    else:
+        cfg.load_from = args.checkpoint
     if args.show:
         enable_windows(cfg, args.wait_time)
     if args.show_dir:
@@ -130,7 +134,7 @@ def main() -> None:
     try:
         with run_console(args.bare), safe_loading():
             build_runner(cfg).test()
-    except DataError as error:
+    except (DataError, EngineError) as error:
         raise SystemExit(f'error: {error}') from None
     if args.pictures is not None and is_main_process():
         print(f'report: {cfg.work_dir}')

@@ -1,6 +1,6 @@
 """What the benchmark measures: one module per mode."""
 
-from cases import detectors, post_processing, segmentors, stages, training
+from cases import detectors, engines, post_processing, segmentors, stages, training
 from cases.mode import BEFORE, OURS, Measured, Mode
 
 __all__ = ['BEFORE', 'MODES', 'OURS', 'Measured', 'Mode']
@@ -12,4 +12,5 @@ MODES = {
     'saving': training.SAVING,
     'detectors': detectors.MODE,
     'segmentors': segmentors.MODE,
+    'engines': engines.MODE,
 }

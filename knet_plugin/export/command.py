@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from knet_plugin import runtime
+from knet_plugin.inference.inputs import find_sources
 from knet_plugin.inference.opening import OPENING_ERRORS, open_predictor
 from knet_plugin.inference.run_folder import RunError
 
 __all__ = ['main']
 
+CALIBRATION_IMAGES = 32
 FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2'}  # ending of the file
 
 
@@ -29,6 +32,11 @@ def parse_arguments() -> argparse.Namespace:
                        help='fixed size of the input in pixels (default: that of Resize in the config)')
     parser.add_argument('--postprocess', choices=('in', 'out'), default='in',
                         help='"in": the file returns results; "out": it returns logits (default: in)')
+    parser.add_argument('--precision', choices=('fp32', 'fp16', 'int8'), default='fp32',
+                        help='fp16: halve the weights; int8: compute convolutions with 8-bit integers (default: fp32)')
+    parser.add_argument('--calibration', nargs='+', metavar='INPUT',
+                        help='images, folders or quoted patterns from which int8 takes the ranges of its integers '
+                             f'(default: {CALIBRATION_IMAGES} training images of the config)')
     parser.add_argument('--score', type=float, metavar='S', help='lowest score of an object (default: 0.3)')
     args = parser.parse_args()
     if args.format:
@@ -36,6 +44,8 @@ def parse_arguments() -> argparse.Namespace:
     if args.out.suffix not in FORMATS.values() or args.format and args.out.suffix != FORMATS[args.format]:
         wanted = FORMATS[args.format] if args.format else ', '.join(FORMATS.values())
         parser.error(f'argument -o: {args.out} must end with {wanted}')
+    if args.calibration and args.precision != 'int8':
+        parser.error('argument --calibration: only --precision int8 needs it')
     if args.size and min(args.size) < 1:
         parser.error(f'argument --size: must be positive, got {args.size}')
     if args.score is not None and not 0 <= args.score <= 1:
@@ -52,11 +62,28 @@ def main() -> int | str:
             raise RunError(f'{args.run} is exported already')
         from knet_plugin.export.exporting import export_model  # here, because it needs the hosts
 
+        images = _calibration_images(predictor.cfg, args.calibration) if args.precision == 'int8' else []
         deviations = export_model(predictor, args.out, args.size and tuple(args.size), args.dynamic,
-                                  args.postprocess == 'out')
+                                  args.postprocess == 'out', args.precision, images)
     except OPENING_ERRORS as error:
         return f'error: {error}'
-    found = ', '.join(f'{name} {value:.1g}' for name, value in deviations.items())
-    size = sum(file.stat().st_size for file in {args.out, args.out.with_suffix('.bin')} if file.exists()) / 2 ** 20
-    print(f'{args.out}: {size:.1f} MiB\ndeviation from torch on images of noise: {found}')
+    files = [args.out, args.out.with_suffix('.bin')] if args.out.suffix == '.xml' else [args.out]
+    print(f'{args.out}: {sum(file.stat().st_size for file in files) / 2 ** 20:.1f} MiB')
+    if deviations:
+        found = ', '.join(f'{name} {value:.1g}' for name, value in deviations.items())
+        print(f'deviation from torch on images of noise: {found}')
+    else:
+        print(f'compare its scores with those of the checkpoint: knet test {args.run} {args.out}')
     return 0
+
+
+def _calibration_images(cfg: Any, given: list[str] | None) -> list[Path]:
+    if given:
+        return [source.path for source in find_sources(given) if not source.is_video]
+    from knet_plugin.datasets.config_parts import image_files  # here, because it needs the hosts
+
+    try:
+        files = image_files(cfg.train_dataloader.dataset, cfg.get('default_scope'), CALIBRATION_IMAGES)
+    except (AttributeError, OSError) as error:
+        raise RunError(f'no training images for int8 ({error}): give --calibration') from error
+    return [Path(file) for file in files]

@@ -13,6 +13,7 @@ from knet_plugin.visualization import PARTS
 
 __all__ = ['describe']
 
+_RESIZE_OPTIONS = {'type', '_scope_', 'scale', 'keep_ratio'}  # mmengine notes the scope of an inherited step
 _NO_CHANGE = ('Annotation', 'Pack')  # in the names of steps that leave the image as it is
 
 
@@ -58,7 +59,7 @@ def _resize_step(loader: Any) -> tuple[tuple[int, int] | None, bool]:
     found: tuple[tuple[int, int] | None, bool] = None, True
     for step in steps:
         name = bare_type(step['type'])
-        if name == 'Resize' and found[0] is None and 'scale' in step and set(step) <= {'type', 'scale', 'keep_ratio'}:
+        if name == 'Resize' and found[0] is None and 'scale' in step and set(step) <= _RESIZE_OPTIONS:
             scale = step['scale'] if isinstance(step['scale'], tuple | list) else (step['scale'], step['scale'])
             found = (int(scale[0]), int(scale[1])), bool(step.get('keep_ratio', False))
         elif not any(word in name for word in _NO_CHANGE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _OTHER_SIZE = (200, 340)
 
 
 def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] | None = None, dynamic: bool = False,
-                 logits: bool = False) -> dict[str, float]:
+                 logits: bool = False, precision: str = 'fp32', images: Sequence[Any] = ()) -> dict[str, float]:
     """Export a trained model to a file, and compare both on images of noise.
 
     Args:
@@ -38,19 +39,25 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
         size: Height and width of a fixed input; by default those of ``Resize`` in the test pipeline.
         dynamic: Whether images of all sizes are allowed.
         logits: Whether the file returns logits of the padded image, and leaves the post-processing to its user.
+        precision: 'fp32'; and for .onnx and .xml 'fp16', of the weights, and 'int8', of the convolutions.
+        images: What the predictor takes, to find the ranges of 8-bit integers: some dozen images as in training.
 
     Returns:
         The largest deviation of each output from torch's, relative to its largest absolute value; of maps and masks,
-        the share of pixels that differ.
+        the share of pixels that differ. Only for fp32: others are to be judged on real images.
 
     Raises:
         EngineError: The model cannot be exported, or a package for it is missing; the message says what to do.
     """
     path = Path(path)
+    if precision != 'fp32' and path.suffix == '.pt2':
+        raise EngineError(f'{path}: {precision} is for .onnx and .xml')
+    if precision == 'int8' and not images:
+        raise EngineError('int8 needs images for calibration')
     if release(torch.__version__) < OLDEST_TORCH:
         raise EngineError(f'exporting needs torch {".".join(map(str, OLDEST_TORCH))} or newer, and this is '
                           f'{torch.__version__}')
-    info = describe(predictor, size, dynamic, logits)
+    info = replace(describe(predictor, size, dynamic, logits), precision=precision)
     graph = _graph_type(predictor.model, logits)(predictor.model).eval()
     if dynamic and graph.has_free_padding():
         raise EngineError(f'the convolutions of the backbone pad by the size of the image, and data_preprocessor pads '
@@ -63,7 +70,8 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
             program = export_program(graph, example, dynamic)
             with torch.no_grad():
                 outputs = tuple(graph(**example))
-            write_program(program, draft, replace(info, outputs=outputs), list(example))
+            inputs = (info.inputs(predictor.reader.picture(image)) for image in images)
+            write_program(program, draft, replace(info, outputs=outputs), inputs)
             deviations = _deviations(graph, draft, [example, *([_example(_OTHER_SIZE, logits)] if dynamic else [])])
         except (EngineError, OSError):
             raise
@@ -73,7 +81,7 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
                               f'{type(error).__name__}: {reason}') from error
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == path.suffix):  # the weights first
             file.replace(path.parent / file.name)
-    return deviations
+    return deviations if precision == 'fp32' else {}
 
 
 def export_program(graph: LogitsGraph, example: dict[str, torch.Tensor], dynamic: bool) -> Any:

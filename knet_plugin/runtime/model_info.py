@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import cv2
 import numpy as np
 
 __all__ = ['INFO_KEY', 'EngineError', 'ModelInfo']
@@ -35,7 +36,7 @@ class ModelInfo:
         size: Height and width of the input, or None if they are free.
         align_corners: Whether results are resized with aligned corners.
         fill: RGB of the padding of a fixed input.
-        precision: 'fp32', 'fp16' or 'int8'.
+        precision: 'fp32', 'fp16' (of the weights) or 'int8' (of the convolutions).
         format: Version of this description.
     """
 
@@ -87,6 +88,27 @@ class ModelInfo:
         if self.size is not None:
             factor = min(factor, self.size[0] / height, self.size[1] / width)
         return int(height * factor + 0.5), int(width * factor + 0.5)  # as mmcv rounds
+
+    def inputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the model's inputs for an image (H, W, 3) uint8 RGB.
+
+        ``image`` (1, h, w, 3) is the resized image; ``rows`` (H,) and ``columns`` (W,), which a model that returns
+        logits has not, are the positions in it at which the model computes its results.
+        """
+        height, width = image.shape[:2]
+        resized_height, resized_width = self.input_size(height, width)
+        resized = image
+        if (resized_height, resized_width) != (height, width):
+            resized = cv2.resize(image, (resized_width, resized_height), interpolation=cv2.INTER_LINEAR)
+        if self.size not in (None, (resized_height, resized_width)):
+            canvas = np.empty((*self.size, 3), np.uint8)
+            canvas[:] = self.fill
+            canvas[:resized_height, :resized_width] = resized
+            resized = canvas
+        inputs = dict(image=np.ascontiguousarray(resized[None]))
+        if self.parts:
+            inputs |= dict(rows=self.positions(height, resized_height), columns=self.positions(width, resized_width))
+        return inputs
 
     def positions(self, length: int, input_length: int) -> np.ndarray:
         """Where the pixels of the result lie in the input, along one axis of these two lengths, (length,) float32."""

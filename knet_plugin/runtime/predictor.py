@@ -69,28 +69,9 @@ class Predictor:
         threshold = self.score_thr if score_thr is None else score_thr
         return draw(self.reader.picture(image), result, self.classes, what, self.palette, threshold)
 
-    def inputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the model's inputs for an image (H, W, 3) uint8 RGB.
-
-        ``image`` (1, h, w, 3) is the resized image; ``rows`` (H,) and ``columns`` (W,) are the positions in it at which
-        the model computes its results.
-        """
-        height, width = image.shape[:2]
-        resized_height, resized_width = self.info.input_size(height, width)
-        resized = image
-        if (resized_height, resized_width) != (height, width):
-            resized = cv2.resize(image, (resized_width, resized_height), interpolation=cv2.INTER_LINEAR)
-        if self.info.size not in (None, (resized_height, resized_width)):
-            canvas = np.empty((*self.info.size, 3), np.uint8)
-            canvas[:] = self.info.fill
-            canvas[:resized_height, :resized_width] = resized
-            resized = canvas
-        return dict(image=np.ascontiguousarray(resized[None]), rows=self.info.positions(height, resized_height),
-                    columns=self.info.positions(width, resized_width))
-
     def _predict(self, image: np.ndarray) -> Result:
         try:
-            found = self._engine(self.inputs(image))
+            found = self._engine(self.info.inputs(image))
         except Exception as error:  # each engine has its own errors
             reason = (str(error).strip().splitlines() or [''])[0]
             raise EngineError(f'the model failed on an image of {image.shape[1]} x {image.shape[0]} pixels '

@@ -6,12 +6,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.structures import BaseDataElement, InstanceData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
 from knet_plugin.visualization.result import VOID, Instance, Result, Segment
 
-__all__ = ['result_of_sample', 'truth_of_sample']
+__all__ = ['result_of_sample', 'set_predictions', 'truth_of_sample']
 
 OFFSET = 1000  # mmdet's INSTANCE_OFFSET: its panoptic maps hold class + OFFSET * segment
 
@@ -65,6 +65,37 @@ def truth_of_sample(sample: BaseDataElement, meta: Mapping[str, Any] | None = No
     if semantic is not None and masks is not None:
         parts['panoptic'], parts['segments'] = _merge(semantic, masks, labels, meta)
     return Result((size[0], size[1]), **parts)
+
+
+def set_predictions(sample: BaseDataElement, result: Result, classes: int) -> None:
+    """Add a result to a sample of the hosts, as their metrics read it: the reverse of :func:`result_of_sample`.
+
+    Args:
+        sample: A ``DetDataSample`` or ``SegDataSample``.
+        result: Predictions.
+        classes: Number of classes, which is void in mmdet's panoptic maps.
+    """
+    field = 'sem_seg' if hasattr(type(sample), 'gt_instances') else 'data'  # of mmdet, of mmseg
+    if result.semantic is not None:
+        sample.set_data(dict(pred_sem_seg=_pixels(field, result.semantic)))
+    if result.panoptic is not None:
+        values = np.full(len(result.segments) + 1, classes)
+        scores = [0. if segment.score is None else segment.score for segment in result.segments]
+        for segment in result.segments:
+            values[segment.id] = segment.label + OFFSET * segment.id
+        panoptic = _pixels('sem_seg', values[result.panoptic])
+        panoptic.set_metainfo(dict(segment_scores=scores))
+        sample.set_data(dict(pred_panoptic_seg=panoptic))
+    if result.instances is not None:
+        sample.set_data(dict(pred_instances=InstanceData(
+            labels=torch.tensor([each.label for each in result.instances], dtype=torch.long),
+            scores=torch.tensor([each.score for each in result.instances]),
+            bboxes=torch.tensor([each.box for each in result.instances]).reshape(-1, 4),
+            masks=[each.mask for each in result.instances])))
+
+
+def _pixels(field: str, plane: np.ndarray) -> PixelData:
+    return PixelData(**{field: torch.from_numpy(plane.astype(np.int64))[None]})
 
 
 def _plane(data: Any) -> Tensor:

@@ -19,6 +19,8 @@ from knet_plugin.cli import resolve_config
 from knet_plugin.compat import release
 from knet_plugin.export import export_model, export_program, exporting
 from knet_plugin.export.graph import LogitsGraph, fix_padding
+from knet_plugin.inference.benchmark import agreement
+from knet_plugin.inference.image_files import write_image
 from knet_plugin.inference.optimize import largest_deviation
 from knet_plugin.runtime import EngineError
 
@@ -151,6 +153,39 @@ def test_logits_of_a_batch(size, runs, tmp_path):
     found = runtime.open_engine(tmp_path / 'logits.onnx')(dict(image=images.numpy()))
     found = {name: torch.from_numpy(value) for name, value in found.items()}
     assert max(largest_deviation(expected, found).values()) < 1e-4
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_half_weights_take_half_the_space(suffix, runs, semantic, tmp_path):
+    path = tmp_path / f'half{suffix}'
+    assert export_model(Predictor(runs['semantic'], device='cpu'), path, dynamic=True, precision='fp16') == {}
+    halved = runtime.Predictor(path)
+    assert halved.info.precision == 'fp16'
+    weights = path.with_suffix('.bin') if suffix == '.xml' else path
+    assert weights.stat().st_size < 0.8 * semantic.stat().st_size
+    assert agreement(halved(photo(SIZES[0]))[0], runtime.Predictor(semantic)(photo(SIZES[0]))[0]) > 0.97
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_convolutions_of_8_bits(suffix, runs, semantic, tmp_path, monkeypatch, capsys):
+    images = [photo(size, seed) for seed, size in enumerate(SIZES)]
+    for number, image in enumerate(images):
+        write_image(tmp_path / f'images/{number}.png', image)
+    path = tmp_path / f'int8{suffix}'
+    monkeypatch.setattr(sys, 'argv', ['export', str(runs['semantic']), '-o', str(path), '--dynamic', '--precision',
+                                      'int8', '--calibration', str(tmp_path / 'images')])
+    assert tool('export').main() == 0 and 'knet test' in capsys.readouterr().out
+    quantized = runtime.Predictor(path)
+    assert quantized.info.precision == 'int8'
+    assert suffix == '.xml' or b'QuantizeLinear' in path.read_bytes()
+    assert agreement(quantized(images[0])[0], runtime.Predictor(semantic)(images[0])[0]) > 0.9
+
+
+def test_8_bits_need_images(runs, tmp_path):
+    predictor = Predictor(runs['semantic'], device='cpu')
+    for path, words in (('a.onnx', 'calibration'), ('a.pt2', r'a\.pt2.*int8')):
+        with pytest.raises(EngineError, match=words):
+            export_model(predictor, tmp_path / path, dynamic=True, precision='int8')
 
 
 def test_without_torch_and_hosts(semantic, tmp_path):

@@ -9,6 +9,9 @@ import pytest
 from small_predictors import small_run, tool
 from small_runs import small_data
 
+from knet_plugin import Predictor
+from knet_plugin.export import export_model
+
 EXPECTED = dict(semantic='mIoU', instance='coco/segm_mAP', panoptic='coco_panoptic/PQ')
 
 
@@ -39,6 +42,21 @@ def test_report_of_each_task(task, data, tmp_path, monkeypatch, capsys):
         assert 0.9 < counted / (4 * 128 * 128) < 1  # edges are void
     assert (report / 'confusion.png').is_file()
     assert sorted(path.name for path in folder.glob('*.py')) == ['config.py']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', EXPECTED)
+def test_an_exported_model_has_the_same_scores(task, data, tmp_path, monkeypatch):
+    folder = small_run(task, tmp_path / 'run', data)
+    export_model(Predictor(folder, device='cpu'), tmp_path / 'model.onnx', dynamic=True)
+    figures = []
+    for model in ([], [str(tmp_path / 'model.onnx')]):
+        monkeypatch.setattr(sys, 'argv', ['test', str(folder), *model, '--pictures', '3'])
+        tool('test').main()
+        figures.append(json.loads((folder / 'test/metrics.json').read_text()))
+    times = ('data_time', 'time')
+    assert ({name: value for name, value in figures[1].items() if name not in times} ==
+            pytest.approx({name: value for name, value in figures[0].items() if name not in times}, abs=0.1))
 
 
 @pytest.mark.parametrize('arguments, named', [(['gone'], 'gone'), (['.'], 'config')])

@@ -9,8 +9,8 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from knet_plugin.visualization import VOID, Segment
-from knet_plugin.visualization.sample_result import result_of_sample, truth_of_sample
+from knet_plugin.visualization import VOID, Instance, Result, Segment
+from knet_plugin.visualization.sample_result import result_of_sample, set_predictions, truth_of_sample
 
 META = dict(classes=('cat', 'dog', 'sky'), thing_classes=('cat', 'dog'))
 SIZE = dict(ori_shape=(2, 4), img_shape=(4, 8))
@@ -115,3 +115,23 @@ def test_truth_without_objects_or_without_maps():
     semantic = truth_of_sample(SegDataSample(metainfo=SIZE, gt_sem_seg=PixelData(data=torch.tensor([SEMANTIC]))))
     assert semantic.semantic.tolist() == SEMANTIC and semantic.instances is None
     assert truth_of_sample(SegDataSample(metainfo=SIZE)).semantic is None
+
+
+@pytest.mark.parametrize('kind', [DetDataSample, SegDataSample])
+def test_results_become_samples_again(kind):
+    encodings = [mask_utils.encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in MASKS]
+    parts = dict(semantic=np.array([[0, 1, 2, 0], [0, 1, 2, 0]], np.uint8))
+    if kind is DetDataSample:
+        parts |= dict(panoptic=np.array([[1, 2, 3, 0], [1, 2, 3, 0]], np.int32),
+                      segments=[Segment(1, 0, True, 0.5), Segment(2, 0, True, 0.25), Segment(3, 2, False)],
+                      instances=[Instance(1, 0.75, (0., 0., 1., 2.), encodings[0]),
+                                 Instance(0, 0.5, (1., 0., 3., 1.), encodings[1])])
+    expected = Result((2, 4), **parts)
+    sample = kind(metainfo=SIZE)
+    set_predictions(sample, expected, len(META['classes']))
+    found = result_of_sample(sample, META)
+    for part in ('panoptic', 'semantic'):
+        assert np.array_equal(getattr(found, part), getattr(expected, part))
+    assert (found.segments, found.instances) == (expected.segments, expected.instances)
+    if kind is DetDataSample:
+        assert sample.pred_panoptic_seg.sem_seg[0, 0].tolist() == [1000, 2000, 3002, 3]
