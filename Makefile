@@ -1,6 +1,6 @@
 # Two distributions of the host packages, each in an environment of its own: .venv has the maintained forks (the
 # default), .venv-openmmlab the original OpenMMLab packages. .venv-oldest and .venv-latest have the forks with other
-# versions of the rest; .venv-audit has only the tools that look for vulnerabilities. Each step leaves a file in .done/ of
+# versions of the rest; .venv-audit has only the tools that look for vulnerabilities, .venv-site those of the site. Each step leaves a file in .done/ of
 # the environment, whose name has the hash of the files that the step depends on: running setup again does only what is
 # missing or has changed.
 
@@ -14,6 +14,7 @@ VENV2 := .venv-openmmlab
 OLDEST := .venv-oldest
 LATEST := .venv-latest
 AUDIT := .venv-audit
+SITE := .venv-site
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -87,13 +88,17 @@ types: setup  ## Check the types
 	$(VENV)/bin/mypy
 
 .PHONY: docs
-docs: setup  ## Check that the public interface is documented and that the links of the pages lead somewhere
+docs: setup site  ## Check that the public interface is documented, and build the site
 	$(VENV)/bin/interrogate knet_plugin tools benchmarks demo
-	$(VENV)/bin/python .ci/links.py
+
+.PHONY: site
+site: $(SITE)/.done/$(call hash,requirements/site.txt)  ## Build the site of docs/ into site/; broken links and unknown names are errors
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict -q -d site
+	@echo 'open site/index.html through a server: python3 -m http.server -d site'
 
 .PHONY: clean
 clean:  ## Remove all environments and everything that was built
-	rm -rf $(VENV) $(VENV2) $(OLDEST) $(LATEST) $(AUDIT) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV2) $(OLDEST) $(LATEST) $(AUDIT) $(SITE) site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 
 # mmcv is compiled here, so a compiler and Python's headers are needed; say so before anything is downloaded.
 define check_machine
@@ -199,3 +204,9 @@ $(AUDIT)/.done/$(call hash,requirements/audit.txt):
 	@$(PYTHON) -m venv --clear $(AUDIT)
 	@$(AUDIT)/bin/python -m pip install -q --no-deps -r requirements/audit.txt
 	@mkdir -p $(AUDIT)/.done && touch $@
+
+$(SITE)/.done/$(call hash,requirements/site.txt):
+	@echo '==> virtual environment $(SITE)'
+	@$(PYTHON) -m venv --clear $(SITE)
+	@$(SITE)/bin/python -m pip install -q --no-deps -r requirements/site.txt
+	@mkdir -p $(SITE)/.done && touch $@

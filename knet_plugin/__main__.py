@@ -1,4 +1,4 @@
-"""``python -m knet_plugin`` runs the same commands as ``knet``; see :mod:`knet_plugin.cli`."""
+"""``python -m knet_plugin`` runs the same commands as ``knet``; see ``knet_plugin.cli``."""
 
 import sys
 

@@ -53,7 +53,7 @@ def resolve_config(name: str | Path) -> Path:
 
 
 def resolve_tool(name: str | Path) -> Path:
-    """Find a script of ``tools/`` as :func:`resolve_config` finds a config."""
+    """Find a script of ``tools/`` as ``resolve_config`` finds a config."""
     return _resolve(name, 'tools')
 
 

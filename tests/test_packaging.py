@@ -53,7 +53,8 @@ def files_below(folder: Path) -> set[str]:
             if path.is_file() and '__pycache__' not in path.parts}
 
 
-@pytest.mark.parametrize('name', ['onedl.txt', 'openmmlab.txt', 'oldest.txt', 'dev.txt', 'build.txt', 'audit.txt'])
+@pytest.mark.parametrize('name', ['onedl.txt', 'openmmlab.txt', 'oldest.txt', 'dev.txt', 'build.txt', 'audit.txt',
+                                  'site.txt'])
 def test_everything_is_pinned(name):
     assert len(requirements(name)) >= 5
     assert all(version for versions in requirements(name).values() for version in versions)

@@ -59,5 +59,5 @@ def tiny_config(work_dir: Path, epochs: int = 1, resume: str | Path | None = Non
 
 
 def tiny_runner(kind: type, *args: Any, **options: Any) -> Runner | FlexibleRunner:
-    """Runner of a :func:`tiny_config`."""
+    """Runner of a ``tiny_config``."""
     return kind.from_cfg(tiny_config(*args, **options))

@@ -78,7 +78,7 @@ def read_image_info(image_info: Path, categories: Path | None, img_dir: Path) ->
 
 
 def wanted_results(evaluators: Any) -> tuple[bool, list[str]]:
-    """Read from ``test_evaluator`` whether a panoptic submission is wanted, and which of :data:`KINDS`.
+    """Read from ``test_evaluator`` whether a panoptic submission is wanted, and which of ``KINDS``.
 
     Raises:
         SystemExit: Nothing that the server evaluates.

@@ -104,13 +104,13 @@ def settings() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, model in (('R-50, panoptic and instances, 800 x 1216', PANOPTIC), ('FCN + K-Net, 512 x 512', SEMANTIC)):
         for batch in (1, 4):
-            case = partial(partial, build, model, batch=batch)
             setting = f'{name}, {"one image to results" if batch == 1 else "four images to logits"}'
-            found[setting] = {OURS: case(contender='fp32.xml'), ONNX: case(contender='fp32.onnx'),
-                              TORCH: case(contender=TORCH), OPTIMIZED: case(contender=OPTIMIZED),
-                              LIMIT: case(contender=LIMIT)}
-            found[f'{setting}, int8'] = {OURS: case(contender='int8.xml'), f'{ONNX}, int8': case(contender='int8.onnx'),
-                                         FLOAT: case(contender='fp32.xml')}
+            found[setting] = {OURS: partial(build, model, 'fp32.xml', batch),
+                              ONNX: partial(build, model, 'fp32.onnx', batch),
+                              **{each: partial(build, model, each, batch) for each in (TORCH, OPTIMIZED, LIMIT)}}
+            found[f'{setting}, int8'] = {OURS: partial(build, model, 'int8.xml', batch),
+                                         f'{ONNX}, int8': partial(build, model, 'int8.onnx', batch),
+                                         FLOAT: partial(build, model, 'fp32.xml', batch)}
     return found
 
 

@@ -44,7 +44,7 @@ def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
 
 
 def log_mismatches(state_dict: Mapping[str, Any], model: nn.Module, prefix: str = '') -> None:
-    """Warn of the :func:`mismatches` of weights that are being loaded, under our names and below ``prefix``."""
+    """Warn of the ``mismatches`` of weights that are being loaded, under our names and below ``prefix``."""
     weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     for each in mismatches(weights, model.state_dict()):
         print_log(f'the weights of {prefix.rstrip(".") or "the model"} do not fit: {each}', 'current', logging.WARNING)

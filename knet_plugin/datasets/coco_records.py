@@ -15,7 +15,7 @@ _SizeOf = Callable[[str], tuple[int, int] | None]
 
 
 def load(path: str, backend_args: dict | None = None, size_of: _SizeOf | None = None) -> tuple[dict, list[str]]:
-    """Read the file and check that it has the lists of a COCO file; see :func:`~.coco_file.read_coco`.
+    """Read the file and check that it has the lists of a COCO file; see ``read_coco``.
 
     Returns:
         Its content, in which annotations may have no ``image_id``, and lines for the user.

@@ -57,7 +57,7 @@ class InstanceDataset(CocoDataset):
 
 
 class CocoIndex(COCO):
-    """pycocotools' index of the ``data`` of a :class:`CocoFile`."""
+    """pycocotools' index of the ``data`` of a ``CocoFile``."""
 
     def __init__(self, data: dict[str, Any]) -> None:
         super().__init__()

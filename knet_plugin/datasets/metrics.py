@@ -25,7 +25,7 @@ __all__ = ['InstanceMetric', 'PanopticMetric']
 
 @METRICS.register_module()
 class InstanceMetric(CocoMetric):
-    """mmdet's ``CocoMetric``, for the annotation files that :class:`~.instances.InstanceDataset` reads.
+    """mmdet's ``CocoMetric``, for the annotation files that ``InstanceDataset`` reads.
 
     The arguments are those of ``CocoMetric``. Without any prediction, the figures are 0; mmdet gives none.
     """
@@ -56,7 +56,7 @@ class InstanceMetric(CocoMetric):
 
 @METRICS.register_module()
 class PanopticMetric(CocoPanopticMetric):
-    """mmdet's ``CocoPanopticMetric``, for the annotation files that :class:`~.panoptic.PanopticDataset` reads.
+    """mmdet's ``CocoPanopticMetric``, for the annotation files that ``PanopticDataset`` reads.
 
     - The PNG of an image is the ``file_name`` of its annotation, below ``seg_prefix``. Pixels of no listed segment are
       void. Areas are counted in the PNG.

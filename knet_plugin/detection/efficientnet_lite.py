@@ -27,7 +27,7 @@ class EfficientNetLite0(EfficientNet):
 
     Pixels are RGB with mean 127 and standard deviation 128. The default outputs have 24, 40, 112 and 320 channels at
     strides 4, 8, 16 and 32. Weights: ``init_cfg=dict(type='Pretrained', checkpoint=FILE)`` with the file that
-    :func:`knet_plugin.checkpoint.pretrained.pretrained_backbone` makes.
+    ``knet_plugin.checkpoint.pretrained.pretrained_backbone`` makes.
 
     Args:
         out_indices: Layers whose outputs are returned.

@@ -120,7 +120,7 @@ def binarize(masks: Tensor, threshold: float, sizes: Sizes) -> Tensor:
 
 
 def encode(masks: Tensor, threshold: float, sizes: Sizes) -> list[dict[str, Any]]:
-    """The masks of :func:`binarize` as run-length encodings of pycocotools, of which few are in memory at once."""
+    """The masks of ``binarize`` as run-length encodings of pycocotools, of which few are in memory at once."""
     encodings: list[dict[str, Any]] = []
     for group in _groups(len(masks), sizes.result[0] * sizes.result[1], masks.device):
         binary = binarize(masks[group], threshold, sizes).cpu().numpy().view(np.uint8)

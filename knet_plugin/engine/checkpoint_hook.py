@@ -111,7 +111,7 @@ class _PostponedRemovals:
 
 @contextlib.contextmanager
 def _whole_local_files() -> Iterator[None]:
-    """Use :class:`WholeFileBackend` for local paths inside the block, unless the user registered another backend."""
+    """Use ``WholeFileBackend`` for local paths inside the block, unless the user registered another backend."""
     # ``backend_args`` would be simpler, but ``FlexibleRunner`` ignores them.
     if type(get_file_backend('')) is not LocalBackend:
         yield

@@ -58,7 +58,7 @@ _screen: Screen | None = None
 
 
 def current_screen() -> Screen | None:
-    """Return the screen inside :func:`quiet_console`; None elsewhere, where the hosts show what happens."""
+    """Return the screen inside ``quiet_console``; None elsewhere, where the hosts show what happens."""
     return _screen
 
 

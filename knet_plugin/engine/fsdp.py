@@ -29,7 +29,7 @@ class KNetFSDPStrategy(FSDPStrategy):
     """mmengine's strategy that writes whole checkpoints, resumes from them, and clips gradients by their global norm.
 
     It has the options of ``FSDPStrategy``, except ``state_dict_cfg``. By default, ``auto_wrap_policy`` in
-    ``model_wrapper`` is :func:`wrap_large_parts`.
+    ``model_wrapper`` is ``wrap_large_parts``.
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:

@@ -21,7 +21,7 @@ _KINDS = {'cls': 'class'}  # names that are no words
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Shows one progress line inside :func:`~knet_plugin.engine.console.quiet_console`; elsewhere, the hosts do.
+    """Shows one progress line inside ``quiet_console``; elsewhere, the hosts do.
 
     In a terminal the line is replaced in place. Otherwise there is a line for the first iteration, for each interval of
     mmengine's ``LoggerHook``, and for the last iteration.

@@ -32,9 +32,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
-    """Read the config that ``args.config`` and the arguments of :func:`add_run_arguments` describe.
+    """Read the config that ``args.config`` and the arguments of ``add_run_arguments`` describe.
 
-    Unless ``args.bare`` is set, it gets the hooks of :func:`~knet_plugin.engine.runner.add_run_parts`. An unknown
+    Unless ``args.bare`` is set, it gets the hooks of ``add_run_parts``. An unknown
     config or a misspelt option ends the process.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -1,7 +1,7 @@
 """Makes mmengine load checkpoints without running code from them.
 
 Since torch 2.6, ``torch.load`` refuses files that would run code, but the maintained fork of mmengine then reads them
-again, unprotected. Inside :func:`safe_loading`, mmengine refuses such files and reports what is wrong with them.
+again, unprotected. Inside ``safe_loading``, mmengine refuses such files and reports what is wrong with them.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def safe_loading() -> Iterator[None]:
 
 @HOOKS.register_module()
 class SafeLoadingHook(Hook):
-    """Applies :func:`safe_loading` to a run of mmengine's ``Runner``, from ``before_run`` to ``after_run``.
+    """Applies ``safe_loading`` to a run of mmengine's ``Runner``, from ``before_run`` to ``after_run``.
 
     ``FlexibleRunner`` loads checkpoints before it calls any hook: call its methods inside ``safe_loading()``.
     """

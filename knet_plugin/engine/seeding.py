@@ -67,7 +67,7 @@ class NumberedIndex(int):
 
 @DATA_SAMPLERS.register_module()
 class NumberedSampler(Sampler):
-    """Turns the indices of another ``sampler`` into :class:`NumberedIndex`; other items, such as batches, stay."""
+    """Turns the indices of another ``sampler`` into ``NumberedIndex``; other items, such as batches, stay."""
 
     def __init__(self, sampler: dict, dataset: Any, seed: int | None = None) -> None:
         self.sampler = mmengine_registry.DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
@@ -101,7 +101,7 @@ class NumberedSampler(Sampler):
 
 @DATASETS.register_module()
 class SeededDataset:
-    """Seeds before it loads an image with a :class:`NumberedIndex`; otherwise it delegates to the wrapped data set."""
+    """Seeds before it loads an image with a ``NumberedIndex``; otherwise it delegates to the wrapped data set."""
 
     def __init__(self, dataset: dict, seed: int) -> None:
         # __setattr__ would set them on the wrapped data set.

@@ -38,7 +38,7 @@ class RunStopped(KeyboardInterrupt):
 class StopHook(Hook):
     """On SIGINT (Ctrl-C) or SIGTERM, ends the training after the current iteration with a checkpoint of it.
 
-    The hook raises :class:`RunStopped`. A second signal acts as it would without this hook. A loop over epochs
+    The hook raises ``RunStopped``. A second signal acts as it would without this hook. A loop over epochs
     continues from such a checkpoint with the rest of the epoch.
 
     With several processes, all stop after the same iteration: they ask each other every ``interval`` iterations.

@@ -1,4 +1,4 @@
-"""Export of trained models to files that :mod:`knet_plugin.runtime` runs without torch and the hosts."""
+"""Export of trained models to files that ``knet_plugin.runtime`` runs without torch and the hosts."""
 
 from knet_plugin.export.exporting import export_model, export_program
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from knet_plugin import __version__
 from knet_plugin.datasets.config_parts import plain_datasets
+from knet_plugin.export.graph import turns_to_rgb
 from knet_plugin.inference.predictor import Predictor
 from knet_plugin.migration.options import bare_type
 from knet_plugin.runtime.model_info import EngineError, ModelInfo
@@ -84,5 +85,4 @@ def _fill(preprocessor: Any) -> tuple[int, ...]:
     if not preprocessor._enable_normalize:
         return (0, 0, 0)
     mean = [round(value) for value in preprocessor.mean.flatten().tolist()]
-    to_rgb = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
-    return tuple(mean if to_rgb else mean[::-1])
+    return tuple(mean if turns_to_rgb(preprocessor) else mean[::-1])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from knet_plugin.inference.optimize import raw_outputs
 
 __all__ = ['LARGEST_STRIDE', 'LogitsGraph', 'Resize', 'SemanticGraph', 'fix_padding', 'fix_upsampling',
-           'highest', 'in_groups']
+           'highest', 'in_groups', 'turns_to_rgb']
 
 Tensors = tuple[Tensor, ...]
 Find = Callable[..., tuple[Tensors, Tensors]]
@@ -57,6 +57,12 @@ def _padded_convolution(conv: nn.Conv2d, maps: Tensor) -> Tensor:
     return F.conv2d(maps, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
+def turns_to_rgb(preprocessor: Any) -> bool:
+    """Whether a data preprocessor reverses the channels, which the hosts read as BGR."""
+    # mmdet and mmseg name it differently.
+    return bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
+
+
 class LogitsGraph(nn.Module):
     """Normalises and pads images as the model's data preprocessor does, and returns ``raw_outputs``.
 
@@ -70,9 +76,7 @@ class LogitsGraph(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).requires_grad_(False)  # the exporter would differentiate loops
         preprocessor: Any = model.data_preprocessor
-        # mmdet and mmseg name it differently. The hosts read BGR, and exported models get RGB.
-        to_rgb = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
-        self.flips = not to_rgb
+        self.flips = not turns_to_rgb(preprocessor)  # exported models get RGB
         self.normalises = preprocessor._enable_normalize
         if hasattr(preprocessor, 'test_cfg'):  # mmseg's, whose other settings are for training
             self.divisor = (preprocessor.test_cfg or {}).get('size_divisor') or 1

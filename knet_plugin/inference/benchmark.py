@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from knet_plugin import runtime
+from knet_plugin.compat import check_host_packages
 from knet_plugin.inference.inputs import InputError, find_sources
 from knet_plugin.inference.opening import OPENING_ERRORS, open_predictor
+from knet_plugin.inference.run_folder import find_weights
 from knet_plugin.visualization import Result
 
 __all__ = ['agreement', 'main']
@@ -39,9 +41,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='knet benchmark', description=__doc__)
     parser.add_argument('models', nargs='+', metavar='MODEL',
                         help='exported models, work folders of trainings, or paths or names of configs')
-    parser.add_argument('--images', nargs='+', metavar='INPUT', required=True,
-                        help='images, folders or quoted patterns')
-    parser.add_argument('--limit', type=int, default=20, metavar='N', help='take the first N images (default: 20)')
+    parser.add_argument('--images', nargs='+', metavar='INPUT',
+                        help='images, folders or quoted patterns (default: validation images of the first MODEL that '
+                             'has a config)')
+    parser.add_argument('--limit', type=int, default=20, metavar='N', help='take at most N images (default: 20)')
     parser.add_argument('--threads', type=int, default=0, metavar='N',
                         help='threads of each model (default: all cores)')
     args = parser.parse_args()
@@ -161,13 +164,29 @@ def compare(models: Sequence[str], images: Sequence[Path], threads: int) -> Tabl
     return table
 
 
+def _images(args: argparse.Namespace) -> list[Path]:
+    if args.images:
+        images = [source.path for source in find_sources(args.images) if not source.is_video][:args.limit]
+        if not images:
+            raise InputError('--images names no image')
+        return images
+    runs = [model for model in args.models if Path(model).suffix not in runtime.ENGINE_SUFFIXES]
+    if not runs:
+        raise InputError('exported models have no validation images: give --images')
+    check_host_packages()
+    from mmengine.config import Config
+
+    from knet_plugin.datasets.config_parts import image_files
+
+    cfg = Config.fromfile(find_weights(runs[0])[0])
+    return [Path(file) for file in image_files(cfg.val_dataloader.dataset, cfg.get('default_scope'), args.limit)]
+
+
 def main() -> int | str:
     """Run the command; return the exit status, or the error."""
     args = parse_arguments()
     try:
-        images = [source.path for source in find_sources(args.images) if not source.is_video][:args.limit]
-        if not images:
-            raise InputError('--images names no image')
+        images = _images(args)
         table = compare(args.models, images, args.threads or os.cpu_count() or 1)
     except OPENING_ERRORS as error:
         return f'error: {error}'

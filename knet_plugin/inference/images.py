@@ -51,7 +51,7 @@ class ImageReader:
         return _swapped(image)
 
     def array(self, image: Any) -> np.ndarray:
-        """Return a path, a PIL image or an array as an array of :meth:`read`.
+        """Return a path, a PIL image or an array as an array of ``read``.
 
         Raises:
             ValueError: It is none of these, or has another number of dimensions than 2 or 3.

@@ -134,7 +134,7 @@ def _refuse_weights(*args: Any) -> None:
 
 @HOOKS.register_module()
 class OptimizeForInferenceHook(Hook):
-    """Run tests with :func:`knet_plugin.optimize_for_inference`; training and validation run the plain model.
+    """Run tests with ``knet_plugin.optimize_for_inference``; training and validation run the plain model.
 
     The hook optimises the model before the test epoch and restores the plain model after it, also inside
     ``MMDistributedDataParallel`` or a model for test-time augmentation. Its options are the function's.

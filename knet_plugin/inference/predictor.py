@@ -27,7 +27,7 @@ __all__ = ['Predictor']
 
 
 class Predictor:
-    """A trained model that takes images and returns :class:`~knet_plugin.visualization.Result`.
+    """A trained model that takes images and returns ``Result``.
 
     ::
 
@@ -40,7 +40,7 @@ class Predictor:
         checkpoint: Path or URL of the weights. By default the best checkpoint of the work folder, or the published
             weights of one of our configs.
         device: For example 'cpu' or 'cuda:1'; by default a GPU if there is one.
-        score_thr: Lowest score of a thing in K-Net's panoptic map and of what :meth:`draw` shows. By default the
+        score_thr: Lowest score of a thing in K-Net's panoptic map and of what ``draw`` shows. By default the
             model's own threshold, which is 0.3 in the published models.
         batch_size: Images that the model computes at once; images of different size are never in one batch.
 

@@ -53,7 +53,7 @@ def find_run(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Pat
 
 
 def find_weights(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Path, str]:
-    """Find config and checkpoint as :func:`find_run` does; the latter may also be a URL.
+    """Find config and checkpoint as ``find_run`` does; the latter may also be a URL.
 
     The name of one of our configs stands for its published weights.
     """

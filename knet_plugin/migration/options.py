@@ -41,7 +41,7 @@ class Report:
         self.remarks.append(f'by hand  {path}={_short(value)}: {reason}')
 
     def refuse(self, path: str, value: Any, reason: str) -> None:
-        """Note an option that cannot be migrated; :meth:`check` raises it."""
+        """Note an option that cannot be migrated; ``check`` raises it."""
         self.problems.append(f'{path}={value!r}: {reason}')
 
     def check(self) -> None:

@@ -18,7 +18,7 @@ __all__ = ['Predictor']
 
 
 class Predictor:
-    """An exported model with the interface of :class:`knet_plugin.Predictor`.
+    """An exported model with the interface of ``knet_plugin.Predictor``.
 
     ::
 
@@ -27,7 +27,7 @@ class Predictor:
 
     Args:
         path: A file that ``knet export`` wrote with its post-processing inside.
-        score_thr: Lowest score of what :meth:`draw` shows; by default that of the model. The panoptic map keeps the
+        score_thr: Lowest score of what ``draw`` shows; by default that of the model. The panoptic map keeps the
             threshold with which the model was exported.
         threads: Threads of the engine; 0, all cores.
 
@@ -65,7 +65,7 @@ class Predictor:
         return [self._predict(self.reader.picture(image)) for image in images]
 
     def draw(self, image: Any, result: Result, what: str | None = None, score_thr: float | None = None) -> np.ndarray:
-        """Draw a result on its image; see :meth:`knet_plugin.Predictor.draw`."""
+        """Draw a result on its image; see ``knet_plugin.Predictor.draw``."""
         threshold = self.score_thr if score_thr is None else score_thr
         return draw(self.reader.picture(image), result, self.classes, what, self.palette, threshold)
 

@@ -1,7 +1,7 @@
 """How K-Net connects to each kind of decode head: where F, K_0 and M_0 come from, and which losses train a stage.
 
-Almost every head of mmseg classifies through ``cls_seg`` and trains on the map that it returns. :class:`Adapter` serves
-all of these; :data:`ADAPTERS` lists the heads that need another adapter, and those that K-Net does not support.
+Almost every head of mmseg classifies through ``cls_seg`` and trains on the map that it returns. ``Adapter`` serves
+all of these; ``ADAPTERS`` lists the heads that need another adapter, and those that K-Net does not support.
 """
 
 from collections.abc import Callable
@@ -194,7 +194,7 @@ ADAPTERS: dict[type, Adapter | Refused] = {
 
 
 def adapter_of(kind: Any) -> Adapter | Refused:
-    """The adapter of a head class: its own, that of the nearest base class, or a plain :class:`Adapter`."""
+    """The adapter of a head class: its own, that of the nearest base class, or a plain ``Adapter``."""
     base = next((base for base in kind.__mro__ if base in ADAPTERS), None)
     adapter = Adapter() if base is None else ADAPTERS[base]
     if isinstance(adapter, Refused):

@@ -33,7 +33,7 @@ def attach(cfg: Config, num_stages: int = 3, kernel_update_head: Mapping[str, An
         num_stages: Update stages.
         kernel_update_head: What differs from the default stage, for all new stages.
         lr_mult: Learning rate of the stages as a multiple of the optimizer's. None: see
-            :func:`knet_plugin.semantic.stage_rate.stage_custom_keys`.
+            ``knet_plugin.semantic.stage_rate.stage_custom_keys``.
 
     Returns:
         The config with K-Net on its decode head, the rate of the stages in ``optim_wrapper``, and this package in

@@ -26,7 +26,7 @@ class IterativeDecodeHead(BaseModule):
         F, K_0, M_0 = kernel_generate_head(features)
         K_i, M_i = kernel_update_head[i - 1](F, K_{i-1}, M_{i-1})     i = 1 .. S
 
-    An adapter (:mod:`knet_plugin.semantic.adapters`) reads F, K_0 and M_0 from the stock head and makes it return M_S.
+    An adapter (``knet_plugin.semantic.adapters``) reads F, K_0 and M_0 from the stock head and makes it return M_S.
     Everything else the stock head does stays as it is. The losses that depend on the masks are computed for each of
     M_0 .. M_S, all others once.
 
@@ -37,7 +37,7 @@ class IterativeDecodeHead(BaseModule):
             mmengine's, mmdet's or this package's, so its parts need no prefix.
         num_stages: Update stages S; 0 is the stock head.
         kernel_update_head: What differs from the default stage, one config for all stages or a sequence of S. The
-            default is :func:`knet_plugin.semantic.default_stage.default_stage_config`.
+            default is ``knet_plugin.semantic.default_stage.default_stage_config``.
         init_cfg: mmengine's initialisation config.
 
     Raises:

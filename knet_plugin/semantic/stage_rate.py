@@ -17,7 +17,7 @@ def stage_custom_keys(cfg: Mapping[str, Any], lr_mult: float | None = None) -> d
     Args:
         cfg: A config of mmseg. It is not changed.
         lr_mult: Rate of the stages as a multiple of the optimizer's. None: an entry of the config stays; otherwise Adam
-            and its variants get :data:`PUBLISHED_LR`, and other optimizers keep their rate.
+            and its variants get ``PUBLISHED_LR``, and other optimizers keep their rate.
 
     Returns:
         One entry, or none if the stages have that rate already, or if the config has no ``custom_keys`` to read.

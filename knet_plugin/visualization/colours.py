@@ -41,7 +41,7 @@ def class_colours(given: Any, number: int) -> list[Colour]:
 
     Args:
         given: What configs hold as ``palette``: RGB tuples. Where there is none, as with None or a name such as
-            'random', colours are those of :func:`palette`.
+            'random', colours are those of ``palette``.
         number: Number of classes.
     """
     colours = palette(number)

@@ -28,7 +28,7 @@ def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str | 
     Pixels of no region stay exactly as they are, so an empty result gives the plain photo.
 
     Args:
-        image: (H, W, 3) uint8 RGB; other types and numbers of channels as :func:`~.photo.as_rgb` takes them.
+        image: (H, W, 3) uint8 RGB; other types and numbers of channels as ``as_rgb`` takes them.
         result: What to draw; its size is (H, W).
         classes: Names; labels outside are drawn in grey or by number.
         what: 'panoptic', 'instances' or 'semantic'. None: the first of these that the result has.
@@ -62,7 +62,7 @@ def draw(image: np.ndarray, result: Result, classes: Sequence[str], what: str | 
 
 def draw_or_note(image: np.ndarray, result: Result, classes: Sequence[str], what: str | None = None,
                  palette: Any = None, score_thr: float = 0.3, with_labels: bool = True) -> tuple[np.ndarray, str]:
-    """Draw as :func:`draw` does; where there is nothing to draw, write why on the photo.
+    """Draw as ``draw`` does; where there is nothing to draw, write why on the photo.
 
     Returns:
         The picture, and the line that was written on it, such as '0 of 20 above 0.30; best 0.27', or ''.

@@ -1,4 +1,4 @@
-"""Results and ground truth of mmdet's and mmseg's data samples, as :class:`~.result.Result`."""
+"""Results and ground truth of mmdet's and mmseg's data samples, as ``Result``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -50,7 +50,7 @@ def truth_of_sample(sample: BaseDataElement, meta: Mapping[str, Any] | None = No
 
     Args:
         sample: What the hosts' pipelines pack: ``gt_instances`` with masks, ``gt_sem_seg``, or both (panoptic).
-        meta: See :func:`result_of_sample`. Without it, only classes that have objects here count as things.
+        meta: See ``result_of_sample``. Without it, only classes that have objects here count as things.
     """
     size = tuple(int(length) for length in sample.metainfo['ori_shape'][:2])
     parts: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def truth_of_sample(sample: BaseDataElement, meta: Mapping[str, Any] | None = No
 
 
 def set_predictions(sample: BaseDataElement, result: Result, classes: int) -> None:
-    """Add a result to a sample of the hosts, as their metrics read it: the reverse of :func:`result_of_sample`.
+    """Add a result to a sample of the hosts, as their metrics read it: the reverse of ``result_of_sample``.
 
     Args:
         sample: A ``DetDataSample`` or ``SegDataSample``.

@@ -22,7 +22,7 @@ def sheet(rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = (
     aspect ratio and are enlarged or shrunk to fit; None leaves a cell empty, and rows may be shorter than others.
 
     Args:
-        rows: Images, (H, W, 3) uint8 or what :func:`~.photo.as_rgb` takes.
+        rows: Images, (H, W, 3) uint8 or what ``as_rgb`` takes.
         titles: One for each column; fewer or none are fine.
         width: Width of the sheet in pixels.
 

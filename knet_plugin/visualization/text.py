@@ -40,7 +40,7 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], size: int,
     Args:
         image: The image.
         text: The line.
-        corner: x, y of the upper left corner of the box that :func:`text_size` measures.
+        corner: x, y of the upper left corner of the box that ``text_size`` measures.
         size: Height of the font in pixels.
         background: RGB of a box behind the text, which is then black or white. None: white with a dark outline.
     """

@@ -29,7 +29,7 @@ else:
 
 @VISUALIZERS.register_module()
 class Visualizer(_Base):
-    """Draws data samples of mmdet and mmseg with :func:`~knet_plugin.visualization.draw`.
+    """Draws data samples of mmdet and mmseg with ``draw``.
 
     Replaces the visualizer of a config: ``visualizer=dict(type='knet_plugin.Visualizer', ...)``. Names and colours of
     classes come from ``dataset_meta``, which runners and inferencers set.
@@ -70,7 +70,7 @@ class Visualizer(_Base):
 
         Args:
             name: Name of the picture for the backends.
-            image: (H, W, 3) uint8 RGB, or what :func:`~.photo.as_rgb` takes.
+            image: (H, W, 3) uint8 RGB, or what ``as_rgb`` takes.
             data_sample: ``DetDataSample`` or ``SegDataSample``. None: the plain photo.
             draw_gt, draw_pred: Draw ground truth; draw predictions.
             show, wait_time: Show the picture in a window, for so many seconds; 0 waits for a key.

@@ -104,7 +104,7 @@ def train(cfg: Config, work_dir: Path) -> None:
 
 
 def exit_code(*arguments) -> int:
-    """Call :func:`train` in a fork of this process."""
+    """Call ``train`` in a fork of this process."""
     process = multiprocessing.get_context('fork').Process(target=train, args=arguments)
     process.start()
     process.join()

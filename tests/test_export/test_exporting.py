@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import venv
 
 import cv2
 import numpy as np
@@ -200,6 +201,20 @@ def test_without_torch_and_hosts(semantic, tmp_path):
     program = f'{hidden}import knet_plugin; knet_plugin.Predictor'
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert 'HostPackageError' in done.stderr and 'pip install' in done.stderr
+
+
+@pytest.mark.slow
+def test_an_environment_without_torch(semantic, tmp_path):
+    cv2.imwrite(str(tmp_path / 'photo.png'), photo((64, 96)))
+    venv.create(tmp_path / 'env', with_pip=True)
+    programs = tmp_path / 'env/bin'
+    for command in ([programs / 'pip', 'install', '-q', f'{ROOT}[runtime]'],
+                    [programs / 'knet', 'predict', semantic, tmp_path / 'photo.png', '-o', tmp_path / 'out']):
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'out/photo.jpg').is_file()
+    packages = tmp_path.glob('env/lib/*/site-packages')
+    assert not {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'} & {path.name for path in next(packages).iterdir()}
 
 
 def test_a_missing_engine_is_named(semantic, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 from small_predictors import small_run, tool
+from small_runs import small_data
 
 from knet_plugin.inference.benchmark import agreement
 from knet_plugin.inference.image_files import write_image
@@ -31,6 +32,13 @@ def test_models_side_by_side(folder, monkeypatch, capsys):
     assert benchmark(monkeypatch, run, run, '--images', folder / 'images', '--threads', 1) == 0
     printed = capsys.readouterr().out
     assert printed.count('100.00 %') == 2 and '2 images' in printed
+
+
+def test_validation_images_by_default(folder, monkeypatch, capsys):
+    run = small_run('semantic', folder / 'run', small_data(folder / 'shapes', 2, 4))
+    assert benchmark(monkeypatch, run, '--threads', 1, '--limit', 3) == 0
+    assert '3 images' in capsys.readouterr().out
+    assert '--images' in benchmark(monkeypatch, folder / 'model.onnx')
 
 
 @pytest.mark.parametrize('model', ['missing.onnx', 'missing_run'])

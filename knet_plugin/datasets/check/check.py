@@ -71,7 +71,7 @@ def check_data(path: str | Path, limit: int = 1000) -> Report:
 
     Args:
         path: The folder, or its ``data.yml``.
-        limit: See :func:`check_config`.
+        limit: See ``check_config``.
 
     Raises:
         ValueError: There is no description, or it is wrong.

@@ -47,7 +47,7 @@ class Files:
 
     def annotations(self, path: str, backend_args: dict | None = None, classes: Sequence[str] = ()
                     ) -> Annotations | str:
-        """The content of a COCO file, or what is wrong with it; see :func:`~knet_plugin.datasets.coco_file.read_coco`.
+        """The content of a COCO file, or what is wrong with it; see ``read_coco``.
 
         ``classes`` count for the first call with a path: data sets come before metrics.
         """

@@ -22,7 +22,7 @@ _MARK = '_knet_data_check'
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Stops a run whose data cannot be used before it reads the data; see :func:`check_config`.
+    """Stops a run whose data cannot be used before it reads the data; see ``check_config``.
 
     mmengine builds its hooks before its data sets, but tells them about the runner only later. So the constructor looks
     for the runner that is being built, and lets its ``train`` check the data for training and validation first, ``val``
@@ -55,7 +55,7 @@ class DataCheckHook(Hook):
         return checked
 
     def check(self, runner: Any, sections: tuple[str, ...]) -> None:
-        """Check the sections of the runner's config; raises a :class:`DataError` in all processes."""
+        """Check the sections of the runner's config; raises a ``DataError`` in all processes."""
         message: list[str | None] = [None]
         if is_main_process():
             report = check_config(runner.cfg, sections, self.limit, get_world_size())

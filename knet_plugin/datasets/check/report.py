@@ -115,7 +115,7 @@ class Report:
         self.kernels = self.kernels or other.kernels
 
     def raise_errors(self) -> None:
-        """Raise a :class:`DataError` with all errors, if there are any."""
+        """Raise a ``DataError`` with all errors, if there are any."""
         if self.errors:
             number = f'{len(self.errors)} errors in the data:\n  ' if len(self.errors) > 1 else ''
             raise DataError(number + '\n  '.join(map(str, self.errors)))

@@ -1,7 +1,7 @@
 """``knet data prepare``: from annotated images in the formats that people have to one folder for all tasks.
 
 A reader for each format (``masks``, ``label_maps``, ``coco``, ``coco_panoptic``, ``yolo``, ``labelme``) gives
-:class:`~.sample.Sample` with regions as run-length encodings, one image at a time; ``writer`` writes all of them.
+``Sample`` with regions as run-length encodings, one image at a time; ``writer`` writes all of them.
 """
 
 from knet_plugin.datasets.prepare.formats import FORMATS

@@ -70,7 +70,7 @@ def _sixteen_bits(path: Path) -> np.ndarray:
 
 
 def read_map(path: Path) -> tuple[np.ndarray, bool]:
-    """Read a mask or label map as :func:`read_pixels` does.
+    """Read a mask or label map as ``read_pixels`` does.
 
     Transparent pixels are 0, the background. A photo that is transparent around an object, or an image of one colour,
     has its mask in the alpha channel.

@@ -32,7 +32,7 @@ FORMATS: dict[str, tuple[str, Callable[[Sequence[Source], Options], Reading]]] =
 
 
 def detect_format(source: Source, options: Options) -> str:
-    """Return the key of :data:`FORMATS` that the annotations of a source have.
+    """Return the key of ``FORMATS`` that the annotations of a source have.
 
     Masks of one class hold instances, and those of several classes are label maps, unless each class has its folder.
 

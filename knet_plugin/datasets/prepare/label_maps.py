@@ -21,7 +21,7 @@ _GREY = 65793  # the colour of grey value 1
 
 
 def read_label_maps(sources: Sequence[Source], options: Options) -> Reading:
-    """Read label maps; see :func:`_values_of_classes` for their values."""
+    """Read label maps; see ``_values_of_classes`` for their values."""
     files: dict[Path, Path] = {}  # image: map
     reading = Reading([])
     for source in sources:

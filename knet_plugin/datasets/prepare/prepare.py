@@ -50,10 +50,10 @@ class Prepared:
 
 def prepare(sources: Sequence[Source], out: str | os.PathLike[str], options: Options, val: float | None = None,
             seed: int = 0, task: str | None = None, force: bool = False) -> Prepared:
-    """Read annotated images in any of :data:`~.formats.FORMATS` and write a prepared folder.
+    """Read annotated images in any of ``FORMATS`` and write a prepared folder.
 
     Args:
-        sources: Folders of images and their annotations, from :func:`~.sources.find_sources`.
+        sources: Folders of images and their annotations, from ``find_sources``.
         out: The folder, which appears when it is complete.
         options: Classes and format.
         val: Share of the images for validation. None: as ``sources`` or folders of images say, otherwise 0.2.

@@ -24,7 +24,7 @@ class Options:
             ``NAME=R,G,B`` give the value or colour of a class in label maps.
         stuff: Names of stuff. One that the data does not have is given to all pixels without a region.
         ignore: Values of label maps that are no class.
-        format: A key of :data:`~knet_plugin.datasets.prepare.formats.FORMATS`, or 'auto'.
+        format: A key of ``FORMATS``, or 'auto'.
     """
 
     classes: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ _VOID = 255
 
 
 class SplitWriter:
-    """Writes images and annotations of a split; the JSON files come with :meth:`close`.
+    """Writes images and annotations of a split; the JSON files come with ``close``.
 
     Args:
         description: Of the folder, in whose ``root`` the files go.

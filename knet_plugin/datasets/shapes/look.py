@@ -69,7 +69,7 @@ def stuff_look(rng: np.random.Generator, texture: str, tint: int, hue: np.ndarra
 def render(rng: np.random.Generator, canvas: Canvas, warp: np.ndarray, ambiguity: float) -> np.ndarray:
     """Render a scene as (H, W, 3) uint8 RGB.
 
-    ``warp``, (H, W, 2) float32, displaces the textures along x and y in pixels. ``ambiguity``: see :class:`Style`.
+    ``warp``, (H, W, 2) float32, displaces the textures along x and y in pixels. ``ambiguity``: see ``Style``.
     """
     height, width = canvas.paint_map.shape
     looks = np.array([(*look.colour, *look.shade, -np.dot(look.shade, look.centre), *look.wave, look.contrast,

@@ -39,7 +39,7 @@ def make_shapes(root: str | os.PathLike[str],
     """Make the data set unless ``root`` already holds it.
 
     An image depends on its index, split, size, seed and style only. ``root`` appears when the data set is complete.
-    ``ambiguity``, ``hue`` and ``min_object`` are those of :class:`Style`.
+    ``ambiguity``, ``hue`` and ``min_object`` are those of ``Style``.
 
     Args:
         root: Directory of the data set.

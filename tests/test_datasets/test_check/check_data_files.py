@@ -68,7 +68,7 @@ def edit(root: Path, function: Callable[[dict], Any], *sections: str) -> None:
 
 
 def each_item(function: Callable[[dict], Any]) -> Callable[[dict], None]:
-    """A change of all objects or segments, for :func:`edit`."""
+    """A change of all objects or segments, for ``edit``."""
     def apply(data: dict) -> None:
         for each in data['annotations']:
             for item in each.get('segments_info', [each]):
@@ -82,7 +82,7 @@ def messages(findings: list) -> str:
 
 
 def instance_config(root: Path, dataset: str = 'CocoDataset', metric: str = 'CocoMetric') -> Config:
-    """A K-Net for the instances that :func:`write_instances` writes."""
+    """A K-Net for the instances that ``write_instances`` writes."""
     common = dict(type=dataset, data_root=f'{root}/', metainfo=dict(classes=THINGS), data_prefix=dict(img='images/'),
                   pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_mask=True)])
     return Config(dict(
@@ -102,7 +102,7 @@ def write_instances(root: Path) -> None:
 
 
 def panoptic_config(root: Path, dataset: str = 'CocoPanopticDataset', metric: str = 'CocoPanopticMetric') -> Config:
-    """A K-Net for the panoptic data that :func:`write_panoptic` writes."""
+    """A K-Net for the panoptic data that ``write_panoptic`` writes."""
     cfg = instance_config(root, dataset)
     cfg.model.panoptic_head.num_stuff_classes = len(STUFF)
     for name in ('train_dataloader', 'val_dataloader'):
