@@ -93,7 +93,7 @@ docs: setup site  ## Check that the public interface is documented, and build th
 
 .PHONY: site
 site: $(SITE)/.done/$(call hash,requirements/site.txt)  ## Build the site of docs/ into site/; broken links and unknown names are errors
-	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict -q -d site
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict -d site
 	@echo 'open site/index.html through a server: python3 -m http.server -d site'
 
 .PHONY: clean
