@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlparse
 
 import torch
 import yaml
@@ -21,7 +22,8 @@ from knet_plugin.checkpoint.key_map import rename_official_keys
 from knet_plugin.checkpoint.reading import CheckpointError, load_file, read_checkpoint, weights_of
 from knet_plugin.checkpoint.whole_file import whole_file
 
-__all__ = ['BACKBONES', 'PACKAGED', 'PackagedWeights', 'Weights', 'find_weights', 'fit_line', 'packaged_backbone']
+__all__ = ['BACKBONES', 'PACKAGED', 'PackagedWeights', 'Weights', 'download', 'find_weights', 'fit_line',
+           'packaged_backbone']
 
 _ADVICE = 'use --weights none to train from random weights, or --weights FILE'
 
@@ -91,7 +93,10 @@ def find_weights(name: str, root: Path) -> Weights | None:
             close = difflib.get_close_matches(key, [*PACKAGED, *urls], n=3, cutoff=0.4)
             raise CheckpointError(f'weights {name!r}: no such file, and no published model of that name'
                                   + (f'; did you mean {", ".join(close)}?' if close else ''))
-        path = _download(key, urls[key])
+        try:
+            path = download(urls[key])
+        except CheckpointError as error:
+            raise CheckpointError(f'weights {key}: {error}; {_ADVICE}') from None
     weights, _ = weights_of(read_checkpoint(path))
     kernels = [len(value) for key, value in weights.items() if key.endswith('init_kernels.weight')]
     return Weights(path.absolute(), whole_model=any(key.startswith('backbone.') for key in weights),
@@ -188,14 +193,18 @@ def _published(root: Path) -> dict[str, str]:
     return urls
 
 
-def _download(name: str, url: str) -> Path:
-    """Download into torch's cache, where mmengine looks too."""
-    path = Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])
+def download(url: str) -> Path:
+    """Download a file into torch's cache, where mmengine looks too, unless it is there, and check the hash in its name.
+
+    Raises:
+        CheckpointError: The file cannot be downloaded, or has another hash.
+    """
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         expected_hash = torch.hub.HASH_REGEX.search(path.name)
         try:
             torch.hub.download_url_to_file(url, str(path), expected_hash[1] if expected_hash else None)
         except (OSError, RuntimeError) as error:  # a hash that differs is a RuntimeError
-            raise CheckpointError(f'weights {name}: {url} cannot be downloaded ({error}); {_ADVICE}') from None
+            raise CheckpointError(f'{url} cannot be downloaded ({error}); try again, or save it as {path}') from None
     return path

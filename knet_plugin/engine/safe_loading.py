@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
@@ -17,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from knet_plugin.checkpoint.pretrained import download
 from knet_plugin.checkpoint.reading import load_file
 from knet_plugin.compat import release
 from knet_plugin.registry import HOOKS
@@ -72,18 +72,10 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Load a file that the first process downloads into torch's cache, unless it is there."""
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
     try:
         if get_rank() == 0:
-            _download(filename, path)
+            download(filename)
     finally:
         barrier()
-    _download(filename, path)  # for processes that do not share the first one's disk
-    return load_file(path, map_location=map_location)
-
-
-def _download(url: str, path: Path) -> None:
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        expected_hash = torch.hub.HASH_REGEX.search(path.name)
-        torch.hub.download_url_to_file(url, str(path), expected_hash[1] if expected_hash else None)
+    # The other processes may not share the first one's disk.
+    return load_file(download(filename), map_location=map_location)

@@ -12,7 +12,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -172,7 +171,7 @@ def test_a_download_stays_in_its_folder(name, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'a/b/hub'))
     monkeypatch.setattr(torch.hub, 'download_url_to_file',
                         lambda url, path, *args: torch.save(dict(weight=torch.ones(1)), path))
-    with suppress(CheckpointError, OSError, RuntimeError):
+    with suppress(CheckpointError, OSError):
         load_from_http(f'https://example.org/models/{name}')
     assert all(path.startswith('a/b/hub') or path in ('a', 'a/b') for path in tree(tmp_path))
 
@@ -198,7 +197,7 @@ def test_downloads_are_checked(tmp_path, monkeypatch):
         address = f'http://127.0.0.1:{server.server_port}'
         for name, error in (('bad', 'asks for code'), ('page', 'web page'), ('named-00000000', 'invalid hash'),
                             ('nowhere', '404')):
-            with pytest.raises((CheckpointError, RuntimeError, HTTPError), match=error):
+            with pytest.raises(CheckpointError, match=error):
                 CheckpointLoader.load_checkpoint(f'{address}/{name}.pth')
         assert CheckpointLoader.load_checkpoint(f'{address}/good.pth')['state_dict']['a'] == 1
         server.shutdown()
