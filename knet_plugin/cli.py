@@ -23,7 +23,9 @@ _PACKAGE = Path(__file__).resolve().parent
 _SCRIPTS = dict(data='prepare and check your own data', train='train a model, from a config or on your own data',
                 test='evaluate a trained model', predict='segment images, folders and videos, and draw the results',
                 export='export a trained model to one file that runs without torch and OpenMMLab',
-                benchmark='compare trained and exported models on your own images')
+                benchmark='compare trained and exported models on your own images',
+                compare='compare the reports of two tests')
+_LAUNCHED = ('train', 'test')  # those that may run in several processes
 
 
 class ResourceError(RuntimeError):
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print('\n'.join(names))
         elif args.command == 'run':
             _run_script(resolve_tool(args.tool), args.arguments)
-        elif args.command in ('predict', 'data', 'export', 'benchmark'):
+        elif args.command not in _LAUNCHED:
             _run_script(resolve_tool(f'tools/{args.command}'), others)
         elif args.gpus is not None and args.launcher != 'pytorch':
             parser.error(f'--gpus {args.gpus} needs --launcher pytorch')
@@ -115,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
     for name, summary in _SCRIPTS.items():
         command = commands.add_parser(name, help=summary, add_help=False, allow_abbrev=False)  # the script has -h
-        if name in ('train', 'test'):
+        if name in _LAUNCHED:
             command.add_argument('--launcher', default='none')
             command.add_argument('--gpus', type=int)
     command = commands.add_parser('configs', help='list the configs of K-Net')

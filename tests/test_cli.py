@@ -116,6 +116,14 @@ def test_tools_run_in_this_process(wheel_like, capsys, arguments, passed_on):
     assert capsys.readouterr().out == f'{passed_on}\n'
 
 
+@pytest.mark.parametrize('name', cli._SCRIPTS)
+def test_each_command_runs_its_script(name, monkeypatch):
+    started = []
+    monkeypatch.setattr(cli, '_run_script', lambda path, arguments: started.append(path))
+    assert main([name, 'x']) == 0
+    assert started == [ROOT / f'tools/{name}.py']
+
+
 @pytest.mark.parametrize('name', ['train', 'test'])
 def test_mim_gives_the_tools_no_option_that_they_lack(name, monkeypatch, capsys):
     """It would add ``--gpus`` if their help had that word; ``knet`` alone reads it."""
