@@ -1,6 +1,7 @@
 """Lets mkdocs build the site: README and changelog become pages, and links that leave docs/ lead to the repository."""
 
 import re
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ LINK = re.compile(r'\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s]+)\)')
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that lie at the root of the repository."""
     for name, source in PAGES.items():
-        text = (ROOT / source).read_text()
+        text = (ROOT / source).read_text(encoding='utf-8')
         files.append(File.generated(config, name, content=rewritten(text, ROOT, config.repo_url)))
     return files
 
@@ -33,6 +34,7 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def rewritten(text: str, folder: Path, repository: str | None) -> str:
     """Let links lead to pages of the site; to other files in the repository, or where that is unknown, nowhere."""
+    start = ROOT / 'docs' if folder == ROOT else folder
     pages = {(ROOT / source).resolve(): name for name, source in PAGES.items()}
 
     def replace(link: re.Match) -> str:
@@ -40,10 +42,9 @@ def rewritten(text: str, folder: Path, repository: str | None) -> str:
         anchor = f'#{anchor}' if anchor else ''
         path = (folder / target).resolve()
         if path in pages:
-            return f'[{label}]({pages[path]}{anchor})'
+            return f'[{label}]({relpath(ROOT / "docs" / pages[path], start)}{anchor})'
         if path.is_relative_to(ROOT / 'docs') and path.is_file():
-            start = ROOT / 'docs' if folder == ROOT else folder
-            return f'[{label}]({path.relative_to(start)}{anchor})'
+            return f'[{label}]({relpath(path, start)}{anchor})'
         if not path.exists():
             return link[0]  # mkdocs reports it
         return f'[{label}]({repository}/blob/main/{path.relative_to(ROOT)}{anchor})' if repository else label

@@ -165,8 +165,6 @@ def try_export(algorithm: Algorithm) -> str:
     from knet_plugin import Predictor
     from knet_plugin.export import export_model
 
-    if algorithm.needs and not find_spec(algorithm.needs):
-        return f'needs {algorithm.needs}'
     cfg = attach(algorithm.config())
     cfg.model.test_cfg = dict(mode='whole')
     error = ''
@@ -253,13 +251,13 @@ def main() -> None:
     for name, algorithm in algorithms.items():
         key = name, installed_distribution()
         if args.export:
-            if not rows[key].get('exports') or name in args.again:
+            if rows.get(key, {}).get('works') == 'yes' and (not rows[key]['exports'] or name in args.again):
                 rows[key]['exports'] = try_export(algorithm)
                 gc.collect()
                 write_rows(rows.values())
                 print(name, rows[key]['exports'], flush=True)
         elif name in args.again or key not in rows or rows[key]['works'] != 'yes':
-            rows[key] = try_algorithm(algorithm)
+            rows[key] = dict(try_algorithm(algorithm), exports=rows.get(key, {}).get('exports', ''))
             gc.collect()
             write_rows(rows.values())
             print(rows[key], flush=True)

@@ -29,7 +29,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('checkpoint', nargs='?', metavar='CHECKPOINT',
                         help='checkpoint or exported model to evaluate (default: the best of the work folder)')
     parser.add_argument('--score', type=float, metavar='S',
-                        help='lowest score of an object in panoptic maps, pictures and confusions (default: 0.3)')
+                        help='lowest score of an object in pictures and confusions, and in panoptic maps, which an '
+                             'exported model makes with its own (default: 0.3)')
     parser.add_argument('--pictures', type=int, metavar='N',
                         help='images on the sheets of the report (default: 24); with CONFIG, no N means no report')
     parser.add_argument('--out', metavar='PATH',
@@ -42,6 +43,9 @@ def parse_arguments() -> argparse.Namespace:
                         help='test-time augmentation with the config\'s tta_model and tta_pipeline')
     add_run_arguments(parser)
     args = parser.parse_args()
+    args.exported = Path(args.checkpoint or '').suffix in ENGINE_SUFFIXES
+    if args.exported and (args.tta or args.launcher != 'none'):
+        parser.error(f'{args.checkpoint} is tested in one process, without --tta')
     if args.score is not None and not 0 <= args.score <= 1:
         parser.error(f'argument --score: must be from 0 to 1, got {args.score}')
     return args
@@ -89,16 +93,22 @@ def save_predictions(cfg: Config, out: str) -> None:
 
 
 def find_files(args: argparse.Namespace) -> None:
-    """Replace a work folder by its config and checkpoint; the report goes into its subfolder ``test``."""
+    """Replace a work folder by its config and checkpoint; the report goes into its subfolder ``test``.
+
+    An exported model has a folder of its own, for comparison.
+    """
     folder = Path(args.config)
+    name = f'test-{Path(args.checkpoint).name}' if args.exported else 'test'
     if args.checkpoint and not folder.is_dir():
+        if args.exported and args.work_dir is None:  # mmengine writes the config there, with another model
+            args.work_dir = str(Path('work_dirs', folder.stem, name))
         return
     try:
         config, checkpoint = find_run(args.config, args.checkpoint)
     except RunError as error:
         raise SystemExit(f'error: {error}') from error
     args.config, args.checkpoint = str(config), str(checkpoint)
-    args.work_dir = args.work_dir or str((folder if folder.is_dir() else checkpoint.parent) / 'test')
+    args.work_dir = args.work_dir or str((folder if folder.is_dir() else checkpoint.parent) / name)
     args.pictures = 24 if args.pictures is None else args.pictures
 
 
@@ -118,7 +128,7 @@ def main() -> None:
     find_files(args)
     cfg = load_run_config(args)
     make_work_folder(cfg.work_dir)
-    if Path(args.checkpoint).suffix in ENGINE_SUFFIXES:
+    if args.exported:
         cfg.model = dict(type='knet_plugin.ExportedModel', path=args.checkpoint)
     else:
         cfg.load_from = args.checkpoint

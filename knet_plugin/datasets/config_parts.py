@@ -9,14 +9,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmengine.registry import DATASETS, DefaultScope
-
 from knet_plugin.registry import SCOPE
 
 if TYPE_CHECKING:
     from knet_plugin.datasets.description import DataDescription
 
-__all__ = ['BEST_METRICS', 'crop_side', 'data_config', 'image_files', 'plain_datasets']
+__all__ = ['BEST_METRICS', 'crop_side', 'data_config', 'plain_datasets']
 
 # By task, the name under which the metrics below report what the best checkpoint is chosen by.
 BEST_METRICS = dict(panoptic='coco_panoptic/PQ', instance='coco/segm_mAP', semantic='mIoU')
@@ -95,22 +93,6 @@ def plain_datasets(dataset: Mapping[str, Any]) -> list[Any]:
     if 'datasets' in dataset:
         return [plain for part in dataset['datasets'] for plain in plain_datasets(part)]
     return plain_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
-
-
-def image_files(dataset: Mapping[str, Any], scope: str | None, limit: int | None = None) -> list[str]:
-    """Paths of a data set's images.
-
-    Args:
-        dataset: Its config.
-        scope: 'mmdet' or 'mmseg'.
-        limit: The most images, spread over the data set.
-    """
-    paths: list[str] = []
-    with DefaultScope.overwrite_default_scope(scope):
-        for plain in plain_datasets(dataset):
-            built = DATASETS.build(dict(plain, pipeline=[]))
-            paths += [built.get_data_info(index)['img_path'] for index in range(len(built))]
-    return paths[::max(1, len(paths) // limit)][:limit] if limit else paths
 
 
 def _detection_parts(description: DataDescription, task: str, short_side: int,

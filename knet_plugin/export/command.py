@@ -9,7 +9,8 @@ from typing import Any
 from knet_plugin import runtime
 from knet_plugin.inference.inputs import find_sources
 from knet_plugin.inference.opening import OPENING_ERRORS, open_predictor
-from knet_plugin.inference.run_folder import RunError
+from knet_plugin.inference.run_folder import RunError, images_of_run
+from knet_plugin.runtime.model_info import PRECISIONS
 
 __all__ = ['main']
 
@@ -32,11 +33,11 @@ def parse_arguments() -> argparse.Namespace:
                        help='fixed size of the input in pixels (default: that of Resize in the config)')
     parser.add_argument('--postprocess', choices=('in', 'out'), default='in',
                         help='"in": the file returns results; "out": it returns logits (default: in)')
-    parser.add_argument('--precision', choices=('fp32', 'fp16', 'int8'), default='fp32',
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32',
                         help='fp16: halve the weights; int8: compute convolutions with 8-bit integers (default: fp32)')
     parser.add_argument('--calibration', nargs='+', metavar='INPUT',
-                        help='images, folders or quoted patterns from which int8 takes the ranges of its integers '
-                             f'(default: {CALIBRATION_IMAGES} training images of the config)')
+                        help=f'images, folders or quoted patterns; {CALIBRATION_IMAGES} of these images give int8 the '
+                             'ranges of its integers (default: training images of the config)')
     parser.add_argument('--score', type=float, metavar='S', help='lowest score of an object (default: 0.3)')
     args = parser.parse_args()
     if args.format:
@@ -72,18 +73,16 @@ def main() -> int | str:
     if deviations:
         found = ', '.join(f'{name} {value:.1g}' for name, value in deviations.items())
         print(f'deviation from torch on images of noise: {found}')
-    else:
+    elif args.postprocess == 'in':
         print(f'compare its scores with those of the checkpoint: knet test {args.run} {args.out}')
     return 0
 
 
 def _calibration_images(cfg: Any, given: list[str] | None) -> list[Path]:
-    if given:
-        return [source.path for source in find_sources(given) if not source.is_video]
-    from knet_plugin.datasets.config_parts import image_files  # here, because it needs the hosts
-
-    try:
-        files = image_files(cfg.train_dataloader.dataset, cfg.get('default_scope'), CALIBRATION_IMAGES)
-    except (AttributeError, OSError) as error:
-        raise RunError(f'no training images for int8 ({error}): give --calibration') from error
-    return [Path(file) for file in files]
+    if not given:
+        try:
+            return images_of_run(cfg, 'train_dataloader', CALIBRATION_IMAGES)
+        except RunError as error:
+            raise RunError(f'{error}: give --calibration') from error
+    images = [source.path for source in find_sources(given) if not source.is_video]
+    return images[::max(1, len(images) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]

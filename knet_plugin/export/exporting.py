@@ -19,7 +19,7 @@ from knet_plugin.export.graph import LARGEST_STRIDE, LogitsGraph, SemanticGraph
 from knet_plugin.export.writers import write_program
 from knet_plugin.inference.predictor import Predictor
 from knet_plugin.runtime.engines import open_engine
-from knet_plugin.runtime.model_info import EngineError
+from knet_plugin.runtime.model_info import PRECISIONS, EngineError
 
 __all__ = ['export_model', 'export_program']
 
@@ -39,7 +39,7 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
         size: Height and width of a fixed input; by default those of ``Resize`` in the test pipeline.
         dynamic: Whether images of all sizes are allowed.
         logits: Whether the file returns logits of the padded image, and leaves the post-processing to its user.
-        precision: 'fp32'; and for .onnx and .xml 'fp16', of the weights, and 'int8', of the convolutions.
+        precision: 'fp32'; for .onnx and .xml also 'fp16' (of the weights) or 'int8' (of most convolutions).
         images: What the predictor takes, to find the ranges of 8-bit integers: some dozen images as in training.
 
     Returns:
@@ -50,6 +50,8 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
         EngineError: The model cannot be exported, or a package for it is missing; the message says what to do.
     """
     path = Path(path)
+    if precision not in PRECISIONS:
+        raise EngineError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
     if precision != 'fp32' and path.suffix == '.pt2':
         raise EngineError(f'{path}: {precision} is for .onnx and .xml')
     if precision == 'int8' and not images:
@@ -63,6 +65,10 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
         raise EngineError(f'the convolutions of the backbone pad by the size of the image, and data_preprocessor pads '
                           f'it to a multiple of {graph.divisor}: set {LARGEST_STRIDE} there, or export with --size')
     example = _example(info.size or _ANY_SIZE, logits)
+    try:
+        inputs = [info.inputs(predictor.reader.picture(image)) for image in images]
+    except ValueError as error:  # before the export, which takes long
+        raise EngineError(f'an image for calibration is bad: {error}') from error
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:
         draft = Path(folder, path.name)
@@ -70,7 +76,6 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
             program = export_program(graph, example, dynamic)
             with torch.no_grad():
                 outputs = tuple(graph(**example))
-            inputs = (info.inputs(predictor.reader.picture(image)) for image in images)
             write_program(program, draft, replace(info, outputs=outputs), inputs)
             deviations = _deviations(graph, draft, [example, *([_example(_OTHER_SIZE, logits)] if dynamic else [])])
         except (EngineError, OSError):

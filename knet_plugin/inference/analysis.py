@@ -35,7 +35,8 @@ class Record(NamedTuple):
 
 class _Objects(NamedTuple):
     labels: np.ndarray
-    masks: list[Any]  # run-length encodings
+    masks: list[Any]  # run-length encodings, without what is void in the ground truth
+    ignored: np.ndarray  # mostly void
 
 
 class Analysis:
@@ -50,7 +51,7 @@ class Analysis:
     - missed, otherwise.
 
     A prediction that overlaps no object that much is false. Semantic segmentation has one object for each class of an
-    image. Predictions that are mostly void in the ground truth do not count.
+    image. What is void in the ground truth belongs to no mask, and a prediction that is mostly void is not false.
 
     Args:
         classes: Names.
@@ -70,9 +71,8 @@ class Analysis:
         part = next((each for each in PARTS if each in result.parts and each in truth.parts), None)
         if part is None:
             return None
-        true, void = _objects(truth, part, 0.), _void(truth, part)
-        found = _without_void(_objects(result, part, self._score_thr), void)
-        records = _compare(image, found, true)
+        void = {'panoptic': truth.panoptic == 0, 'semantic': truth.semantic == VOID}.get(part)
+        records = _compare(image, _objects(result, part, self._score_thr, void), _objects(truth, part, 0., void))
         self.records += records
         return _quality(records)[0] if records else None
 
@@ -94,32 +94,20 @@ def boundary_iou(one: np.ndarray, other: np.ndarray) -> float:
     return np.count_nonzero(seams[0] & seams[1]) / union if union else 0.
 
 
-def _objects(result: Result, part: str, score_thr: float) -> _Objects:
+def _objects(result: Result, part: str, score_thr: float, void: Any) -> _Objects:
     if part == 'instances':
         kept = [each for each in result.instances or () if each.score is None or each.score >= score_thr]
-        return _Objects(np.array([each.label for each in kept], int), [each.mask for each in kept])
+        return _Objects(np.array([each.label for each in kept], int), [each.mask for each in kept],
+                        np.zeros(len(kept), bool))
+    plane: Any = getattr(result, part)
     if part == 'panoptic':
-        values, labels, plane = ([each.id for each in result.segments], [each.label for each in result.segments],
-                                 result.panoptic)
+        values, labels = [each.id for each in result.segments], [each.label for each in result.segments]
     else:
-        plane = result.semantic
-        values = labels = [int(value) for value in np.unique(plane) if value != VOID]  # type: ignore[arg-type]
-    masks = [mask_utils.encode(np.asfortranarray(plane == value, np.uint8)) for value in values]
-    return _Objects(np.array(labels, int), masks)
-
-
-def _void(truth: Result, part: str) -> Any:
-    if part == 'instances':
-        return None
-    plane = truth.panoptic == 0 if part == 'panoptic' else truth.semantic == VOID
-    return mask_utils.encode(np.asfortranarray(plane, np.uint8))
-
-
-def _without_void(found: _Objects, void: Any) -> _Objects:
-    if void is None or not found.masks:
-        return found
-    kept = np.flatnonzero(mask_utils.iou(found.masks, [void], [1])[:, 0] <= 0.5)
-    return _Objects(found.labels[kept], [found.masks[i] for i in kept])
+        values = labels = [int(value) for value in np.unique(plane) if value != VOID]
+    planes = [plane == value for value in values]
+    ignored = np.array([np.count_nonzero(each & void) > each.sum() / 2 for each in planes], bool)
+    masks = [mask_utils.encode(np.asfortranarray(each & ~void, np.uint8)) for each in planes]
+    return _Objects(np.array(labels, int), masks, ignored)
 
 
 def _compare(image: str, found: _Objects, true: _Objects) -> list[Record]:
@@ -151,7 +139,7 @@ def _compare(image: str, found: _Objects, true: _Objects) -> list[Record]:
         records.append(Record(image, label, int(mask_utils.area(mask)), kind, *both))
     alone = iou.max(axis=1, initial=0) <= TOUCHING
     return records + [Record(image, int(found.labels[i]), int(mask_utils.area(found.masks[i])),
-                             FALSE if alone[i] else '', unmatched=1) for i in np.flatnonzero(free)]
+                             FALSE if alone[i] else '', unmatched=1) for i in np.flatnonzero(free & ~found.ignored)]
 
 
 def _partners(iou: np.ndarray) -> dict[int, int]:

@@ -22,7 +22,7 @@ from knet_plugin import runtime
 from knet_plugin.compat import check_host_packages
 from knet_plugin.inference.inputs import InputError, find_sources
 from knet_plugin.inference.opening import OPENING_ERRORS, open_predictor
-from knet_plugin.inference.run_folder import find_weights
+from knet_plugin.inference.run_folder import find_weights, images_of_run
 from knet_plugin.visualization import Result
 
 __all__ = ['agreement', 'main']
@@ -176,10 +176,7 @@ def _images(args: argparse.Namespace) -> list[Path]:
     check_host_packages()
     from mmengine.config import Config
 
-    from knet_plugin.datasets.config_parts import image_files
-
-    cfg = Config.fromfile(find_weights(runs[0])[0])
-    return [Path(file) for file in image_files(cfg.val_dataloader.dataset, cfg.get('default_scope'), args.limit)]
+    return images_of_run(Config.fromfile(find_weights(runs[0])[0]), 'val_dataloader', args.limit)
 
 
 def main() -> int | str:

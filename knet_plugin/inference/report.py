@@ -27,6 +27,7 @@ from knet_plugin.visualization.sample_result import result_of_sample, truth_of_s
 __all__ = ['ReportHook']
 
 _ROWS = 6  # images on a sheet
+_FILES = ('metrics.*', 'confusion.*', 'classes.csv', 'sizes.csv', 'images.csv', 'sheet_*.jpg', 'best.jpg', 'worst.jpg')
 
 
 class _Judged(NamedTuple):
@@ -74,6 +75,10 @@ class ReportHook(Hook):
         self._rows: list[dict[str, np.ndarray | None]] = []
         self._drawn = 0
         self.folder.mkdir(parents=True, exist_ok=True)
+        if is_main_process():  # an older report may have other files
+            for pattern in _FILES:
+                for file in self.folder.glob(pattern):
+                    file.unlink()
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                         outputs: Sequence[BaseDataElement] | None = None) -> None:

@@ -1,10 +1,11 @@
 """Finds the config and the checkpoint of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-__all__ = ['RunError', 'find_run', 'find_weights']
+__all__ = ['RunError', 'find_run', 'find_weights', 'images_of_run']
 
 _SUFFIXES = ('.pth', '.pt')  # of checkpoints
 
@@ -65,6 +66,34 @@ def find_weights(run: str | Path, checkpoint: str | Path | None = None) -> tuple
         return resolve_config(run), url
     config, path = find_run(run, checkpoint)
     return config, str(path)
+
+
+def images_of_run(cfg: Any, loader: str, limit: int) -> list[Path]:
+    """Paths of images that a config reads.
+
+    Args:
+        cfg: The config.
+        loader: For example 'train_dataloader'.
+        limit: The most images, spread over the data set.
+
+    Raises:
+        RunError: The config has no such loader, or its data are not there.
+    """
+    from mmengine.registry import DATASETS, DefaultScope  # here, because exported models run without the hosts
+
+    from knet_plugin.datasets.config_parts import plain_datasets
+
+    paths: list[Path] = []
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            for plain in plain_datasets(cfg[loader].dataset):
+                built = DATASETS.build(dict(plain, pipeline=[]))
+                paths += [Path(built.get_data_info(index)['img_path']) for index in range(len(built))]
+    except (AssertionError, AttributeError, KeyError, OSError) as error:  # the hosts have many kinds
+        raise RunError(f'the images of {loader} cannot be found ({type(error).__name__}: {error})') from error
+    if not paths:
+        raise RunError(f'{loader} has no images')
+    return paths[::max(1, len(paths) // limit)][:limit]
 
 
 def _published(name: str) -> str | None:

@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-__all__ = ['INFO_KEY', 'EngineError', 'ModelInfo']
+__all__ = ['INFO_KEY', 'PRECISIONS', 'EngineError', 'ModelInfo']
 
 INFO_KEY = 'knet'  # name of the text in the file
+PRECISIONS = ('fp32', 'fp16', 'int8')
 FORMAT = 1  # of the text; a reader refuses others
 
 

@@ -6,6 +6,7 @@ import venv
 
 import cv2
 import numpy as np
+import onnx
 import pycocotools.mask as mask_utils
 import pytest
 import torch
@@ -178,15 +179,23 @@ def test_convolutions_of_8_bits(suffix, runs, semantic, tmp_path, monkeypatch, c
     assert tool('export').main() == 0 and 'knet test' in capsys.readouterr().out
     quantized = runtime.Predictor(path)
     assert quantized.info.precision == 'int8'
-    assert suffix == '.xml' or b'QuantizeLinear' in path.read_bytes()
+    assert {'.onnx': b'QuantizeLinear', '.xml': b'FakeQuantize'}[suffix] in path.read_bytes()
+    if suffix == '.onnx':
+        weights = {node.input[1] for node in onnx.load(path).graph.node if node.op_type == 'Conv'}
+        assert sum(not name.endswith('_DequantizeLinear_Output') for name in weights) >= 2  # the first, and conv_seg
+        assert any(name.endswith('conv_seg.weight') for name in weights)
     assert agreement(quantized(images[0])[0], runtime.Predictor(semantic)(images[0])[0]) > 0.9
 
 
-def test_8_bits_need_images(runs, tmp_path):
+def test_precisions_that_cannot_be_met(runs, tmp_path):
     predictor = Predictor(runs['semantic'], device='cpu')
-    for path, words in (('a.onnx', 'calibration'), ('a.pt2', r'a\.pt2.*int8')):
+    (tmp_path / 'bad.jpg').write_bytes(b'nothing')
+    for path, precision, images, words in (('a.onnx', 'int8', [], 'calibration'),
+                                           ('a.pt2', 'int8', [], r'a\.pt2.*int8'),
+                                           ('a.onnx', 'int8', [str(tmp_path / 'bad.jpg')], r'calibration.*bad\.jpg'),
+                                           ('a.onnx', 'int4', [], 'int4')):
         with pytest.raises(EngineError, match=words):
-            export_model(predictor, tmp_path / path, dynamic=True, precision='int8')
+            export_model(predictor, tmp_path / path, dynamic=True, precision=precision, images=images)
 
 
 def test_without_torch_and_hosts(semantic, tmp_path):

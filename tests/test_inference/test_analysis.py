@@ -64,6 +64,15 @@ def test_void_does_not_count():
                  Result(SIZE, semantic=np.where(LEFT, 0, VOID).astype(np.uint8))) == ['found']
 
 
+def test_void_within_a_prediction_takes_nothing_from_its_iou():
+    for columns in (50, 30):  # 60 and 33 % of the prediction is void
+        found = box((0, 20), (0, columns))
+        analysis = Analysis(CLASSES)
+        analysis.add('a', Result(SIZE, panoptic=found.astype(np.int32), segments=[Segment(1, 0, True)]),
+                     Result(SIZE, panoptic=LEFT.astype(np.int32), segments=[Segment(1, 0, True)]))
+        assert [(record.kind, record.iou) for record in analysis.records] == [('found', 1)]
+
+
 def test_parts_without_truth_are_passed_over():
     assert Analysis(CLASSES).add('a', instances((0, LEFT)), Result(SIZE)) is None
 

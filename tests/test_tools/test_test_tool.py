@@ -5,6 +5,7 @@ import json
 import sys
 
 import cv2
+import numpy as np
 import pytest
 from small_predictors import small_run, tool
 from small_runs import small_data
@@ -49,14 +50,24 @@ def test_report_of_each_task(task, data, tmp_path, monkeypatch, capsys):
 def test_an_exported_model_has_the_same_scores(task, data, tmp_path, monkeypatch):
     folder = small_run(task, tmp_path / 'run', data)
     export_model(Predictor(folder, device='cpu'), tmp_path / 'model.onnx', dynamic=True)
-    figures = []
-    for model in ([], [str(tmp_path / 'model.onnx')]):
-        monkeypatch.setattr(sys, 'argv', ['test', str(folder), *model, '--pictures', '3'])
+    figures, counts = [], []
+    for model, report in (([], 'test'), ([str(tmp_path / 'model.onnx')], 'test-model.onnx')):
+        monkeypatch.setattr(sys, 'argv', ['test', str(folder), *model, '--pictures', '3', '--score', '0.01'])
         tool('test').main()
-        figures.append(json.loads((folder / 'test/metrics.json').read_text()))
-    times = ('data_time', 'time')
-    assert ({name: value for name, value in figures[1].items() if name not in times} ==
-            pytest.approx({name: value for name, value in figures[0].items() if name not in times}, abs=0.1))
+        figures.append(json.loads((folder / report / 'metrics.json').read_text()))
+        with (folder / report / 'confusion.csv').open() as file:
+            counts.append(np.array([row[1:] for row in csv.reader(file)][1:], int))
+    times = {'data_time': 0, 'time': 0}
+    assert figures[1] | times == pytest.approx(figures[0] | times, abs=1e-3)
+    assert np.abs(counts[1] - counts[0]).sum() < 0.002 * counts[0].sum()  # of random weights, scores are near 0
+
+
+def test_exported_models_run_in_one_process(monkeypatch, capsys):
+    for option in (['--tta'], ['--launcher', 'pytorch']):
+        monkeypatch.setattr(sys, 'argv', ['test', 'run', 'model.onnx', *option])
+        with pytest.raises(SystemExit):
+            tool('test').main()
+        assert 'model.onnx is tested in one process, without --tta' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('arguments, named', [(['gone'], 'gone'), (['.'], 'config')])
