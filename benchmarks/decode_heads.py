@@ -166,7 +166,7 @@ def try_export(algorithm: Algorithm) -> str:
     from knet_plugin.export import export_model
 
     cfg = attach(algorithm.config())
-    cfg.model.test_cfg = dict(mode='whole')
+    cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, mode='whole')
     error = ''
     with tempfile.TemporaryDirectory() as folder:
         torch.save(dict(state_dict=build_segmentor(cfg, algorithm.size).state_dict()), f'{folder}/random.pth')
@@ -251,7 +251,7 @@ def main() -> None:
     for name, algorithm in algorithms.items():
         key = name, installed_distribution()
         if args.export:
-            if rows.get(key, {}).get('works') == 'yes' and (not rows[key]['exports'] or name in args.again):
+            if rows.get(key, {}).get('works') == 'yes' and (not rows[key].get('exports') or name in args.again):
                 rows[key]['exports'] = try_export(algorithm)
                 gc.collect()
                 write_rows(rows.values())

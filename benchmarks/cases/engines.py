@@ -17,9 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import knet_plugin
 from cases.mode import OURS, Measured, Mode
 from cases.models import build_model, read_config
-from knet_plugin import Predictor, attach, optimize_for_inference
+from knet_plugin import Predictor, attach, optimize_for_inference, runtime
 from knet_plugin.inference.optimize import raw_outputs
-from knet_plugin.runtime import open_engine
 
 __all__ = ['LIMIT', 'MODE', 'Model', 'build']
 
@@ -49,9 +48,10 @@ def build(model: Model, contender: str, batch: int, device: torch.device) -> Mea
     """
     images = [np.random.default_rng(i).integers(0, 256, (*model.size, 3), np.uint8) for i in range(batch)]
     if '.' in contender:
-        engine = open_engine(_exported(model, contender, batch > 1), torch.get_num_threads())
-        inputs = engine.info.inputs(images[0])
-        return Measured(partial(engine, dict(inputs, image=np.stack(images))))
+        path, threads = _exported(model, contender, batch > 1), torch.get_num_threads()
+        if batch == 1:
+            return Measured(partial(runtime.Predictor(path, threads=threads), images))
+        return Measured(partial(runtime.open_engine(path, threads), dict(image=np.stack(images))))
     predictor = _predictor(model)
     normalised = torch.rand(batch, 3, *model.size)
     if contender == LIMIT:
