@@ -78,6 +78,8 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
                 outputs = tuple(graph(**example))
             write_program(program, draft, replace(info, outputs=outputs), inputs)
             deviations = _deviations(graph, draft, [example, *([_example(_OTHER_SIZE, logits)] if dynamic else [])])
+            if precision == 'fp32':
+                _refuse(deviations)
         except (EngineError, OSError):
             raise
         except Exception as error:  # torch's exporters and the engines have many kinds
@@ -146,6 +148,14 @@ def _deviations(graph: LogitsGraph, file: Path, examples: list[dict[str, torch.T
                                   f'{tuple(value.shape)}: a size became a constant; export with --size')
             found[name] = max(found.get(name, 0.), _deviation(value.numpy(), actual[name]))
     return found
+
+
+def _refuse(deviations: dict[str, float]) -> None:
+    """Refuse a file whose logits differ by more than rounding; ties change results, but few of them."""
+    for name, limit in (('seg_logits', 1e-2), ('semantic', 0.05), ('class_logits', 1e-2)):
+        if deviations.get(name, 0) > limit:
+            raise EngineError(f'{name} of the exported model deviates from torch by {deviations[name]:.1g}: with '
+                              '--dynamic, a size may have become a constant; export with --size')
 
 
 def _deviation(expected: np.ndarray, found: np.ndarray) -> float:

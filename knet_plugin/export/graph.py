@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from knet_plugin.inference.optimize import raw_outputs
 
-__all__ = ['LARGEST_STRIDE', 'LogitsGraph', 'Resize', 'SemanticGraph', 'fix_padding', 'fix_upsampling',
+__all__ = ['LARGEST_STRIDE', 'LogitsGraph', 'Resize', 'SemanticGraph', 'fix_padding', 'fix_pooling', 'fix_upsampling',
            'highest', 'in_groups', 'turns_to_rgb']
 
 Tensors = tuple[Tensor, ...]
@@ -47,6 +47,29 @@ def fix_upsampling(model: nn.Module) -> None:
 def _upsampled(part: Any, factors: list[int], maps: Tensor) -> Tensor:
     size = [length * factor for length, factor in zip(maps.shape[-2:], factors, strict=True)]
     return F.interpolate(maps, size, mode=part.mode, align_corners=part.align_corners)
+
+
+def fix_pooling(model: nn.Module) -> None:
+    """Let adaptive average pooling be two products of matrices: its windows would become constants."""
+    for part in model.modules():
+        if isinstance(part, nn.AdaptiveAvgPool2d):
+            given: Any = part.output_size
+            size = given if isinstance(given, tuple) else (given, given)
+            if None not in size:
+                part.forward = partial(_pooled, size)  # type: ignore[method-assign]
+
+
+def _pooled(size: tuple[int, int], maps: Tensor) -> Tensor:
+    rows, columns = (_windows(number, length) for number, length in zip(size, maps.shape[-2:], strict=True))
+    return rows @ maps @ columns.T
+
+
+def _windows(number: int, length: int) -> Tensor:
+    """Matrix (number, length) that averages as ``AdaptiveAvgPool2d``, whose windows may overlap."""
+    index = torch.arange(number)[:, None]
+    first, end = index * length // number, ((index + 1) * length + number - 1) // number
+    places = torch.arange(length)
+    return ((places >= first) & (places < end)) / (end - first).float()
 
 
 def _padded_convolution(conv: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -84,6 +107,7 @@ class LogitsGraph(nn.Module):
             self.divisor = preprocessor.pad_size_divisor
         self.fill = getattr(preprocessor, 'pad_val', getattr(preprocessor, 'pad_value', 0))
         fix_upsampling(self.model)
+        fix_pooling(self.model)
         if self.divisor % LARGEST_STRIDE == 0:
             fix_padding(self.model)
 

@@ -57,6 +57,17 @@ def test_highest_of_any_number_of_maps(tmp_path):
             torch.testing.assert_close(sums, expected[1], rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize('size', [(1, 1), (6, 6), (3, 2), (7, 30)])
+def test_adaptive_pooling(size):
+    from knet_plugin.export.graph import fix_pooling
+
+    pool = nn.AdaptiveAvgPool2d(size)
+    maps = torch.rand(2, 3, 20, 31)
+    expected = pool(maps)
+    fix_pooling(pool)
+    assert torch.allclose(pool(maps), expected, atol=1e-6)
+
+
 def test_the_first_of_equal_maps_is_the_highest():
     maps, factors, *places = arguments(1)
     with torch.no_grad():
