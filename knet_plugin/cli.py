@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knet_plugin import __version__
+from knet_plugin.compat import HostPackageError, check_host_packages
 
 __all__ = ['ResourceError', 'list_configs', 'main', 'resolve_config', 'resolve_tool', 'resource_root']
 
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f'--gpus {args.gpus} needs --launcher pytorch')
         else:
             _launch(args, others)
-    except ResourceError as error:
+    except (HostPackageError, ResourceError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
@@ -140,4 +141,8 @@ def _launch(args: argparse.Namespace, others: list[str]) -> None:
 def _run_script(path: Path, arguments: list[str]) -> None:
     """Run a script in this process, as ``python PATH ARGUMENTS`` does."""
     sys.argv = [str(path), *arguments]
-    runpy.run_path(str(path), run_name='__main__')
+    try:
+        runpy.run_path(str(path), run_name='__main__')
+    except ModuleNotFoundError:
+        check_host_packages()  # with the runtime alone, only exported models can be used
+        raise

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 __all__ = ['RunError', 'find_run', 'find_weights', 'images_of_run']
 
 _SUFFIXES = ('.pth', '.pt')  # of checkpoints
@@ -98,6 +96,8 @@ def images_of_run(cfg: Any, loader: str, limit: int) -> list[Path]:
 
 def _published(name: str) -> str | None:
     """Return the URL of the weights of one of our configs, if there are any."""
+    import yaml  # here, because exported models run without it
+
     from knet_plugin.cli import resource_root
 
     root = resource_root()

@@ -222,6 +222,8 @@ def test_an_environment_without_torch(semantic, tmp_path):
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / 'out/photo.jpg').is_file()
+    done = subprocess.run([str(programs / 'knet'), 'train', 'x'], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith('error: ') and 'pip install' in done.stderr
     packages = tmp_path.glob('env/lib/*/site-packages')
     assert not {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'} & {path.name for path in next(packages).iterdir()}
 
