@@ -50,12 +50,7 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
         EngineError: The model cannot be exported, or a package for it is missing; the message says what to do.
     """
     path = Path(path)
-    if precision not in PRECISIONS:
-        raise EngineError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
-    if precision != 'fp32' and path.suffix == '.pt2':
-        raise EngineError(f'{path}: {precision} is for .onnx and .xml')
-    if precision == 'int8' and not images:
-        raise EngineError('int8 needs images for calibration')
+    _check_precision(precision, path, images)
     if release(torch.__version__) < OLDEST_TORCH:
         raise EngineError(f'exporting needs torch {".".join(map(str, OLDEST_TORCH))} or newer, and this is '
                           f'{torch.__version__}')
@@ -89,6 +84,15 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == path.suffix):  # the weights first
             file.replace(path.parent / file.name)
     return deviations if precision == 'fp32' else {}
+
+
+def _check_precision(precision: str, path: Path, images: Sequence[Any]) -> None:
+    if precision not in PRECISIONS:
+        raise EngineError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
+    if precision != 'fp32' and path.suffix == '.pt2':
+        raise EngineError(f'{path}: {precision} is for .onnx and .xml')
+    if precision == 'int8' and not images:
+        raise EngineError('int8 needs images for calibration')
 
 
 def export_program(graph: LogitsGraph, example: dict[str, torch.Tensor], dynamic: bool) -> Any:

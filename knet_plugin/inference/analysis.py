@@ -11,11 +11,13 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_utils
 
+from knet_plugin.inference.confusion import partners
 from knet_plugin.visualization import PARTS, VOID, Result
 
 __all__ = ['KINDS', 'Analysis', 'Record', 'boundary_iou']
 
 FOUND, FALSE = 'found', 'false'
+CONCERNED = ''  # a prediction that is part of what is wrong with an object
 KINDS = (FOUND, 'wrong class', 'split', 'merged', 'inexact', 'missed', FALSE)
 SIZES = (('small', 32**2), ('medium', 96**2), ('large', np.inf))  # COCO's, by area in pixels
 TOUCHING = 0.1  # IoU below which a mask has nothing to do with an object, as in TIDE (arXiv 2008.08115)
@@ -27,10 +29,14 @@ class Record(NamedTuple):
     image: str
     label: int
     area: int
-    kind: str  # of KINDS
+    kind: str  # of KINDS, or CONCERNED
     iou: float = 0.  # of a found object
     boundary_iou: float = 0.
-    unmatched: int = 0  # 1: a prediction that counts as false positive
+
+    @property
+    def is_prediction(self) -> bool:
+        """Whether it is a prediction that finds no object, a false positive."""
+        return self.kind in (FALSE, CONCERNED)
 
 
 class _Objects(NamedTuple):
@@ -88,8 +94,8 @@ class Analysis:
 def boundary_iou(one: np.ndarray, other: np.ndarray) -> float:
     """IoU of the seams within two masks (H, W) uint8, whose width is 2 % of the image's diagonal (arXiv 2103.16562)."""
     width = max(1, round(0.02 * float(np.hypot(*one.shape))))
-    seams: list[Any] = [mask - cv2.erode(np.pad(mask, 1), np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
-             for mask in (one, other)]
+    block = np.ones((3, 3), np.uint8)
+    seams: list[Any] = [mask - cv2.erode(np.pad(mask, 1), block, iterations=width)[1:-1, 1:-1] for mask in (one, other)]
     union = np.count_nonzero(seams[0] | seams[1])
     return np.count_nonzero(seams[0] & seams[1]) / union if union else 0.
 
@@ -118,7 +124,7 @@ def _compare(image: str, found: _Objects, true: _Objects) -> list[Record]:
         in_true = mask_utils.iou(found.masks, true.masks, [1] * shape[1])  # share of the prediction
         of_true = mask_utils.iou(true.masks, found.masks, [1] * shape[0]).T  # share of the object
     same = found.labels[:, None] == true.labels
-    partner = _partners(np.where(same, iou, 0))
+    partner = partners(np.where(same, iou, 0))
     free = np.array([i not in partner.values() for i in range(shape[0])], bool)
     covered = same & (of_true > 0.5)
     records = []
@@ -139,24 +145,13 @@ def _compare(image: str, found: _Objects, true: _Objects) -> list[Record]:
         records.append(Record(image, label, int(mask_utils.area(mask)), kind, *both))
     alone = iou.max(axis=1, initial=0) <= TOUCHING
     return records + [Record(image, int(found.labels[i]), int(mask_utils.area(found.masks[i])),
-                             FALSE if alone[i] else '', unmatched=1) for i in np.flatnonzero(free & ~found.ignored)]
-
-
-def _partners(iou: np.ndarray) -> dict[int, int]:
-    """Number of the prediction that finds each object; predictions choose in the order of their scores."""
-    partners: dict[int, int] = {}
-    for i in range(iou.shape[0]):
-        free = [j for j in range(iou.shape[1]) if j not in partners]
-        best = max(free, key=lambda j, i=i: iou[i, j], default=None)  # type: ignore[misc]
-        if best is not None and iou[i, best] > 0.5:
-            partners[best] = i
-    return partners
+                             FALSE if alone[i] else CONCERNED) for i in np.flatnonzero(free & ~found.ignored)]
 
 
 def _quality(records: Sequence[Record]) -> tuple[float, float, float, float]:
     """Panoptic, segmentation and recognition quality, and mean boundary IoU of what was found, in percent."""
     found = [each for each in records if each.kind == FOUND]
-    unmatched = sum(each.unmatched for each in records)
+    unmatched = sum(each.is_prediction for each in records)
     objects = len(records) - unmatched
     recognition = len(found) / max((len(found) + objects + unmatched) / 2, 0.5)
     segmentation, boundary = (float(np.mean(values)) if values else 0. for values in (
@@ -175,5 +170,5 @@ def _write(path: Path, title: str, names: Iterable[str], records: Sequence[Recor
         for name, group in groups.items():
             if group:
                 counts = [sum(record.kind == kind for record in group) for kind in KINDS]
-                objects = sum(not record.unmatched for record in group)
+                objects = sum(not record.is_prediction for record in group)
                 writer.writerow([name, objects, *counts, *(f'{value:.1f}' for value in _quality(group))])

@@ -10,7 +10,7 @@ import numpy as np
 
 from knet_plugin.visualization import VOID, Instance, Result
 
-__all__ = ['Confusion', 'label_map']
+__all__ = ['Confusion', 'label_map', 'partners']
 
 NONE = 'none'  # no object, or void
 
@@ -53,19 +53,14 @@ class Confusion:
         import pycocotools.mask as mask_utils
 
         predicted = [each for each in predicted if each.score is None or each.score >= self._score_thr]
-        free = list(range(len(true)))
         overlaps = np.zeros((len(predicted), len(true)))
         if predicted and true:
             overlaps = mask_utils.iou([each.mask for each in predicted], [each.mask for each in true], [0] * len(true))
-        for i, each in enumerate(predicted):  # in the order of the scores
-            best = max(free, key=lambda j, i=i: overlaps[i, j], default=None)  # type: ignore[misc]
-            if best is None or overlaps[i, best] <= 0.5:
-                self.counts[-1, each.label] += 1
-            else:
-                self.counts[true[best].label, each.label] += 1
-                free.remove(best)
-        for j in free:
-            self.counts[true[j].label, -1] += 1
+        found = partners(overlaps)
+        for j, each in enumerate(true):
+            self.counts[each.label, predicted[found[j]].label if j in found else -1] += 1
+        for i in set(range(len(predicted))) - set(found.values()):
+            self.counts[-1, predicted[i].label] += 1
 
     def write_table(self, path: Path) -> None:
         """Write the counts as CSV, with names in the first row and column."""
@@ -102,3 +97,17 @@ def label_map(result: Result) -> np.ndarray | None:
     for each in result.segments:
         labels[each.id] = each.label
     return labels[result.panoptic]
+
+
+def partners(overlaps: np.ndarray) -> dict[int, int]:
+    """Number of the prediction that finds each object, from IoUs (predictions, objects), of which more than 0.5 count.
+
+    Predictions choose in their order, that of the scores.
+    """
+    found: dict[int, int] = {}
+    for i in range(overlaps.shape[0]):
+        free = [j for j in range(overlaps.shape[1]) if j not in found]
+        best = max(free, key=lambda j, i=i: overlaps[i, j], default=None)  # type: ignore[misc]
+        if best is not None and overlaps[i, best] > 0.5:
+            found[best] = i
+    return found

@@ -20,7 +20,8 @@ from knet_plugin import Predictor, runtime
 from knet_plugin.cli import resolve_config
 from knet_plugin.compat import release
 from knet_plugin.export import export_model, export_program, exporting
-from knet_plugin.export.graph import LogitsGraph, fix_padding
+from knet_plugin.export.fixes import fix_padding
+from knet_plugin.export.graph import LogitsGraph
 from knet_plugin.inference.benchmark import agreement
 from knet_plugin.inference.image_files import write_image
 from knet_plugin.inference.optimize import largest_deviation

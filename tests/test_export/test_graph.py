@@ -59,7 +59,7 @@ def test_highest_of_any_number_of_maps(tmp_path):
 
 @pytest.mark.parametrize('size', [(1, 1), (6, 6), (3, 2), (7, 30)])
 def test_adaptive_pooling(size):
-    from knet_plugin.export.graph import fix_pooling
+    from knet_plugin.export.fixes import fix_pooling
 
     pool = nn.AdaptiveAvgPool2d(size)
     maps = torch.rand(2, 3, 20, 31)
