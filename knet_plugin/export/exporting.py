@@ -74,7 +74,7 @@ def export_model(predictor: Predictor, path: str | Path, size: tuple[int, int] |
             write_program(program, draft, replace(info, outputs=outputs), inputs)
             deviations = _deviations(graph, draft, [example, *([_example(_OTHER_SIZE, logits)] if dynamic else [])])
             if precision == 'fp32':
-                _refuse(deviations)
+                _refuse(deviations, dynamic)
         except (EngineError, OSError):
             raise
         except Exception as error:  # torch's exporters and the engines have many kinds
@@ -154,12 +154,12 @@ def _deviations(graph: LogitsGraph, file: Path, examples: list[dict[str, torch.T
     return found
 
 
-def _refuse(deviations: dict[str, float]) -> None:
+def _refuse(deviations: dict[str, float], dynamic: bool) -> None:
     """Refuse a file whose logits differ by more than rounding; ties change results, but few of them."""
+    hint = ': a size may have become a constant; export with --size' if dynamic else ''
     for name, limit in (('seg_logits', 1e-2), ('semantic', 0.05), ('class_logits', 1e-2)):
         if deviations.get(name, 0) > limit:
-            raise EngineError(f'{name} of the exported model deviates from torch by {deviations[name]:.1g}: with '
-                              '--dynamic, a size may have become a constant; export with --size')
+            raise EngineError(f'{name} of the exported model deviates from torch by {deviations[name]:.1g}{hint}')
 
 
 def _deviation(expected: np.ndarray, found: np.ndarray) -> float:
