@@ -69,9 +69,10 @@ class KNetFusionHead(BasePanopticFusionHead):
 
         Returns:
             The selected outputs of each image: ``pan_results``, ``PixelData`` with ``sem_seg`` (1, H, W), which holds
-            ``class + 1000 * segment``, or the number of classes where void; segments count from 1, and the list
-            ``segment_scores`` has their scores. ``ins_results``, ``InstanceData`` with ``bboxes`` (n, 4) in pixels
-            (x1, y1, x2, y2), ``labels``, ``scores`` (n,) and ``masks`` (n, H, W) or n encodings, best first.
+            ``class + 1000 * segment``, or the number of classes where void; segments count from 1, and the lists
+            ``segment_scores`` and ``segment_kernels`` have their scores and the indices of their kernels.
+            ``ins_results``, ``InstanceData`` with ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), ``labels``,
+            ``scores``, ``kernels`` (n,) and ``masks`` (n, H, W) or n encodings, best first.
             ``sem_results``, ``PixelData`` with classes as ``sem_seg`` (1, H, W).
         """
         results = []
@@ -116,10 +117,12 @@ class KNetFusionHead(BasePanopticFusionHead):
         """
         numbers = self.number_segments(scores, torch.bincount(owner.flatten(), minlength=len(scores)), areas)
         ids = torch.where(numbers > 0, labels + INSTANCE_OFFSET * numbers, self.num_classes)
-        segment_scores = segment_values(numbers, scores)[1:int(numbers.max()) + 1]
+        segments = slice(1, int(numbers.max()) + 1)
+        info = dict(segment_scores=segment_values(numbers, scores)[segments].tolist(),
+                    segment_kernels=segment_values(numbers, torch.arange(len(scores)).to(numbers))[segments].tolist())
         for rows in owner.split(256):  # a second map of a large image would double the memory
             rows.copy_(ids[rows])
-        return PixelData(sem_seg=owner[None], metainfo=dict(segment_scores=segment_scores.tolist()))
+        return PixelData(sem_seg=owner[None], metainfo=info)
 
     def number_segments(self, scores: Tensor, owned: Tensor, areas: Tensor) -> Tensor:
         """Number of each kernel's segment, (N,), from 1 in the order of their scores; 0 if its pixels are void.
@@ -143,16 +146,16 @@ class KNetFusionHead(BasePanopticFusionHead):
             things = things * certainty(masks[:len(things)], self.test_cfg['mask_thr'], sizes)[:, None]
         best, pairs = things.flatten().topk(min(self.test_cfg['max_per_img'], things.numel()))
         kernels, index = torch.unique(pairs // self.num_things_classes, return_inverse=True)
-        labels, threshold = pairs % self.num_things_classes, self.test_cfg['mask_thr']
+        found = dict(labels=pairs % self.num_things_classes, scores=best, kernels=kernels[index])
+        threshold = self.test_cfg['mask_thr']
         if len(pairs) * sizes.result[0] * sizes.result[1] > self.test_cfg['max_mask_pixels']:
             encodings = encode(masks[kernels], threshold, sizes)
             corners = torch.as_tensor(mask_utils.toBbox(encodings), dtype=torch.float32, device=scores.device)
             corners[:, 2:] += corners[:, :2]
-            return InstanceData(bboxes=corners[index], labels=labels, scores=best,
-                                masks=[encodings[i] for i in index.tolist()])
+            return InstanceData(bboxes=corners[index], masks=[encodings[i] for i in index.tolist()], **found)
         binary = binarize(masks[kernels], threshold, sizes)
         boxes = boxes_of(binary.view(torch.uint8))
-        return InstanceData(bboxes=boxes[index], labels=labels, scores=best, masks=binary[index])
+        return InstanceData(bboxes=boxes[index], masks=binary[index], **found)
 
 
 def segment_values(numbers: Tensor, values: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ class DetectorGraph(LogitsGraph):
 
         Returns:
             As far as the config switches them on: ``panoptic`` (H, W) int32, numbers of segments, 0 is void;
-            ``segment_labels`` and ``segment_scores`` by number; ``semantic`` (H, W) int32; ``labels`` (n,) and
-            ``scores`` (n,), best first, ``boxes`` (n, 4) in pixels and ``masks`` (n, H, W) uint8.
+            ``segment_labels``, ``segment_scores`` and ``segment_kernels`` by number; ``semantic`` (H, W) int32;
+            ``labels``, ``scores`` and ``kernels`` (n,), best first, ``boxes`` (n, 4) in pixels and ``masks`` (n, H, W)
+            uint8.
         """
         inputs = self.preprocess(image)
         logits = raw_outputs(self.model, inputs)
@@ -47,7 +48,8 @@ class DetectorGraph(LogitsGraph):
                 owned = torch.zeros_like(labels).scatter_add(0, owner.flatten(), torch.ones_like(owner.flatten()))
                 numbers = head.number_segments(kernel_scores, owned, areas)
                 results |= dict(panoptic=numbers[owner].int(), segment_labels=segment_values(numbers, labels),
-                                segment_scores=segment_values(numbers, kernel_scores))
+                                segment_scores=segment_values(numbers, kernel_scores),
+                                segment_kernels=segment_values(numbers, torch.arange(labels.shape[0])))
         if chosen['instance_on']:
             results |= self._instances(scores, masks, binary, sizes, resize)
         return results
@@ -75,4 +77,4 @@ class DetectorGraph(LogitsGraph):
             _, (found, ) = in_groups(masks[kernels], resize, lambda large, _: ((), (self._binary(large), )))
         else:
             found = binary.index_select(0, kernels)
-        return dict(labels=pairs % classes, scores=best, boxes=boxes_of(found), masks=found)
+        return dict(labels=pairs % classes, scores=best, kernels=kernels, boxes=boxes_of(found), masks=found)

@@ -13,7 +13,7 @@ __all__ = ['INFO_KEY', 'PRECISIONS', 'EngineError', 'ModelInfo']
 
 INFO_KEY = 'knet'  # name of the text in the file
 PRECISIONS = ('fp32', 'fp16', 'int8')
-FORMAT = 1  # of the text; a reader refuses others
+FORMAT = 2  # of the text; a reader refuses others
 
 
 class EngineError(ValueError):

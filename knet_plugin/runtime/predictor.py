@@ -78,12 +78,12 @@ class Predictor:
                               f'({type(error).__name__}: {reason})') from error
         parts: dict[str, Any] = {}
         if 'panoptic' in found:
-            labels, scores = found['segment_labels'], found['segment_scores']
+            labels, scores, kernels = (found[f'segment_{name}'] for name in ('labels', 'scores', 'kernels'))
             parts['panoptic'] = found['panoptic']
             things = labels < self.num_things
             parts['segments'] = [
                 Segment(number, int(labels[number]), bool(things[number]),
-                        float(scores[number]) if things[number] else None)
+                        float(scores[number]) if things[number] else None, int(kernels[number]))
                 for number in range(1, int(found['panoptic'].max(initial=0)) + 1)]
         if 'masks' in found:
             parts['instances'] = self._instances(found)
@@ -97,5 +97,6 @@ class Predictor:
         import pycocotools.mask as mask_utils  # here, because semantic segmentation works without it
 
         masks = [mask_utils.encode(cv2.transpose(mask).T) for mask in found['masks']]  # no copy of them all
-        return [Instance(int(label), float(score), tuple(box), mask) for label, score, box, mask in zip(
-            found['labels'], found['scores'], found['boxes'].tolist(), masks, strict=True)]
+        return [Instance(*each) for each in zip(
+            found['labels'].tolist(), found['scores'].tolist(), map(tuple, found['boxes'].tolist()), masks,
+            found['kernels'].tolist(), strict=True)]

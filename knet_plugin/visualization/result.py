@@ -21,6 +21,7 @@ class Segment:
     label: int  # index into the classes
     is_thing: bool
     score: float | None = None  # None: ground truth, or the model gives none
+    kernel: int | None = None  # that found it; None: ground truth, or another model than K-Net
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Instance:
     score: float | None
     box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
     mask: dict[str, Any]  # run-length encoding of pycocotools: size (height, width), counts as bytes
+    kernel: int | None = None  # as of a segment
 
 
 @dataclass

@@ -30,8 +30,7 @@ def result_of_sample(sample: BaseDataElement, meta: Mapping[str, Any]) -> Result
     """
     parts: dict[str, Any] = {}
     if (data := sample.get('pred_panoptic_seg')) is not None:
-        scores = data.get('segment_scores')
-        parts['panoptic'], parts['segments'] = _segments(_plane(data), meta, scores)
+        parts['panoptic'], parts['segments'] = _segments(_plane(data), meta, data)
         size = parts['panoptic'].shape
     if (data := sample.get('pred_sem_seg')) is not None:
         small = len(meta['classes']) <= VOID
@@ -103,18 +102,20 @@ def _plane(data: Any) -> Tensor:
     return (data.sem_seg if 'sem_seg' in data else data.data)[0]
 
 
-def _segments(values: Tensor, meta: Mapping[str, Any], scores: Any) -> tuple[np.ndarray, list[Segment]]:
+def _segments(values: Tensor, meta: Mapping[str, Any], data: PixelData) -> tuple[np.ndarray, list[Segment]]:
     """Number the segments of mmdet's panoptic map from 1 in the order of its values; void is 0.
 
-    ``scores`` has those of K-Net's segments. Stuff gets none, because thresholds are for things.
+    ``data`` has scores and kernels of K-Net's segments. Stuff gets no score, because thresholds are for things.
     """
+    scores, kernels = data.get('segment_scores'), data.get('segment_kernels')
     things = len(meta.get('thing_classes') or meta['classes'])
     flat = values.cpu().numpy().ravel()  # bincount: unique would sort all pixels
     found = [int(value) for value in np.flatnonzero(np.bincount(flat)) if value % OFFSET < len(meta['classes'])]
     numbers = np.zeros(flat.max(initial=0) + 1, np.int32)
     numbers[found] = range(1, len(found) + 1)
     segments = [Segment(id, value % OFFSET, value % OFFSET < things,
-                        None if scores is None or value % OFFSET >= things else scores[value // OFFSET - 1])
+                        None if scores is None or value % OFFSET >= things else scores[value // OFFSET - 1],
+                        None if kernels is None else kernels[value // OFFSET - 1])
                 for id, value in enumerate(found, start=1)]
     return numbers[flat].reshape(values.shape), segments
 
@@ -124,7 +125,8 @@ def _instances(data: InstanceData) -> list[Instance]:
         raise ValueError('pred_instances has no masks: the model finds boxes only')
     order = data.scores.argsort(descending=True, stable=True).tolist()
     labels, scores, boxes = data.labels.tolist(), data.scores.tolist(), data.bboxes.tolist()
-    return [Instance(labels[i], scores[i], tuple(boxes[i]), _encode(data.masks[i])) for i in order]
+    kernels = data.kernels.tolist() if 'kernels' in data else [None] * len(order)
+    return [Instance(labels[i], scores[i], tuple(boxes[i]), _encode(data.masks[i]), kernels[i]) for i in order]
 
 
 def _encode(mask: Any) -> dict[str, Any]:

@@ -67,6 +67,20 @@ def test_order_of_thing_kernels_does_not_matter():
     check_equal(results, expected)
 
 
+def test_results_name_their_kernels():
+    class_logits, mask_logits = logits()
+    results, = head(overlap_thr=0.1).predict(class_logits, mask_logits, [image()])
+    masks = F.interpolate(mask_logits.sigmoid(), (32, 48), mode='bilinear')[0] > 0.5
+    found = results['ins_results']
+    assert torch.equal(masks[found.kernels], found.masks)
+    assert torch.equal(class_logits[0].sigmoid()[found.kernels, found.labels], found.scores)
+    panoptic = results['pan_results']
+    scores, labels = head().candidates(class_logits[0].sigmoid())
+    assert torch.equal(scores[panoptic.segment_kernels], torch.tensor(panoptic.segment_scores))
+    values = {int(labels[kernel]) + 1000 * number for number, kernel in enumerate(panoptic.segment_kernels, start=1)}
+    assert len(values) > 1 and values == set(panoptic.sem_seg.unique().tolist()) - {THINGS + STUFF}
+
+
 def test_a_batch_gives_the_results_of_its_images():
     class_logits, mask_logits = logits(batch=2)
     samples = [image((30, 40), (60, 80)), image((32, 24), (16, 12))]

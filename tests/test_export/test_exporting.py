@@ -46,11 +46,11 @@ def assert_agrees(found, expected):
             assert maps[0].dtype == maps[1].dtype
             assert (maps[0] != maps[1]).mean() < 1e-3  # ties in the last digit
     for one, other in zip(found.segments, expected.segments, strict=True):
-        assert (one.id, one.label, one.is_thing) == (other.id, other.label, other.is_thing)
+        assert (one.id, one.label, one.kernel) == (other.id, other.label, other.kernel)
         assert one.score == pytest.approx(other.score, abs=1e-5)
     for one, other in zip(found.instances or (), expected.instances or (), strict=True):
-        assert one.label == other.label and one.score == pytest.approx(other.score, abs=1e-5)
-        assert one.box == pytest.approx(other.box, abs=1)
+        assert (one.label, one.kernel) == (other.label, other.kernel)
+        assert one.score == pytest.approx(other.score, abs=1e-5) and one.box == pytest.approx(other.box, abs=1)
         both = [mask_utils.decode(each.mask).astype(bool) for each in (one, other)]
         assert (both[0] != both[1]).mean() < 1e-3
 
