@@ -1,7 +1,7 @@
 """Draw what the kernels of a trained detector do, as in the paper's Fig. 4.
 
 Writes ``updates.png``, masks before and after each update. For learned kernels, ``average.png`` has the mean activation
-of those with the highest scores over the test images.
+over the test images of those with the highest scores in the photos of ``updates.png``.
 """
 
 import argparse
@@ -10,20 +10,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from demo_common import draw_grid, heat_map, kernel_outputs, to_rgb
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
-from torch.nn.functional import interpolate
+from demo_common import draw_grid, heat_map
 
 from knet_plugin import Predictor
-from knet_plugin.detection import CentreKernelHead
+from knet_plugin.inference.kernel_trace import average_masks, trace_kernels
+from knet_plugin.inference.run_folder import images_of_run
 
 SIDE = 96  # of all pictures, in pixels
 
 
-def square(maps: torch.Tensor) -> torch.Tensor:
-    """Maps (n, h, w) as squares; the mean over images needs one size."""
-    return interpolate(maps[None], (SIDE, SIDE), mode='bilinear')[0]
+def square(picture: np.ndarray) -> np.ndarray:
+    """A picture (H, W) or (H, W, 3) as a square."""
+    return cv2.resize(picture, (SIDE, SIDE))
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Values (h, w) from 0 to 1 as a square of colours."""
+    return heat_map(torch.from_numpy(square(values)))
 
 
 def main() -> None:
@@ -36,30 +39,26 @@ def main() -> None:
     parser.add_argument('--kernels', type=int, default=6, help='columns of average.png')
     args = parser.parse_args()
     predictor = Predictor(args.run, args.checkpoint)
-    model = predictor.model
-    init_default_scope(predictor.cfg.default_scope)
-    loader = Runner.build_dataloader(dict(predictor.cfg.test_dataloader, num_workers=0, persistent_workers=False,
-                                          batch_size=1))
-    total, scores, rows = torch.zeros(()), torch.zeros(()), []
-    for number, batch in enumerate(loader):
-        data = model.data_preprocessor(batch)
-        masks, of_image = kernel_outputs(model, data['inputs'])
-        height, width = batch['data_samples'][0].img_shape[:2]  # without padding
-        padded = data['inputs'].shape[2:]
-        rows_used, columns_used = (round(side * valid / whole) for side, valid, whole in zip(
-            masks.shape[3:], (height, width), padded, strict=True))
-        masks = masks[0, ..., :rows_used, :columns_used]
-        total = total + square(masks[-1, :of_image.shape[1]])
-        scores = scores + of_image[0]
-        if number < args.photos:
-            photo = cv2.resize(np.ascontiguousarray(to_rgb(batch['inputs'][0])), (SIDE, SIDE))
-            rows.append([photo, *map(heat_map, square(masks[:, of_image[0].argmax()]))])
+    head = predictor.model.panoptic_head
+    images = images_of_run(predictor.cfg, 'test_dataloader', 10 ** 6)
+    traces = [trace_kernels(predictor, image) for image in images[:args.photos]]
+    scores = np.mean([of_things(trace.scores[-1], head) for trace in traces], axis=0)
     args.out.mkdir(parents=True, exist_ok=True)
-    if not isinstance(model.panoptic_head.kernel_head, CentreKernelHead):  # whose kernels differ from image to image
-        best = scores.topk(min(args.kernels, len(scores))).indices
-        draw_grid([f'kernel {k}' for k in best], [[heat_map(mean / mean.max()) for mean in total[best]]],
+    if not traces[0].from_image:
+        best = np.argsort(-scores)[:args.kernels]
+        means = average_masks(predictor, images, SIDE)[best]
+        draw_grid([f'kernel {k}' for k in best], [[heat(mean / mean.max()) for mean in means]],
                   args.out / 'average.png')
+    rows = []
+    for image, trace in zip(images, traces, strict=False):
+        strongest = of_things(trace.scores[-1], head).argmax()
+        rows.append([square(predictor.reader.picture(image)), *(heat(stage[strongest]) for stage in trace.masks)])
     draw_grid(['photo', *(f'M{i}' for i in range(len(rows[0]) - 1))], rows, args.out / 'updates.png')
+
+
+def of_things(scores: np.ndarray, head: torch.nn.Module) -> np.ndarray:
+    """The best score of each kernel of things, (n,), from those of all kernels and classes."""
+    return scores[:head.kernel_head.num_kernels, :head.num_things_classes].max(axis=1)
 
 
 if __name__ == '__main__':

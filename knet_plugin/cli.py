@@ -25,7 +25,8 @@ _SCRIPTS = dict(data='prepare and check your own data', train='train a model, fr
                 test='evaluate a trained model', predict='segment images, folders and videos, and draw the results',
                 export='export a trained model to one file that runs without torch and OpenMMLab',
                 benchmark='compare trained and exported models on your own images',
-                compare='compare the reports of two tests')
+                compare='compare the reports of two tests',
+                demo='show what models and their kernels find, on a page in the browser')
 _LAUNCHED = ('train', 'test')  # those that may run in several processes
 
 

@@ -109,6 +109,13 @@ class Predictor:
         threshold = self.score_thr if score_thr is None else score_thr
         return draw(self.reader.picture(image), result, self.classes, what, self.palette, threshold)
 
+    def prepare(self, image: Any) -> tuple[torch.Tensor, Any]:
+        """Return the model's input of an image, (1, 3, H, W) with padding, and its data sample."""
+        with DefaultScope.overwrite_default_scope(self._scope):
+            data = pseudo_collate([self._pipeline(self.reader.inputs(image))])
+            data = self.model.data_preprocessor(data)
+        return data['inputs'], data['data_samples'][0]
+
     @torch.no_grad()
     def _predict(self, batch: list[dict[str, Any]]) -> list[Result]:
         if not batch:

@@ -26,6 +26,7 @@ class Region:
     is_thing: bool
     score: float | None = None
     colour: Colour = (0, 0, 0)
+    kernel: int | None = None  # that found it
 
 
 def region_map(result: Result, what: str, colours: Sequence[Colour],
@@ -48,7 +49,7 @@ def region_map(result: Result, what: str, colours: Sequence[Colour],
         raise ValueError(f'what must be one of {", ".join(PARTS)}, got {what!r}')
     if what == 'panoptic' and result.panoptic is not None:
         index, regions = _number_by_area(result.panoptic, {
-            segment.id: Region(segment.label, segment.is_thing, segment.score)
+            segment.id: Region(segment.label, segment.is_thing, segment.score, kernel=segment.kernel)
             for segment in result.segments if _is_kept(segment.score, score_thr) and segment.id > 0})
     elif what == 'semantic' and result.semantic is not None:
         labels = {label for rows in strips(*result.size) for label in np.unique(result.semantic[rows]).tolist()}
@@ -100,7 +101,7 @@ def _paint_instances(instances: Sequence[Instance], size: tuple[int, int]) -> tu
         x, y, width, height = mask_utils.toBbox(instance.mask).astype(int)
         box = slice(y, y + height), slice(x, x + width)
         index[box][mask_utils.decode(instance.mask)[box] > 0] = number
-    return index, [Region(instance.label, True, instance.score) for instance in found]
+    return index, [Region(instance.label, True, instance.score, kernel=instance.kernel) for instance in found]
 
 
 def _coloured(index: np.ndarray, regions: list[Region], colours: Sequence[Colour]) -> list[Region]:

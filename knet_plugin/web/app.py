@@ -1,0 +1,128 @@
+"""The server of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from knet_plugin.inference.opening import OPENING_ERRORS
+from knet_plugin.visualization import score_line
+from knet_plugin.web.answers import coco_files, differences, view
+from knet_plugin.web.explorer import Explorer
+from knet_plugin.web.gallery import Gallery
+
+__all__ = ['make_app']
+
+STATIC = Path(__file__).parent / 'static'
+LOOPBACK = ['localhost', '127.0.0.1', '[::1]']
+
+
+def make_app(gallery: Gallery, images: list[Path], limit: int, hosts: list[str] | None = None) -> Starlette:
+    """Return the application.
+
+    Args:
+        gallery: Its models.
+        images: For the average activations of kernels.
+        limit: Most bytes of an upload.
+        hosts: Names by which browsers may call it besides those of the loopback address; ['*'], any. Others are
+            refused, because a foreign page could lead its own name to this machine.
+    """
+    explorer = Explorer(gallery, images)
+
+    def models(_: Request) -> dict[str, Any]:
+        return dict(models=list(gallery.models), limit=limit)
+
+    def run(request: Request) -> dict[str, Any]:
+        number, model = _picture(request), request.query_params['model']
+        result, seconds = gallery.run(number, model)
+        predictor = gallery.predictor(model)
+        return dict(parts=result.parts, seconds=seconds, score=predictor.score_thr,
+                    line=score_line(result, predictor.score_thr))
+
+    def show(request: Request) -> dict[str, Any]:
+        query = request.query_params
+        return view(gallery, _picture(request), query['model'], query['part'], float(query['score']))
+
+    def differ(request: Request) -> dict[str, Any]:
+        query = request.query_params
+        return differences(gallery, _picture(request), (query['a'], query['b']), query['part'], float(query['score']))
+
+    def explore(request: Request) -> dict[str, Any]:
+        query = request.query_params
+        kernel = int(query['kernel']) if 'kernel' in query else None
+        return explorer.explore(_picture(request), query['model'], float(query['x']), float(query['y']), kernel)
+
+    def average(request: Request) -> dict[str, Any]:
+        return explorer.average(request.query_params['model'], int(request.query_params['kernel']))
+
+    def coco(request: Request) -> Response:
+        query = request.query_params
+        return Response(coco_files(gallery, _picture(request), query['model'], float(query['score'])),
+                        media_type='application/zip')
+
+    async def upload(request: Request) -> Response:
+        if not _same_origin(request):
+            return _failure('uploads come from this page alone', 403)
+        content = bytearray()
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > limit:
+                return _failure(f'the file is larger than {limit / 1e6:.0f} MB', 413)
+        name = request.query_params.get('name', 'picture')
+        try:
+            number = await run_in_threadpool(gallery.add, name, bytes(content))
+        except ValueError as error:
+            return _failure(str(error))
+        height, width = gallery.picture(number).image.shape[:2]
+        return JSONResponse(dict(picture=number, height=height, width=width))
+
+    answers = [('/models', models), ('/run', run), ('/view', show), ('/differences', differ), ('/explore', explore),
+               ('/average', average), ('/coco.zip', coco)]
+    return Starlette(
+        routes=[*(Route(path, _guarded(answer)) for path, answer in answers),
+                Route('/pictures', upload, methods=['POST']),
+                Mount('/', StaticFiles(directory=STATIC, html=True))],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *(hosts or [])], www_redirect=False)])
+
+
+def _guarded(answer: Callable[[Request], Any]) -> Callable:
+    """An endpoint that answers bad requests and failing models with one line."""
+    async def endpoint(request: Request) -> Response:
+        if not _same_origin(request):
+            return _failure('this page alone may ask', 403)
+        try:
+            content = await run_in_threadpool(answer, request)
+        except KeyError as error:
+            return _failure(f'the request lacks {error}')
+        except (ValueError, *OPENING_ERRORS) as error:
+            return _failure(str(error))
+        except Exception as error:  # of a model: the page goes on
+            return _failure(f'{type(error).__name__}: {error}', 500)
+        return content if isinstance(content, Response) else JSONResponse(content)
+
+    return endpoint
+
+
+def _failure(line: str, status: int = 400) -> JSONResponse:
+    return JSONResponse(dict(error=line), status)
+
+
+def _picture(request: Request) -> int:
+    return int(request.query_params['picture'])
+
+
+def _same_origin(request: Request) -> bool:
+    """Whether a request comes from our own page, or from no page at all."""
+    origin = request.headers.get('origin')
+    return origin is None or urlsplit(origin).netloc == request.headers.get('host')

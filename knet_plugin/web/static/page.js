@@ -1,0 +1,339 @@
+'use strict';
+// The page asks the server for drawn pictures and for maps of regions; everything under the pointer is answered here.
+
+const $ = id => document.getElementById(id);
+const PARTS = ['panoptic', 'instances', 'semantic'];
+const KEPT = 12;  // pictures, as on the server
+const state = {models: [], chosen: new Set(), parts: new Set(PARTS), pictures: [], current: null, limit: 0, turn: 0, live: null,
+               explored: null, found: {}, summary: ''};
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+const percent = value => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
+const say = line => { $('status').textContent = line; };
+
+function fail(line) {
+  $('error').textContent = line;
+  $('error').hidden = !line;
+}
+
+async function ask(path, query = {}, options = {}) {
+  const response = await fetch(`${path}?${new URLSearchParams(query)}`, options);
+  const answer = await response.json().catch(() => ({error: `the server answered ${response.status}`}));
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+// Runs what a control starts, and shows an error as a line on the page.
+async function attempt(action) {
+  try { await action(); }
+  catch (error) { fail(error instanceof TypeError ? 'the server does not answer: is `knet demo` still running?' : error.message); }
+}
+
+// Pictures
+
+async function upload(blob, name) {
+  if (blob.size > state.limit) throw new Error(`${name}: the file is larger than ${state.limit / 1e6} MB`);
+  const {picture, width, height} = await ask('pictures', {name}, {method: 'POST', body: blob});
+  return {id: picture, name, width, height, url: URL.createObjectURL(blob)};
+}
+
+function keep(picture) {
+  state.pictures.push(picture);
+  while (state.pictures.length > KEPT) URL.revokeObjectURL(state.pictures.shift().url);
+  listPictures();
+}
+
+function listPictures() {
+  $('pictures').replaceChildren(...state.pictures.map(picture => {
+    const button = make('button', {type: 'button', title: picture.name, onclick: () => attempt(() => choose(picture))},
+                        make('img', {src: picture.url, alt: picture.name}));
+    if (picture === state.current) button.setAttribute('aria-current', 'true');
+    return button;
+  }));
+}
+
+async function choose(picture) {
+  fail('');
+  state.current = picture;
+  listPictures();
+  await showPanels();
+}
+
+async function addFiles(files) {
+  fail('');
+  const failed = [];
+  for (const file of files) {
+    if (file.type.startsWith('video/')) { await play(URL.createObjectURL(file), null); continue; }
+    say(`Reading ${file.name} ...`);
+    try {
+      keep(await upload(file, file.name));
+      await choose(state.pictures.at(-1));
+    } catch (error) { failed.push(error.message); }
+  }
+  if (failed.length) { fail(failed.join('\n')); say(state.summary || 'Add a picture to begin.'); }
+}
+
+// Results
+
+async function showPanels() {
+  const picture = state.current, turn = ++state.turn;
+  if (!picture) return;
+  $('explorer').hidden = true;
+  const panels = [photoPanel(picture)];
+  const lines = [];
+  for (const model of state.models.filter(model => state.chosen.has(model))) {
+    say(`${model}: ${picture.name} ...`);
+    const result = await ask('run', {picture: picture.id, model});
+    if (turn !== state.turn) return;  // another picture or choice came in between
+    state.found[model] = result.parts;
+    lines.push(`${model}: ${result.line}${result.seconds ? ` in ${result.seconds.toFixed(2)} s` : ''}`);
+    for (const part of result.parts.filter(part => state.parts.has(part))) panels.push(await makePanel(picture, model, part));
+    if (turn !== state.turn) return;
+  }
+  $('panels').replaceChildren(...panels);
+  listCompared();
+  state.summary = lines.join('  ·  ') || 'Choose a model.';
+  say(state.summary);
+}
+
+function photoPanel(picture) {
+  return make('figure', {}, make('div', {className: 'stack'}, make('img', {src: picture.url, alt: 'photo'})),
+              make('figcaption', {}, make('span', {className: 'grow'}, picture.name,
+                                          make('small', {textContent: `${picture.width} x ${picture.height}`}))));
+}
+
+async function makePanel(picture, model, part) {
+  const drawn = make('img', {alt: `${part} of ${model}`});
+  const stack = make('div', {className: 'stack region'}, make('img', {src: picture.url, alt: ''}), drawn);
+  const count = make('small'), save = make('a', {className: 'button', textContent: 'PNG', download: `${picture.name}-${part}.png`});
+  const coco = make('a', {className: 'button', textContent: 'COCO', title: 'JSON files and maps, as a zip archive',
+                          download: `${picture.name}-coco.zip`});
+  const panel = make('figure', {className: 'panel'}, stack,
+                     make('figcaption', {}, make('span', {className: 'grow'}, `${part} · ${model}`, count), save, coco));
+  Object.assign(panel.dataset, {model, part});
+  panel.refresh = async () => {
+    const score = $('score').value;
+    const answer = await ask('view', {picture: picture.id, model, part, score});
+    drawn.src = save.href = answer.drawn;
+    coco.href = `coco.zip?${new URLSearchParams({picture: picture.id, model, score})}`;
+    count.textContent = `${answer.regions.length} ${answer.regions.length === 1 ? 'region' : 'regions'}`;
+    panel.regions = answer.regions;
+    panel.index = await pixels(answer.index);
+  };
+  stack.onmousemove = event => showTip(event, panel);
+  stack.onmouseleave = () => { $('tip').hidden = true; };
+  stack.onclick = event => attempt(() => explore(event, panel, picture));
+  await panel.refresh();
+  drawn.style.opacity = $('opacity').value;
+  return panel;
+}
+
+async function pixels(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const canvas = make('canvas', {width: image.width, height: image.height});
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, image.width, image.height);
+}
+
+function under(event, panel) {
+  const box = event.currentTarget.getBoundingClientRect();
+  const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
+  const {width, height, data} = panel.index;
+  const column = Math.min(width - 1, Math.max(0, Math.floor(x * width)));
+  const row = Math.min(height - 1, Math.max(0, Math.floor(y * height)));
+  const place = 4 * (row * width + column);
+  return {x, y, region: panel.regions[data[place] + 256 * data[place + 1] - 1]};
+}
+
+function showTip(event, panel) {
+  if (!panel.index) return;
+  const {region} = under(event, panel), tip = $('tip');
+  tip.hidden = !region;
+  if (!region) return;
+  tip.textContent = [region.name, region.score === null ? null : region.score.toFixed(2),
+                     region.kernel === null ? null : `kernel ${region.kernel}`].filter(Boolean).join(' · ');
+  tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 4)}px`;
+  tip.style.top = `${event.clientY + 16}px`;
+}
+
+let waiting = null;
+function refreshSoon() {
+  $('score-value').textContent = Number($('score').value).toFixed(2);
+  clearTimeout(waiting);
+  waiting = setTimeout(() => attempt(async () => {
+    for (const panel of document.querySelectorAll('.panel')) await panel.refresh();
+  }), 80);
+}
+
+// Kernels
+
+async function explore(event, panel, picture) {
+  const {x, y, region} = under(event, panel);
+  const point = {picture: picture.id, model: panel.dataset.model, x, y};
+  await showKernel(point, region && region.kernel !== null ? region.kernel : null);
+  $('explorer').scrollIntoView({behavior: 'smooth', block: 'nearest'});
+}
+
+async function showKernel(point, kernel) {
+  fail('');
+  say('Looking at the kernels ...');
+  const answer = await ask('explore', kernel === null ? point : {...point, kernel});
+  state.explored = {...point, kernel: answer.kernel};
+  $('kernel').textContent = `${answer.kernel} of ${point.model}`;
+  $('stages').replaceChildren(...answer.stages.map((stage, i) => make('figure', {}, make('img', {src: stage.mask, alt: `mask ${i}`}),
+    make('figcaption', {textContent: `M${i}` + (stage.name ? ` · ${stage.name}` : '') +
+                        (stage.score == null ? '' : ` ${stage.score.toFixed(2)}`)}))));
+  const list = (id, entries) => $(id).replaceChildren(...entries.map(entry => {
+    const score = entry.score == null ? '' : ` ${entry.score.toFixed(2)}`;
+    const button = make('button', {type: 'button', onclick: () => attempt(() => showKernel(point, entry.kernel))},
+                        make('span', {textContent: `${entry.kernel} · ${entry.name}${score}`}), make('span', {textContent: percent(entry.share)}));
+    button.style.setProperty('--share', `${100 * entry.share}%`);
+    return make('li', {}, button);
+  }));
+  list('rivals', answer.rivals);
+  list('attention', answer.attention || []);
+  $('attention').parentElement.hidden = !answer.attention;
+  $('average-box').hidden = !answer.averages;
+  $('average-map').replaceChildren();
+  $('explorer').hidden = false;
+  say(state.summary);
+}
+
+$('average').onclick = () => attempt(async () => {
+  say('Averaging over images; the first time takes a while ...');
+  const answer = await ask('average', state.explored);
+  $('average-map').replaceChildren(make('img', {src: answer.mask, alt: 'average mask'}),
+                                   `yellow is a mean probability of ${percent(answer.largest)}`);
+  say(state.summary);
+});
+
+// Differences
+
+function listChoices() {
+  $('models').replaceChildren(...state.models.map(model => {
+    const box = make('input', {type: 'checkbox', checked: state.chosen.has(model), onchange: () => {
+      box.checked ? state.chosen.add(model) : state.chosen.delete(model);
+      attempt(showPanels);
+    }});
+    return make('label', {}, box, model);
+  }));
+  $('parts').replaceChildren(...PARTS.map(part => {
+    const box = make('input', {type: 'checkbox', checked: true, onchange: () => {
+      box.checked ? state.parts.add(part) : state.parts.delete(part);
+      attempt(showPanels);
+    }});
+    return make('label', {}, box, part);
+  }));
+}
+
+// The models and parts that can be compared; what was chosen stays.
+function listCompared() {
+  const fill = (select, values, standard) => {
+    const chosen = values.includes(select.value) ? select.value : standard;
+    select.replaceChildren(...values.map(value => make('option', {textContent: value, selected: value === chosen})));
+  };
+  const models = state.models.filter(model => state.chosen.has(model) && state.found[model]);
+  fill($('first'), models, models[0]);
+  if ($('second').value === $('first').value) $('second').value = '';
+  fill($('second'), models, models.find(model => model !== $('first').value));
+  const parts = PARTS.filter(part => [$('first').value, $('second').value].every(model => state.found[model]?.includes(part)));
+  fill($('compared'), parts, parts[0]);
+  $('differ').disabled = !parts.length;
+  $('compare').hidden = models.length < 2;
+  $('differences').replaceChildren();
+}
+
+$('first').onchange = $('second').onchange = listCompared;
+$('differ').onclick = () => attempt(async () => {
+  fail('');
+  if (!state.current) throw new Error('add a picture first');
+  const [a, b] = [$('first').value, $('second').value];
+  const answer = await ask('differences', {picture: state.current.id, a, b, part: $('compared').value, score: $('score').value});
+  const key = (colour, text) => make('div', {}, Object.assign(make('span', {className: 'key', textContent: '■ '}),
+                                                               {style: `color: ${colour}`}), text);
+  $('differences').replaceChildren(
+    make('img', {src: answer.picture, alt: `where ${a} and ${b} differ`}),
+    make('div', {}, make('p', {textContent: `${percent(answer.share)} of the pixels have another class.`}),
+         key('#e67800', `in regions of ${a} alone`), key('#006ee6', `in regions of ${b} alone`), key('#c800a0', 'elsewhere'),
+         make('ul', {}, ...answer.lines.slice(0, 30).map(line => make('li', {textContent: line})))));
+});
+
+// Video and camera: the frame that is shown when the models have answered is the next one.
+
+async function play(source, stream) {
+  stop();
+  const video = $('video');
+  if (stream) video.srcObject = stream; else video.src = source;
+  video.loop = !stream;
+  state.live = {source, stream};
+  video.hidden = $('stop').hidden = false;
+  await video.play();
+  const live = state.live, canvas = make('canvas');
+  (async () => {
+    while (state.live === live) {
+      canvas.width = video.videoWidth;
+      canvas.height = video.videoHeight;
+      canvas.getContext('2d').drawImage(video, 0, 0);
+      const blob = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.92));
+      const picture = await upload(blob, `${stream ? 'camera' : 'video'} ${video.currentTime.toFixed(1)} s`);
+      if (state.live !== live) return URL.revokeObjectURL(picture.url);
+      const last = state.frame;
+      state.frame = state.current = picture;
+      await showPanels();
+      if (last) URL.revokeObjectURL(last.url);
+    }
+  })().catch(error => { stop(); fail(error.message); });
+}
+
+function stop() {
+  const video = $('video');
+  video.pause();
+  state.live?.stream?.getTracks().forEach(track => track.stop());
+  if (state.live?.source) URL.revokeObjectURL(state.live.source);
+  video.srcObject = null;
+  video.removeAttribute('src');
+  state.live = null;
+  video.hidden = $('stop').hidden = true;
+}
+
+$('stop').onclick = stop;
+$('camera').onclick = () => attempt(async () => {
+  fail('');
+  const stream = await navigator.mediaDevices?.getUserMedia({video: true}).catch(() => null);
+  if (!stream) throw new Error('there is no camera, or the browser was not allowed to use it');
+  await play(null, stream);
+});
+
+// Controls
+
+$('files').onchange = async event => { await attempt(() => addFiles([...event.target.files])); event.target.value = ''; };
+$('score').oninput = refreshSoon;
+$('opacity').oninput = () => {
+  $('opacity-value').textContent = percent($('opacity').value);
+  for (const image of document.querySelectorAll('.panel .stack img + img')) image.style.opacity = $('opacity').value;
+};
+for (const [name, over] of [['dragover', true], ['dragleave', false], ['drop', false]]) {
+  document.addEventListener(name, event => {
+    event.preventDefault();
+    $('drop').classList.toggle('over', over);
+    if (name === 'drop') attempt(() => addFiles([...event.dataTransfer.files]));
+  });
+}
+
+attempt(async () => {
+  const answer = await ask('models');
+  state.models = answer.models;
+  state.limit = answer.limit;
+  state.chosen = new Set(answer.models.slice(0, 1));
+  listChoices();
+  $('score').oninput();
+  $('opacity').oninput();
+});

@@ -1,0 +1,162 @@
+"""The page in Debian's Chromium, where it is installed (`apt install chromium`)."""
+
+import io
+import shutil
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import uvicorn
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from small_predictors import small_run
+
+from knet_plugin.web.app import make_app
+from knet_plugin.web.gallery import KEPT, Gallery, find_models
+
+CHROMIUM = shutil.which('chromium')
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no chromium')
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+         '--disable-component-update', '--disable-sync']
+SECONDS = 1000 * 60  # milliseconds to wait at most; the machine may be busy
+
+
+@pytest.fixture(scope='module')
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('browser')
+    runs = [str(small_run(task, folder / task)) for task in ('panoptic', 'semantic')]
+    app = make_app(Gallery(find_models(runs)), [], 2_000_000)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level='error'))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+        assert thread.is_alive()
+    yield f'http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/'
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    page = browser.new_page(viewport=dict(width=1300, height=900))
+    page.set_default_timeout(SECONDS)
+    expect.set_options(timeout=SECONDS)
+    errors = []
+    page.on('pageerror', lambda error: errors.append(str(error)))
+    page.goto(address)
+    expect(page.locator('#models input')).to_have_count(2)
+    yield page
+    page.close()
+    assert errors == []
+
+
+def photo(name='a.png', seed=0, size=(60, 80)):
+    content = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(content, 'PNG')
+    return dict(name=name, mimeType='image/png', buffer=content.getvalue())
+
+
+def add(page, *files):
+    page.set_input_files('#files', list(files))
+
+
+def set_slider(page, name, value):
+    page.locator(name).evaluate('(slider, value) => { slider.value = value; slider.oninput(); }', value)
+
+
+def panel(page, part):
+    return page.locator(f'.panel[data-part={part}]').first
+
+
+def test_a_picture_and_its_parts(page):
+    add(page, photo())
+    for part in ('panoptic', 'instances'):
+        expect(panel(page, part)).to_be_visible()
+    expect(page.locator('#status')).to_contain_text('panoptic:')
+    page.get_by_label('instances', exact=True).first.uncheck()
+    expect(page.locator('.panel[data-part=instances]')).to_have_count(0)
+    page.get_by_label('semantic', exact=True).first.check()  # the model of that name
+    expect(page.locator('.panel[data-model=semantic]')).to_have_count(1)
+
+
+def test_sliders(page):
+    add(page, photo())
+    set_slider(page, '#score', 0)
+    instances = panel(page, 'instances')
+    expect(instances.locator('small')).not_to_have_text('0 regions')
+    set_slider(page, '#score', 1)
+    expect(instances.locator('small')).to_have_text('0 regions')
+    set_slider(page, '#opacity', 0.5)
+    expect(instances.locator('.stack img').last).to_have_css('opacity', '0.5')
+
+
+def test_hover_and_kernels(page):
+    page.get_by_label('panoptic', exact=True).first.uncheck()
+    page.get_by_label('semantic', exact=True).first.check()
+    add(page, photo())
+    stack = panel(page, 'semantic').locator('.stack')
+    stack.hover(position=dict(x=30, y=30))
+    tip = page.locator('#tip')
+    expect(tip).to_contain_text('kernel')
+    kernel = tip.inner_text().split()[-1]
+    stack.click(position=dict(x=30, y=30))
+    expect(page.locator('#kernel')).to_have_text(f'{kernel} of semantic')
+    expect(page.locator('#stages figure')).to_have_count(4)
+    expect(page.locator('#attention li')).to_have_count(6)
+    other = page.locator('#rivals li').nth(1)
+    words = other.inner_text().split()
+    other.locator('button').click()
+    expect(page.locator('#kernel')).to_have_text(f'{words[0]} of semantic')
+
+
+def test_differences_of_two_models(page):
+    page.get_by_label('semantic', exact=True).first.check()
+    add(page, photo())
+    expect(page.locator('#compare')).to_be_visible()
+    page.click('#differ')
+    expect(page.locator('#differences img')).to_be_visible()
+    expect(page.locator('#differences p')).to_contain_text('of the pixels')
+
+
+def test_bad_files_get_a_line(page):
+    add(page, dict(name='notes.png', mimeType='image/png', buffer=b'no picture'), photo('good.png'))
+    expect(page.locator('#error')).to_contain_text('notes.png')
+    expect(panel(page, 'panoptic')).to_be_visible()
+    add(page, dict(name='large.png', mimeType='image/png', buffer=bytes(2_000_001)))
+    expect(page.locator('#error')).to_contain_text('larger than 2 MB')
+
+
+def test_downloads(page):
+    add(page, photo('street.png'))
+    for word, name in (('PNG', 'street.png-panoptic.png'), ('COCO', 'street.png-coco.zip')):
+        with page.expect_download() as download:
+            panel(page, 'panoptic').get_by_text(word, exact=True).click()
+        assert download.value.suggested_filename == name and download.value.path().stat().st_size > 100
+
+
+def test_memory_does_not_grow_with_pictures(page):
+    """The first ones are kept; after them the process stays as large as it is."""
+    def show(number):
+        add(page, photo(f'{number}.png', number % 3, (300, 400)))
+        expect(page.locator('figcaption').first).to_contain_text(f'{number}.png')
+
+    process = psutil.Process()
+    for number in range(KEPT):
+        show(number)
+    before = process.memory_info().rss
+    for number in range(KEPT, KEPT + 20):
+        show(number)
+    expect(page.locator('#pictures button')).to_have_count(KEPT)
+    assert process.memory_info().rss - before < 40e6
