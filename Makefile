@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+NOTEBOOK_ARGS ?=
 JOBS ?= $(shell nproc)
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
@@ -95,6 +96,16 @@ docs: setup site  ## Check that the public interface is documented, and build th
 site: $(SITE)/.done/$(call hash,requirements/site.txt)  ## Build the site of docs/ into site/; broken links and unknown names are errors
 	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict -d site
 	@echo 'open site/index.html through a server: python3 -m http.server -d site'
+
+.PHONY: notebooks
+notebooks: export OMP_NUM_THREADS = 1
+notebooks: setup $(VENV)/.done/notebooks-$(call hash,requirements/notebooks.txt)  ## Run the notebooks of demo/; NOTEBOOK_ARGS=--inplace keeps their outputs
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" jupyter execute $(NOTEBOOK_ARGS) demo/notebooks/*.ipynb
+
+$(VENV)/.done/notebooks-$(call hash,requirements/notebooks.txt): | setup
+	@echo '==> what runs notebooks'
+	@$(VENV)/bin/python -m pip install -q --no-deps -r requirements/notebooks.txt
+	@touch $@
 
 .PHONY: clean
 clean:  ## Remove all environments and everything that was built

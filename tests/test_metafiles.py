@@ -1,5 +1,6 @@
 """The published models in the metafiles that ``mim`` reads: configs, sizes, figures and weights."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from knet_plugin.cli import resolve_config
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+COSTS = ROOT / 'docs/models.csv'  # measured by benchmarks/model_cards.py
 ENTRIES = [model for metafile in INDEX['Import'] for model in yaml.safe_load((ROOT / metafile).read_text())['Models']]
 MODELS = {model['Name']: model for model in ENTRIES}
 
@@ -57,6 +59,16 @@ def test_every_published_model_has_one_entry():
 def test_all_metafiles_are_imported():
     there = [str(path.relative_to(ROOT)) for path in ROOT.glob('configs/*/metafile.yml')]
     assert sorted(INDEX['Import']) == sorted(there)
+
+
+def test_each_model_has_its_cost():
+    """From which, and from the metafiles, the site makes a page for each."""
+    with COSTS.open(newline='') as file:
+        rows = {row['name']: row for row in csv.DictReader(file)}
+    recipes = {path.stem for path in (ROOT / 'configs/recipe').glob('knet-*.py') if 'shapes' not in path.name}
+    assert rows.keys() == MODELS.keys() | recipes
+    for name, model in MODELS.items():
+        assert float(rows[name]['parameters']) == pytest.approx(model['Metadata']['Parameters'] / 1e6, abs=0.06), name
 
 
 @pytest.mark.parametrize('name', MODELS)
