@@ -62,7 +62,7 @@ def of_recipe(name: str) -> dict[str, Any]:
             break
         comment.append(line.removeprefix('#').strip())
     runs = [run for run in table('learning.csv') if f'recipe/{name} ' in f'{run["options"]} ']
-    about = ' '.join(comment) or 'A model for own data, see [the recipe](../recipe.md).'
+    about = '\n'.join(comment) or 'A model for own data, see [the recipe](../recipe.md).'
     return dict(about=about, path=path, runs=runs)
 
 

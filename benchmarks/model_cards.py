@@ -61,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--again', nargs='+', default=[], metavar='NAME')
     args = parser.parse_args()
+    torch.set_num_threads(1)
     rows = {}
     if CSV.is_file():
         with CSV.open(newline='') as file:

@@ -42,7 +42,7 @@ def main() -> None:
     head = predictor.model.panoptic_head
     images = images_of_run(predictor.cfg, 'test_dataloader', 10 ** 6)
     traces = [trace_kernels(predictor, image) for image in images[:args.photos]]
-    scores = np.mean([of_things(trace.scores[-1], head) for trace in traces], axis=0)
+    scores = np.mean([trace.scores[-1] for trace in traces], axis=0)[:head.kernel_head.num_kernels]
     args.out.mkdir(parents=True, exist_ok=True)
     if not traces[0].from_image:
         best = np.argsort(-scores)[:args.kernels]
@@ -51,14 +51,9 @@ def main() -> None:
                   args.out / 'average.png')
     rows = []
     for image, trace in zip(images, traces, strict=False):
-        strongest = of_things(trace.scores[-1], head).argmax()
+        strongest = trace.scores[-1, :head.kernel_head.num_kernels].argmax()  # not of stuff
         rows.append([square(predictor.reader.picture(image)), *(heat(stage[strongest]) for stage in trace.masks)])
     draw_grid(['photo', *(f'M{i}' for i in range(len(rows[0]) - 1))], rows, args.out / 'updates.png')
-
-
-def of_things(scores: np.ndarray, head: torch.nn.Module) -> np.ndarray:
-    """The best score of each kernel of things, (n,), from those of all kernels and classes."""
-    return scores[:head.kernel_head.num_kernels, :head.num_things_classes].max(axis=1)
 
 
 if __name__ == '__main__':

@@ -27,8 +27,9 @@ class KernelTrace:
 
     Attributes:
         masks: Probabilities M_0 .. M_S at the stride of the features, (S + 1, N, h, w), without padding.
-        scores: Probabilities of the classes after each stage, (S, N, classes); None if kernels are not classified
-            because each stands for one class (semantic segmentation).
+        labels: Class of each kernel after each stage, as in the panoptic map: a fixed stuff kernel has its own, (S, N).
+            None if kernels are not classified because each stands for one class (semantic segmentation).
+        scores: Probabilities of these classes, (S, N); None as for ``labels``.
         attention: How much a kernel (row) takes from each other one (column) in Eq. 6, the mean of all heads,
             (S, N, N); rows sum to 1. None if a stage has no ``KernelInteraction``.
         from_image: Whether the kernels of things are made anew for each image, so that a number means nothing in
@@ -36,6 +37,7 @@ class KernelTrace:
     """
 
     masks: np.ndarray
+    labels: np.ndarray | None
     scores: np.ndarray | None
     attention: np.ndarray | None
     from_image: bool
@@ -59,7 +61,7 @@ def trace_kernels(predictor: Predictor, image: Any) -> KernelTrace:
     handles = [part.attention.register_forward_pre_hook(lambda _, given: attended.append(given[0]))
                for part in model.modules() if isinstance(part, KernelInteraction)]
     try:
-        logits, scores, stages, from_image = _run(model, inputs)
+        logits, classes, stages, from_image = _run(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -67,14 +69,18 @@ def trace_kernels(predictor: Predictor, image: Any) -> KernelTrace:
     if isinstance(stages[0].mask_activation, SoftmaxMask):
         masks = [stage.softmax(dim=1) for stage in logits]
     size = masks[-1].shape[-2:]
-    kept = [round(side * valid / padded) for side, valid, padded in zip(
+    kept = [max(1, round(side * valid / padded)) for side, valid, padded in zip(
         size, sample.img_shape[:2], inputs.shape[-2:], strict=True)]
     masks = [interpolate(stage, size, mode='bilinear', align_corners=False) for stage in masks]  # M_0 may be smaller
     attention = None
     if len(attended) == len(stages):
         attention = [stage.interaction.attention(given, given, given)[1] for stage, given in zip(
             stages, attended, strict=True)]
-    return KernelTrace(_array(masks)[..., :kept[0], :kept[1]], None if scores is None else _array(scores),
+    labels = scores = None
+    if classes is not None:
+        found = [model.panoptic_fusion_head.candidates(stage[0].sigmoid()) for stage in classes]
+        scores, labels = (torch.stack(each).cpu().numpy() for each in zip(*found, strict=True))
+    return KernelTrace(_array(masks)[..., :kept[0], :kept[1]], labels, scores,
                        None if attention is None else _array(attention), from_image)
 
 
@@ -99,16 +105,17 @@ def average_masks(predictor: Predictor, images: Iterable[Any], side: int = 96) -
 
 
 def _run(model: Any, inputs: Tensor) -> tuple[list[Tensor], list[Tensor] | None, list[Any], bool]:
-    """Mask logits M_0 .. M_S, class probabilities, the stages, and whether kernels come from the image."""
+    """Mask logits M_0 .. M_S, class logits, the stages, and whether kernels come from the image."""
     head: Any = getattr(model, 'panoptic_head', None)
     if hasattr(head, 'kernel_update_head'):
         proposals, updates = head.stages(model.extract_feat(inputs))
         logits = [proposals.mask_logits, *(update.mask_logits for update in updates)]
-        return (logits, [update.class_logits.sigmoid() for update in updates], list(head.kernel_update_head),
+        return (logits, [update.class_logits for update in updates], list(head.kernel_update_head),
                 proposals.centre_logits is not None)
     head = getattr(model, 'decode_head', None)
     if not hasattr(head, 'stage_logits') or not head.kernel_update_head:
-        raise TraceError(f'{type(model).__name__} with {type(head or model).__name__} has no stages of K-Net')
+        raise TraceError('only KNet, and segmentors whose one decode head is an IterativeDecodeHead, have stages; this '
+                         f'is {type(model).__name__} with {type(head).__name__}')
     return head.stage_logits(model.extract_feat(inputs)), None, list(head.kernel_update_head), False
 
 

@@ -110,7 +110,11 @@ class Predictor:
         return draw(self.reader.picture(image), result, self.classes, what, self.palette, threshold)
 
     def prepare(self, image: Any) -> tuple[torch.Tensor, Any]:
-        """Return the model's input of an image, (1, 3, H, W) with padding, and its data sample."""
+        """Return the model's input of an image, (1, C, H, W) with padding, and its data sample.
+
+        Raises:
+            ValueError: The image cannot be read.
+        """
         with DefaultScope.overwrite_default_scope(self._scope):
             data = pseudo_collate([self._pipeline(self.reader.inputs(image))])
             data = self.model.data_preprocessor(data)

@@ -83,7 +83,7 @@ def set_predictions(sample: BaseDataElement, result: Result, classes: int) -> No
         for segment in result.segments:
             values[segment.id] = segment.label + OFFSET * segment.id
         panoptic = _pixels('sem_seg', values[result.panoptic])
-        panoptic.set_metainfo(dict(segment_scores=scores))
+        panoptic.set_metainfo(dict(segment_scores=scores, segment_kernels=[each.kernel for each in result.segments]))
         sample.set_data(dict(pred_panoptic_seg=panoptic))
     if result.instances is not None:
         sample.set_data(dict(pred_instances=InstanceData(
@@ -91,6 +91,8 @@ def set_predictions(sample: BaseDataElement, result: Result, classes: int) -> No
             scores=torch.tensor([each.score for each in result.instances]),
             bboxes=torch.tensor([each.box for each in result.instances]).reshape(-1, 4),
             masks=[each.mask for each in result.instances])))
+        if all(each.kernel is not None for each in result.instances):
+            sample.pred_instances.kernels = torch.tensor([each.kernel for each in result.instances], dtype=torch.long)
 
 
 def _pixels(field: str, plane: np.ndarray) -> PixelData:

@@ -20,15 +20,20 @@ from knet_plugin.visualization.colours import class_colours
 from knet_plugin.visualization.regions import Region, region_map
 from knet_plugin.web.gallery import Gallery, Picture
 
-__all__ = ['coco_files', 'differences', 'heat_map', 'png', 'view']
+__all__ = ['coco_files', 'differences', 'heat_map', 'png', 'png_bytes', 'view']
 
 _ONLY_FIRST, _ONLY_SECOND, _OTHER = (230, 120, 0), (0, 110, 230), (200, 0, 160)  # RGB of differing pixels
 
 
 def png(image: np.ndarray) -> str:
     """An image (H, W, 3) uint8 RGB as a data URL."""
+    return 'data:image/png;base64,' + base64.b64encode(png_bytes(image)).decode()
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """An image (H, W, 3) uint8 RGB as the content of a file."""
     _, content = cv2.imencode('.png', image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return 'data:image/png;base64,' + base64.b64encode(content.tobytes()).decode()
+    return bytes(content.tobytes())
 
 
 def heat_map(values: np.ndarray) -> str:
@@ -62,7 +67,7 @@ def differences(gallery: Gallery, number: int, models: tuple[str, str], part: st
         index, found = _regions(predictor, gallery.run(number, model)[0], part, score_thr)
         maps.append(index.astype(np.int64))
         regions.append(found)
-        names.append(np.array(['', *(_name(predictor, region.label) for region in found)]))
+        names.append(np.array(['', *(_name(predictor, region.label) for region in found)], dtype=object))
     sizes = len(regions[0]) + 1, len(regions[1]) + 1
     both = np.bincount((maps[0] * sizes[1] + maps[1]).ravel(), minlength=sizes[0] * sizes[1]).reshape(sizes)
     union = both.sum(axis=1, keepdims=True) + both.sum(axis=0, keepdims=True) - both
@@ -70,7 +75,7 @@ def differences(gallery: Gallery, number: int, models: tuple[str, str], part: st
     alone = [np.ones(size, bool) for size in sizes]
     alone[0][[0, *(i + 1 for i in matched.values())]] = False
     alone[1][[0, *(j + 1 for j in matched)]] = False
-    differ = names[0][maps[0]] != names[1][maps[1]]
+    differ = (names[0][:, None] != names[1])[maps[0], maps[1]]
     grey = cv2.cvtColor(gallery.picture(number).image, cv2.COLOR_RGB2GRAY)
     picture = np.repeat((grey // 2 + 100)[..., None], 3, axis=2).astype(np.uint8)
     picture[differ] = _OTHER
@@ -113,5 +118,9 @@ def _name(predictor: Any, label: int) -> str:
 
 def _kernel(predictor: Any, region: Region, part: str) -> int | None:
     """The kernel of a region; in semantic segmentation each class has its own."""
-    head = getattr(getattr(predictor, 'model', None), 'decode_head', None)
-    return region.label if part == 'semantic' and hasattr(head, 'stage_logits') else region.kernel
+    head: Any = getattr(getattr(predictor, 'model', None), 'decode_head', None)
+    if part != 'semantic' or not hasattr(head, 'stage_logits'):
+        return region.kernel
+    if head.out_channels == 1:  # the kernel of class 1
+        return 0 if region.label == 1 else None
+    return region.label

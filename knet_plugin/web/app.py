@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from knet_plugin.inference.opening import OPENING_ERRORS
 from knet_plugin.visualization import score_line
-from knet_plugin.web.answers import coco_files, differences, view
+from knet_plugin.web.answers import coco_files, differences, png_bytes, view
 from knet_plugin.web.explorer import Explorer
 from knet_plugin.web.gallery import Gallery
 
@@ -40,55 +40,59 @@ def make_app(gallery: Gallery, images: list[Path], limit: int, hosts: list[str] 
     """
     explorer = Explorer(gallery, images)
 
+    def photo(request: Request) -> Response:
+        return Response(png_bytes(gallery.picture(_picture(request)).image), media_type='image/png')
+
     def models(_: Request) -> dict[str, Any]:
         return dict(models=list(gallery.models), limit=limit)
 
     def run(request: Request) -> dict[str, Any]:
-        number, model = _picture(request), request.query_params['model']
+        number, model = _picture(request), _query(request, 'model')
         result, seconds = gallery.run(number, model)
         predictor = gallery.predictor(model)
-        return dict(parts=result.parts, seconds=seconds, score=predictor.score_thr,
-                    line=score_line(result, predictor.score_thr))
+        return dict(parts=result.parts, seconds=seconds, line=score_line(result, predictor.score_thr))
 
     def show(request: Request) -> dict[str, Any]:
-        query = request.query_params
-        return view(gallery, _picture(request), query['model'], query['part'], float(query['score']))
+        return view(gallery, _picture(request), _query(request, 'model'), _query(request, 'part'), _score(request))
 
     def differ(request: Request) -> dict[str, Any]:
-        query = request.query_params
-        return differences(gallery, _picture(request), (query['a'], query['b']), query['part'], float(query['score']))
+        models = _query(request, 'a'), _query(request, 'b')
+        return differences(gallery, _picture(request), models, _query(request, 'part'), _score(request))
 
     def explore(request: Request) -> dict[str, Any]:
-        query = request.query_params
-        kernel = int(query['kernel']) if 'kernel' in query else None
-        return explorer.explore(_picture(request), query['model'], float(query['x']), float(query['y']), kernel)
+        kernel = int(_query(request, 'kernel')) if 'kernel' in request.query_params else None
+        return explorer.explore(_picture(request), _query(request, 'model'), float(_query(request, 'x')),
+                                float(_query(request, 'y')), kernel)
 
     def average(request: Request) -> dict[str, Any]:
-        return explorer.average(request.query_params['model'], int(request.query_params['kernel']))
+        return explorer.average(_query(request, 'model'), int(_query(request, 'kernel')))
 
     def coco(request: Request) -> Response:
-        query = request.query_params
-        return Response(coco_files(gallery, _picture(request), query['model'], float(query['score'])),
+        return Response(coco_files(gallery, _picture(request), _query(request, 'model'), _score(request)),
                         media_type='application/zip')
 
     async def upload(request: Request) -> Response:
         if not _same_origin(request):
             return _failure('uploads come from this page alone', 403)
         content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > limit:
-                return _failure(f'the file is larger than {limit / 1e6:.0f} MB', 413)
+        try:
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > limit:
+                    return _failure(f'the file is larger than {limit / 1e6:.0f} MB', 413)
+        except ClientDisconnect:
+            return _failure('the upload was cut off')
         name = request.query_params.get('name', 'picture')
         try:
-            number = await run_in_threadpool(gallery.add, name, bytes(content))
+            replaces = int(request.query_params.get('replaces', 0))
+            number = await run_in_threadpool(gallery.add, name, bytes(content), replaces)
         except ValueError as error:
             return _failure(str(error))
         height, width = gallery.picture(number).image.shape[:2]
         return JSONResponse(dict(picture=number, height=height, width=width))
 
     answers = [('/models', models), ('/run', run), ('/view', show), ('/differences', differ), ('/explore', explore),
-               ('/average', average), ('/coco.zip', coco)]
+               ('/average', average), ('/coco.zip', coco), ('/photo.png', photo)]
     return Starlette(
         routes=[*(Route(path, _guarded(answer)) for path, answer in answers),
                 Route('/pictures', upload, methods=['POST']),
@@ -103,11 +107,10 @@ def _guarded(answer: Callable[[Request], Any]) -> Callable:
             return _failure('this page alone may ask', 403)
         try:
             content = await run_in_threadpool(answer, request)
-        except KeyError as error:
-            return _failure(f'the request lacks {error}')
         except (ValueError, *OPENING_ERRORS) as error:
             return _failure(str(error))
         except Exception as error:  # of a model: the page goes on
+            logging.getLogger('uvicorn.error').exception('a request failed')
             return _failure(f'{type(error).__name__}: {error}', 500)
         return content if isinstance(content, Response) else JSONResponse(content)
 
@@ -115,14 +118,25 @@ def _guarded(answer: Callable[[Request], Any]) -> Callable:
 
 
 def _failure(line: str, status: int = 400) -> JSONResponse:
-    return JSONResponse(dict(error=line), status)
+    return JSONResponse(dict(error=(line.strip().splitlines() or ['an error'])[0]), status)
 
 
 def _picture(request: Request) -> int:
-    return int(request.query_params['picture'])
+    return int(_query(request, 'picture'))
+
+
+def _score(request: Request) -> float:
+    return float(_query(request, 'score'))
+
+
+def _query(request: Request, name: str) -> str:
+    if name not in request.query_params:
+        raise ValueError(f'the request lacks {name}')
+    return request.query_params[name]
 
 
 def _same_origin(request: Request) -> bool:
     """Whether a request comes from our own page, or from no page at all."""
     origin = request.headers.get('origin')
-    return origin is None or urlsplit(origin).netloc == request.headers.get('host')
+    own = f'{request.url.scheme}://{request.headers.get("host")}'
+    return origin in (None, own) and request.headers.get('sec-fetch-site', 'none') in ('none', 'same-origin')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.limit < 1:
         parser.error(f'argument --limit: must be at least 1, got {args.limit}')
+    if not 0 <= args.port < 65536:
+        parser.error(f'argument --port: must be from 0 to 65535, got {args.port}')
     return args
 
 
@@ -43,14 +46,17 @@ def serve(args: argparse.Namespace) -> None:
     if not args.models and not (resource_root() / EXAMPLE).is_dir():
         raise ResourceError('name a model: a work folder, a published name or an exported model')
     models = find_models(args.models or [str(resource_root() / EXAMPLE)])
-    images = [source.path for source in find_sources([args.images])] if args.images else []
-    hosts = ['*'] if args.host in ('0.0.0.0', '::') else [args.host]
+    sources = find_sources([args.images]) if args.images else []
+    images = [source.path for source in sources if not source.is_video]
+    shown = f'[{args.host}]' if ':' in args.host else args.host
+    hosts = ['*'] if args.host in ('0.0.0.0', '::') else [shown]
     app = make_app(Gallery(models, args.device), images, args.limit * 1_000_000, hosts)
     try:
-        listener = socket.create_server((args.host, args.port))
+        family = socket.AF_INET6 if ':' in args.host else socket.AF_INET
+        listener = socket.create_server((args.host, args.port), family=family)
     except OSError as error:
-        raise OSError(f'cannot listen at {args.host}:{args.port}: {error.strerror}; choose another --port') from error
-    print(f'http://{args.host}:{listener.getsockname()[1]}/ shows {", ".join(models)}; Ctrl-C ends it', flush=True)
+        raise OSError(f'cannot listen at {shown}:{args.port}: {error.strerror}; choose another --port') from error
+    print(f'http://{shown}:{listener.getsockname()[1]}/ shows {", ".join(models)}; Ctrl-C ends it', flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level='warning')).run(sockets=[listener])
 
 
@@ -58,7 +64,8 @@ def main() -> int | str:
     """Run the command; return the exit status, or the error."""
     args = parse_arguments()
     try:
-        serve(args)
+        with contextlib.suppress(KeyboardInterrupt):
+            serve(args)
     except ModuleNotFoundError as error:
         if error.name not in ('starlette', 'uvicorn', 'PIL'):
             raise

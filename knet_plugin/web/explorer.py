@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,12 @@ class Explorer:
 
         def entry(index: int, stage: int = -1) -> dict[str, Any]:
             if trace.scores is None:
-                return dict(kernel=int(index), name=str(predictor.classes[index]), score=None)
-            label = int(trace.scores[stage, index].argmax())
-            return dict(kernel=int(index), name=str(predictor.classes[label]),
-                        score=float(trace.scores[stage, index, label]))
+                label = 1 if len(at_point) == 1 else index  # a single kernel is that of class 1
+                return dict(kernel=int(index), name=str(predictor.classes[label]), score=None)
+            return dict(kernel=int(index), name=str(predictor.classes[trace.labels[stage, index]]),
+                        score=float(trace.scores[stage, index]))
 
-        strength = at_point if trace.scores is None else at_point * trace.scores[-1].max(axis=1)
+        strength = at_point if trace.scores is None else at_point * trace.scores[-1]
         kernel = int(strength.argmax()) if kernel is None else kernel
         if not 0 <= kernel < len(at_point):
             raise ValueError(f'{model} has kernels 0 to {len(at_point) - 1}, not {kernel}')
@@ -94,10 +95,16 @@ class Explorer:
         from knet_plugin.inference.kernel_trace import average_masks
         from knet_plugin.inference.run_folder import images_of_run
 
-        with self._gallery.lock:
-            if model not in self._averages:
-                images = self._images[:AVERAGED] or images_of_run(predictor.cfg, 'val_dataloader', AVERAGED)
-                self._averages[model] = average_masks(predictor, images)
+        def one_by_one(images: list[Path]) -> Iterator[Path]:
+            for image in images:
+                with self._gallery.lock:  # free between two images, for other requests
+                    yield image
+
+        if model not in self._averages:
+            images = self._images[:AVERAGED] or images_of_run(predictor.cfg, 'val_dataloader', AVERAGED)
+            self._averages[model] = average_masks(predictor, one_by_one(images))
+        if not 0 <= kernel < len(self._averages[model]):
+            raise ValueError(f'{model} has kernels 0 to {len(self._averages[model]) - 1}, not {kernel}')
         mean = self._averages[model][kernel]
         return dict(mask=heat_map(mean / max(mean.max(), 1e-6)), largest=float(mean.max()))
 

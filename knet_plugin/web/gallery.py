@@ -24,11 +24,13 @@ from knet_plugin.visualization import Result
 __all__ = ['Gallery', 'Picture', 'find_models']
 
 KEPT = 12  # pictures, with their results; older ones are dropped
+KEPT_PIXELS = 100_000_000  # of them together
 MOST_PIXELS = 50_000_000
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF')  # Pillow starts other programs for some of the rest
 
 
 def find_models(names: Sequence[str]) -> dict[str, str]:
-    """Models by the name that the page shows. A folder of work folders stands for all of them that hold a config.
+    """Models by the name that the page shows. A folder of work folders stands for all of them that hold a checkpoint.
 
     Raises:
         OPENING_ERRORS: A model does not exist.
@@ -36,15 +38,15 @@ def find_models(names: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         path = Path(name).expanduser()
-        inside = sorted(config.parent for config in path.glob('*/*.py')) if path.is_dir() else []
+        inside = sorted({file.parent for file in path.glob('*/*.pth')}) if path.is_dir() else []
         folders = inside if inside and not any(path.glob('*.pth')) else [path]
-        for each in map(str, dict.fromkeys(folders)):
+        for each in map(str, folders):
             if Path(each).suffix in runtime.ENGINE_SUFFIXES:
                 if not Path(each).is_file():
                     raise runtime.EngineError(f'there is no file {each}')
             else:
                 find_weights(each)
-            short = Path(each).name
+            short = Path(each).resolve().name
             found[each if found.get(short, each) != each else short] = each
     return found
 
@@ -68,7 +70,8 @@ class Gallery:
 
     def __init__(self, models: dict[str, str], device: str | None = None) -> None:
         self.models = models
-        self.lock = threading.RLock()  # of whatever runs a model
+        self.lock = threading.RLock()  # of whatever opens or runs a model
+        self._pictures_lock = threading.Lock()
         self._device = device
         self._opened: dict[str, Any] = {}
         self._pictures: OrderedDict[int, Picture] = OrderedDict()
@@ -83,34 +86,42 @@ class Gallery:
         """
         if model not in self.models:
             raise ValueError(f'there is no model {model}')
+        if model in self._opened:  # without waiting for a model that runs
+            return self._opened[model]
         with self.lock:
             if model not in self._opened:
                 self._opened[model] = open_predictor(self.models[model], device=self._device)
             return self._opened[model]
 
-    def add(self, name: str, content: bytes) -> int:
-        """Decode an uploaded file, and return the number of the picture.
+    def add(self, name: str, content: bytes, replaces: int | None = None) -> int:
+        """Decode an uploaded file, and return the number of the picture; ``replaces`` is that of one to drop.
 
         Raises:
             UnreadableError: It is no image, or a very large one.
         """
+        too_large = UnreadableError(f'{name}: the page takes at most {MOST_PIXELS:,} pixels')
         try:
-            opened = Image.open(io.BytesIO(content))
-            if opened.width * opened.height <= MOST_PIXELS:  # known before the pixels are decoded
-                image = np.ascontiguousarray(ColourReader().picture(opened))
-            else:
-                image = None
+            opened = Image.open(io.BytesIO(content), formats=FORMATS)
+            if opened.width * opened.height > MOST_PIXELS:  # known before the pixels are decoded
+                raise too_large
+            image = np.ascontiguousarray(ColourReader().picture(opened))
+        except Image.DecompressionBombError as error:
+            raise too_large from error
+        except UnreadableError:
+            raise
         except Exception as error:  # Pillow has many kinds
-            raise UnreadableError(f'{name}: the file is empty or cannot be decoded as an image') from error
-        if image is None:
-            raise UnreadableError(f'{name}: {opened.width} x {opened.height} pixels are more than the page takes, '
-                                  f'{MOST_PIXELS:,}')
+            raise UnreadableError(f'{name}: the file is empty or cannot be decoded as an image '
+                                  f'({", ".join(FORMATS)})') from error
         number = next(self._numbers)
-        with self.lock:
+        with self._pictures_lock:
+            self._pictures.pop(replaces or 0, None)
             self._pictures[number] = Picture(name, image)
-            while len(self._pictures) > KEPT:
+            while len(self._pictures) > 1 and (len(self._pictures) > KEPT or self._pixels() > KEPT_PIXELS):
                 self._pictures.popitem(last=False)
         return number
+
+    def _pixels(self) -> int:
+        return sum(picture.image[..., 0].size for picture in self._pictures.values())
 
     def picture(self, number: int) -> Picture:
         """A picture by its number.
@@ -120,7 +131,7 @@ class Gallery:
         """
         picture = self._pictures.get(number)
         if picture is None:
-            raise ValueError(f'the page keeps the last {KEPT} pictures: add this one again')
+            raise ValueError(f'the page keeps at most {KEPT} pictures: add this one again')
         return picture
 
     def run(self, number: int, model: str) -> tuple[Result, float]:

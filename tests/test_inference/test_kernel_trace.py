@@ -27,10 +27,10 @@ def test_detector(predictors):
     assert trace.masks.shape[:2] == (4, updates[-1].mask_logits.shape[1]) and not trace.from_image
     height, width = trace.masks.shape[2:]
     assert np.allclose(trace.masks[-1], updates[-1].mask_logits[0, :, :height, :width].sigmoid(), atol=1e-6)
-    assert np.allclose(trace.scores, torch.stack([update.class_logits[0].sigmoid() for update in updates]), atol=1e-6)
-    padded = inputs.shape[-2:]
-    whole = updates[-1].mask_logits.shape[-2:]
-    assert (height, width) == tuple(round(w * s / p) for w, s, p in zip(whole, sample.img_shape, padded, strict=True))
+    for stage, update in enumerate(updates):
+        scores, labels = predictor.model.panoptic_fusion_head.candidates(update.class_logits[0].sigmoid())
+        assert np.allclose(trace.scores[stage], scores, atol=1e-6) and (trace.labels[stage] == labels.numpy()).all()
+    assert (sample.img_shape, tuple(inputs.shape[-2:]), (height, width)) == ((102, 128), (128, 128), (26, 32))
 
 
 def test_attention_is_that_of_the_stages(predictors):
@@ -52,7 +52,7 @@ def test_attention_is_that_of_the_stages(predictors):
 
 def test_segmentor(predictors):
     trace = trace_kernels(predictors['semantic'], RGB)
-    assert trace.scores is None and trace.masks.shape[:2] == (4, len(predictors['semantic'].classes))
+    assert trace.labels is None is trace.scores and trace.masks.shape[:2] == (4, len(predictors['semantic'].classes))
     assert np.allclose(trace.masks.sum(axis=1), 1, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_models_without_kernels_are_refused(predictors):
     head = predictor.model.decode_head
     predictor.model.decode_head = head.kernel_generate_head
     try:
-        with pytest.raises(TraceError, match='no stages'):
+        with pytest.raises(TraceError, match='EncoderDecoder with FCNHead'):
             trace_kernels(predictor, RGB)
     finally:
         predictor.model.decode_head = head

@@ -4,16 +4,21 @@ import base64
 import io
 import json
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
+import torch
 from small_predictors import small_run
 from starlette.testclient import TestClient
 from test_gallery import RGB, encoded
 
 from knet_plugin import Predictor
+from knet_plugin.inference.kernel_trace import trace_kernels
+from knet_plugin.visualization.regions import Region
+from knet_plugin.web.answers import _kernel
 from knet_plugin.web.app import make_app
 from knet_plugin.web.gallery import Gallery, find_models
 
@@ -88,7 +93,19 @@ def test_a_higher_threshold_shows_fewer(client, picture):
     assert counts[0] >= counts[1] >= counts[2] == 0 < counts[0]
 
 
-def test_kernels(client, picture):
+def strongest(folder, x, y):
+    """The kernel with the largest product of score and probability, of those of the panoptic map."""
+    predictor = Predictor(folder)
+    trace = trace_kernels(predictor, RGB)
+    inputs, _ = predictor.prepare(RGB)
+    with torch.no_grad():
+        logits, _ = predictor.model.panoptic_head.predict(predictor.model.extract_feat(inputs), [])
+    scores, _ = predictor.model.panoptic_fusion_head.candidates(logits[0].sigmoid())
+    height, width = trace.masks.shape[2:]
+    return int((scores.numpy() * trace.masks[-1, :, int(y * height), int(x * width)]).argmax())
+
+
+def test_kernels(client, folders, picture):
     answer = ask(client, '/explore', picture=picture, model='panoptic', x=0.5, y=0.5, kernel=2)
     assert answer['kernel'] == 2 and len(answer['stages']) == 4
     assert 'score' not in answer['stages'][0] and 0 <= answer['stages'][3]['score'] <= 1
@@ -96,6 +113,8 @@ def test_kernels(client, picture):
     assert shares == sorted(shares, reverse=True)
     chosen = ask(client, '/explore', picture=picture, model='semantic', x=1, y=1)
     assert chosen['kernel'] == chosen['rivals'][0]['kernel'] and chosen['stages'][1]['score'] is None
+    owner = ask(client, '/explore', picture=picture, model='panoptic', x=0.5, y=0.5)
+    assert owner['kernel'] == strongest(folders['panoptic'], 0.5, 0.5)
     mean = ask(client, '/average', model='semantic', kernel=chosen['kernel'])
     assert 0 < mean['largest'] <= 1 and decoded(mean['mask']).shape == (96, 96, 3)
 
@@ -118,6 +137,18 @@ def test_differences_are_marked(client, picture):
     assert (marked == (names[0] != names[1])).all() and answer['share'] == pytest.approx(marked.mean())
 
 
+def test_a_single_kernel_is_that_of_class_1():
+    head = SimpleNamespace(stage_logits=None, out_channels=1)
+    predictor = SimpleNamespace(model=SimpleNamespace(decode_head=head))
+    assert [_kernel(predictor, Region(label, False), 'semantic') for label in (0, 1)] == [None, 0]
+
+
+def test_a_photo_as_png(client):
+    number = client.post('/pictures?name=x.tif', content=encoded(kind='TIFF')).json()['picture']
+    content = client.get('/photo.png', params=dict(picture=number)).content
+    assert (cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] == RGB).all()
+
+
 def test_coco_files(client, picture):
     response = client.get('/coco.zip', params=dict(picture=picture, model='panoptic', score=0))
     archive = zipfile.ZipFile(io.BytesIO(response.content))
@@ -137,9 +168,10 @@ def test_names_choose_no_folder(name, client):
 
 @pytest.mark.parametrize(('path', 'query', 'words'), [
     ('/run', dict(model='other'), 'no model other'), ('/run', dict(model='panoptic', picture=999), 'again'),
-    ('/run', dict(), "lacks 'model'"), ('/view', dict(model='semantic', part='panoptic', score=0), 'panoptic'),
+    ('/run', dict(), 'lacks model'), ('/view', dict(model='semantic', part='panoptic', score=0), 'panoptic'),
     ('/view', dict(model='semantic', part='semantic', score='x'), 'float'),
-    ('/explore', dict(model='semantic', x=0, y=0, kernel=99), '99')])
+    ('/explore', dict(model='semantic', x=0, y=0, kernel=99), '99'),
+    ('/average', dict(model='semantic', kernel=-1), '-1')])
 def test_bad_requests_get_one_line(path, query, words, client, picture):
     response = client.get(path, params=dict(picture=picture) | query)
     assert response.status_code == 400 and words in response.json()['error']
@@ -158,4 +190,6 @@ def test_other_pages_are_refused(client):
     foreign = dict(origin='http://elsewhere.example')
     assert client.get('/models', headers=foreign).status_code == 403
     assert client.post('/pictures?name=x', content=encoded(), headers=foreign).status_code == 403
-    assert client.get('/models', headers=dict(origin='http://127.0.0.1')).status_code == 200
+    assert client.get('/models', headers={'sec-fetch-site': 'cross-site'}).status_code == 403
+    own = dict(origin='http://127.0.0.1') | {'sec-fetch-site': 'same-origin'}
+    assert client.get('/models', headers=own).status_code == 200

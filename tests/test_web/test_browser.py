@@ -1,10 +1,12 @@
 """The page in Debian's Chromium, where it is installed (`apt install chromium`)."""
 
 import io
+import re
 import shutil
 import threading
 import time
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -19,15 +21,20 @@ from knet_plugin.web.gallery import KEPT, Gallery, find_models
 CHROMIUM = shutil.which('chromium')
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no chromium')
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-         '--disable-component-update', '--disable-sync']
-SECONDS = 1000 * 60  # milliseconds to wait at most; the machine may be busy
+         '--disable-component-update', '--disable-sync', '--use-fake-device-for-media-stream',
+         '--use-fake-ui-for-media-stream']
+PATIENCE_MS = 60_000  # the machine may be busy
 
 
 @pytest.fixture(scope='module')
-def address(tmp_path_factory):
+def gallery(tmp_path_factory):
     folder = tmp_path_factory.mktemp('browser')
-    runs = [str(small_run(task, folder / task)) for task in ('panoptic', 'semantic')]
-    app = make_app(Gallery(find_models(runs)), [], 2_000_000)
+    return Gallery(find_models([str(small_run(task, folder / task)) for task in ('panoptic', 'semantic')]))
+
+
+@pytest.fixture(scope='module')
+def address(gallery):
+    app = make_app(gallery, [], 2_000_000)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level='error'))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -50,8 +57,8 @@ def browser():
 @pytest.fixture
 def page(browser, address):
     page = browser.new_page(viewport=dict(width=1300, height=900))
-    page.set_default_timeout(SECONDS)
-    expect.set_options(timeout=SECONDS)
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
     errors = []
     page.on('pageerror', lambda error: errors.append(str(error)))
     page.goto(address)
@@ -138,6 +145,56 @@ def test_bad_files_get_a_line(page):
     expect(page.locator('#error')).to_contain_text('larger than 2 MB')
 
 
+def test_camera(page):
+    page.click('#camera')
+    expect(panel(page, 'panoptic')).to_be_visible()
+    caption = page.locator('figcaption').first
+    expect(caption).to_contain_text('camera')
+    first = caption.inner_text()
+    expect(caption).not_to_have_text(first)  # the next frame comes by itself
+    page.click('#stop')
+    expect(page.locator('#video')).to_be_hidden()
+
+
+def test_video(page, tmp_path):
+    path = str(tmp_path / 'clip.webm')
+    video = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*'VP80'), 10, (80, 60))
+    for frame in np.random.default_rng(0).integers(0, 256, (20, 60, 80, 3), np.uint8):
+        video.write(frame)
+    video.release()
+    page.set_input_files('#files', path)
+    expect(page.locator('figcaption').first).to_contain_text('video')
+    page.click('#stop')
+    add(page, photo('after.png'))
+    expect(page.locator('figcaption').first).to_contain_text('after.png')
+
+
+def test_a_video_leaves_pictures_alone(page):
+    add(page, photo('kept.png'))
+    expect(page.locator('figcaption').first).to_contain_text('kept.png')
+    page.click('#camera')
+    expect(page.locator('figcaption').first).to_contain_text('camera')
+    page.click('#pictures button')
+    expect(page.locator('figcaption').first).to_contain_text('kept.png')
+    expect(page.locator('#video')).to_be_hidden()
+
+
+def test_a_picture_that_browsers_cannot_show(page):
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(content, 'TIFF')
+    add(page, dict(name='a.tif', mimeType='image/tiff', buffer=content.getvalue()))
+    expect(page.locator('#panels img').first).to_have_attribute('src', re.compile('photo.png'))
+
+
+def test_a_failing_model_does_not_hide_the_others(page, gallery, monkeypatch):
+    monkeypatch.setitem(gallery.models, 'semantic', 'nowhere')
+    monkeypatch.setattr(gallery, '_opened', {'panoptic': gallery.predictor('panoptic')})
+    page.get_by_label('semantic', exact=True).first.check()
+    add(page, photo())
+    expect(panel(page, 'panoptic')).to_be_visible()
+    expect(page.locator('#error')).to_contain_text('semantic: nowhere')
+
+
 def test_downloads(page):
     add(page, photo('street.png'))
     for word, name in (('PNG', 'street.png-panoptic.png'), ('COCO', 'street.png-coco.zip')):
@@ -146,10 +203,10 @@ def test_downloads(page):
         assert download.value.suggested_filename == name and download.value.path().stat().st_size > 100
 
 
-def test_memory_does_not_grow_with_pictures(page):
+def test_memory_does_not_grow_with_pictures(page, gallery):
     """The first ones are kept; after them the process stays as large as it is."""
     def show(number):
-        add(page, photo(f'{number}.png', number % 3, (300, 400)))
+        add(page, photo(f'{number}.png', number % 3, (600, 800)))
         expect(page.locator('figcaption').first).to_contain_text(f'{number}.png')
 
     process = psutil.Process()
@@ -159,4 +216,5 @@ def test_memory_does_not_grow_with_pictures(page):
     for number in range(KEPT, KEPT + 20):
         show(number)
     expect(page.locator('#pictures button')).to_have_count(KEPT)
-    assert process.memory_info().rss - before < 40e6
+    assert len(gallery._pictures) == KEPT
+    assert process.memory_info().rss - before < 20 * 600 * 800 * 3  # less than the pictures alone

@@ -26,6 +26,8 @@ def test_a_folder_stands_for_its_work_folders(tmp_path):
     for name in ('a', 'b'):
         small_run('semantic', runs / name)
     (runs / 'a.py').touch()  # as knet train writes it
+    (runs / 'unfinished').mkdir()
+    (runs / 'unfinished/config.py').touch()
     engine = tmp_path / 'a.onnx'
     engine.touch()
     assert find_models([str(runs), str(engine)]) == {
@@ -65,8 +67,32 @@ def test_very_large_pictures_are_refused_before_they_are_decoded(monkeypatch):
     content = encoded()
     monkeypatch.setattr(gallery, 'MOST_PIXELS', 599)
     monkeypatch.setattr(Image.Image, 'load', lambda image: pytest.fail('it is decoded'))
-    with pytest.raises(UnreadableError, match='30 x 20'):
+    with pytest.raises(UnreadableError, match='at most 599'):
         Gallery({}).add('large.png', content)
+
+
+def test_no_other_program_reads_a_picture():
+    """Pillow calls Ghostscript for PostScript."""
+    with pytest.raises(UnreadableError, match='x.eps'):
+        Gallery({}).add('x.eps', encoded(kind='EPS'))
+
+
+def test_a_picture_can_replace_another():
+    pictures = Gallery({})
+    first, second = pictures.add('a.png', encoded()), pictures.add('b.png', encoded())
+    third = pictures.add('c.png', encoded(), replaces=second)
+    assert [pictures.picture(number).name for number in (first, third)] == ['a.png', 'c.png']
+    with pytest.raises(ValueError, match='again'):
+        pictures.picture(second)
+
+
+def test_large_pictures_are_kept_by_their_pixels(monkeypatch):
+    monkeypatch.setattr(gallery, 'KEPT_PIXELS', 2 * RGB[..., 0].size)
+    pictures = Gallery({})
+    numbers = [pictures.add(f'{i}.png', encoded()) for i in range(3)]
+    assert pictures.picture(numbers[1]).name == '1.png'
+    with pytest.raises(ValueError, match='again'):
+        pictures.picture(numbers[0])
 
 
 def test_old_pictures_are_dropped():

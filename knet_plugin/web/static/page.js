@@ -4,8 +4,8 @@
 const $ = id => document.getElementById(id);
 const PARTS = ['panoptic', 'instances', 'semantic'];
 const KEPT = 12;  // pictures, as on the server
-const state = {models: [], chosen: new Set(), parts: new Set(PARTS), pictures: [], current: null, limit: 0, turn: 0, live: null,
-               explored: null, found: {}, summary: ''};
+const state = {models: [], chosen: new Set(), parts: new Set(PARTS), pictures: [], current: null, limit: 0, live: null, explored: null,
+               found: {}, summary: 'Add a picture to begin.', turn: 0, look: 0};  // the last two count requests: late answers are dropped
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -22,7 +22,9 @@ function fail(line) {
 }
 
 async function ask(path, query = {}, options = {}) {
-  const response = await fetch(`${path}?${new URLSearchParams(query)}`, options);
+  const response = await fetch(`${path}?${new URLSearchParams(query)}`, options).catch(() => {
+    throw new Error('the server does not answer: is `knet demo` still running?');
+  });
   const answer = await response.json().catch(() => ({error: `the server answered ${response.status}`}));
   if (!response.ok) throw new Error(answer.error);
   return answer;
@@ -31,14 +33,17 @@ async function ask(path, query = {}, options = {}) {
 // Runs what a control starts, and shows an error as a line on the page.
 async function attempt(action) {
   try { await action(); }
-  catch (error) { fail(error instanceof TypeError ? 'the server does not answer: is `knet demo` still running?' : error.message); }
+  catch (error) {
+    fail(error.message);
+    say(state.summary);
+  }
 }
 
 // Pictures
 
-async function upload(blob, name) {
+async function upload(blob, name, replaces = 0) {
   if (blob.size > state.limit) throw new Error(`${name}: the file is larger than ${state.limit / 1e6} MB`);
-  const {picture, width, height} = await ask('pictures', {name}, {method: 'POST', body: blob});
+  const {picture, width, height} = await ask('pictures', {name, replaces}, {method: 'POST', body: blob});
   return {id: picture, name, width, height, url: URL.createObjectURL(blob)};
 }
 
@@ -51,13 +56,27 @@ function keep(picture) {
 function listPictures() {
   $('pictures').replaceChildren(...state.pictures.map(picture => {
     const button = make('button', {type: 'button', title: picture.name, onclick: () => attempt(() => choose(picture))},
-                        make('img', {src: picture.url, alt: picture.name}));
+                        photoImage(picture, picture.name));
     if (picture === state.current) button.setAttribute('aria-current', 'true');
     return button;
   }));
 }
 
+// The browser shows what it can decode; for the rest, such as TIFF, the server has a PNG.
+function photoImage(picture, alt) {
+  const image = make('img', {src: picture.url, alt});
+  image.onerror = () => { image.onerror = null; image.src = `photo.png?picture=${picture.id}`; };
+  return image;
+}
+
+function stackOf(picture, ...images) {
+  const stack = make('div', {className: 'stack'}, ...images);
+  stack.style.aspectRatio = `${picture.width} / ${picture.height}`;
+  return stack;
+}
+
 async function choose(picture) {
+  stop();
   fail('');
   state.current = picture;
   listPictures();
@@ -65,17 +84,18 @@ async function choose(picture) {
 }
 
 async function addFiles(files) {
+  stop();
   fail('');
   const failed = [];
   for (const file of files) {
-    if (file.type.startsWith('video/')) { await play(URL.createObjectURL(file), null); continue; }
     say(`Reading ${file.name} ...`);
     try {
+      if (file.type.startsWith('video/')) { await play(URL.createObjectURL(file), null); continue; }
       keep(await upload(file, file.name));
       await choose(state.pictures.at(-1));
     } catch (error) { failed.push(error.message); }
   }
-  if (failed.length) { fail(failed.join('\n')); say(state.summary || 'Add a picture to begin.'); }
+  if (failed.length) { fail(failed.join('\n')); say(state.summary); }
 }
 
 // Results
@@ -83,53 +103,64 @@ async function addFiles(files) {
 async function showPanels() {
   const picture = state.current, turn = ++state.turn;
   if (!picture) return;
-  $('explorer').hidden = true;
-  const panels = [photoPanel(picture)];
-  const lines = [];
+  const panels = [photoPanel(picture)], lines = [], failed = [];
   for (const model of state.models.filter(model => state.chosen.has(model))) {
     say(`${model}: ${picture.name} ...`);
-    const result = await ask('run', {picture: picture.id, model});
-    if (turn !== state.turn) return;  // another picture or choice came in between
-    state.found[model] = result.parts;
-    lines.push(`${model}: ${result.line}${result.seconds ? ` in ${result.seconds.toFixed(2)} s` : ''}`);
-    for (const part of result.parts.filter(part => state.parts.has(part))) panels.push(await makePanel(picture, model, part));
+    try {
+      const result = await ask('run', {picture: picture.id, model});
+      if (turn !== state.turn) return;  // another picture or choice came in between
+      state.found[model] = result.parts;
+      lines.push(`${model}: ${result.line}${result.seconds ? ` in ${result.seconds.toFixed(2)} s` : ''}`);
+      for (const part of result.parts.filter(part => state.parts.has(part))) panels.push(await makePanel(picture, model, part));
+    } catch (error) { failed.push(`${model}: ${error.message}`); }
     if (turn !== state.turn) return;
   }
+  if (!state.live) forgetKernel();
   $('panels').replaceChildren(...panels);
+  for (const panel of panels.filter(panel => panel.refresh && panel.score !== $('score').value)) attempt(panel.refresh);
+  setOpacity();
   listCompared();
   state.summary = lines.join('  ·  ') || 'Choose a model.';
   say(state.summary);
+  if (failed.length) fail(failed.join('\n'));
+}
+
+function forgetKernel() {
+  state.look += 1;
+  $('explorer').hidden = true;
 }
 
 function photoPanel(picture) {
-  return make('figure', {}, make('div', {className: 'stack'}, make('img', {src: picture.url, alt: 'photo'})),
+  return make('figure', {}, stackOf(picture, photoImage(picture, 'photo')),
               make('figcaption', {}, make('span', {className: 'grow'}, picture.name,
                                           make('small', {textContent: `${picture.width} x ${picture.height}`}))));
 }
 
 async function makePanel(picture, model, part) {
   const drawn = make('img', {alt: `${part} of ${model}`});
-  const stack = make('div', {className: 'stack region'}, make('img', {src: picture.url, alt: ''}), drawn);
+  const stack = stackOf(picture, photoImage(picture, ''), drawn);
+  stack.classList.add('region');
   const count = make('small'), save = make('a', {className: 'button', textContent: 'PNG', download: `${picture.name}-${part}.png`});
   const coco = make('a', {className: 'button', textContent: 'COCO', title: 'JSON files and maps, as a zip archive',
                           download: `${picture.name}-coco.zip`});
   const panel = make('figure', {className: 'panel'}, stack,
                      make('figcaption', {}, make('span', {className: 'grow'}, `${part} · ${model}`, count), save, coco));
   Object.assign(panel.dataset, {model, part});
+  let asked = 0;
   panel.refresh = async () => {
-    const score = $('score').value;
+    const score = panel.score = $('score').value, number = ++asked;
     const answer = await ask('view', {picture: picture.id, model, part, score});
+    const index = await pixels(answer.index);
+    if (number !== asked) return;  // the slider moved on
     drawn.src = save.href = answer.drawn;
     coco.href = `coco.zip?${new URLSearchParams({picture: picture.id, model, score})}`;
     count.textContent = `${answer.regions.length} ${answer.regions.length === 1 ? 'region' : 'regions'}`;
-    panel.regions = answer.regions;
-    panel.index = await pixels(answer.index);
+    Object.assign(panel, {index, regions: answer.regions});
   };
   stack.onmousemove = event => showTip(event, panel);
   stack.onmouseleave = () => { $('tip').hidden = true; };
   stack.onclick = event => attempt(() => explore(event, panel, picture));
   await panel.refresh();
-  drawn.style.opacity = $('opacity').value;
   return panel;
 }
 
@@ -167,10 +198,16 @@ function showTip(event, panel) {
 let waiting = null;
 function refreshSoon() {
   $('score-value').textContent = Number($('score').value).toFixed(2);
+  $('differences').replaceChildren();
   clearTimeout(waiting);
-  waiting = setTimeout(() => attempt(async () => {
-    for (const panel of document.querySelectorAll('.panel')) await panel.refresh();
-  }), 80);
+  waiting = setTimeout(() => {
+    for (const panel of document.querySelectorAll('.panel')) attempt(panel.refresh);
+  }, 80);
+}
+
+function setOpacity() {
+  $('opacity-value').textContent = percent($('opacity').value);
+  for (const image of document.querySelectorAll('.panel .stack img + img')) image.style.opacity = $('opacity').value;
 }
 
 // Kernels
@@ -178,14 +215,15 @@ function refreshSoon() {
 async function explore(event, panel, picture) {
   const {x, y, region} = under(event, panel);
   const point = {picture: picture.id, model: panel.dataset.model, x, y};
-  await showKernel(point, region && region.kernel !== null ? region.kernel : null);
-  $('explorer').scrollIntoView({behavior: 'smooth', block: 'nearest'});
+  if (await showKernel(point, region ? region.kernel : null)) $('explorer').scrollIntoView({behavior: 'smooth', block: 'nearest'});
 }
 
 async function showKernel(point, kernel) {
+  const look = ++state.look;
   fail('');
   say('Looking at the kernels ...');
   const answer = await ask('explore', kernel === null ? point : {...point, kernel});
+  if (look !== state.look) return false;  // another click or picture came in between
   state.explored = {...point, kernel: answer.kernel};
   $('kernel').textContent = `${answer.kernel} of ${point.model}`;
   $('stages').replaceChildren(...answer.stages.map((stage, i) => make('figure', {}, make('img', {src: stage.mask, alt: `mask ${i}`}),
@@ -205,14 +243,17 @@ async function showKernel(point, kernel) {
   $('average-map').replaceChildren();
   $('explorer').hidden = false;
   say(state.summary);
+  return true;
 }
 
 $('average').onclick = () => attempt(async () => {
   say('Averaging over images; the first time takes a while ...');
+  const look = state.look;
   const answer = await ask('average', state.explored);
+  say(state.summary);
+  if (look !== state.look) return;
   $('average-map').replaceChildren(make('img', {src: answer.mask, alt: 'average mask'}),
                                    `yellow is a mean probability of ${percent(answer.largest)}`);
-  say(state.summary);
 });
 
 // Differences
@@ -256,7 +297,9 @@ $('differ').onclick = () => attempt(async () => {
   fail('');
   if (!state.current) throw new Error('add a picture first');
   const [a, b] = [$('first').value, $('second').value];
-  const answer = await ask('differences', {picture: state.current.id, a, b, part: $('compared').value, score: $('score').value});
+  const turn = state.turn, score = $('score').value;
+  const answer = await ask('differences', {picture: state.current.id, a, b, part: $('compared').value, score});
+  if (turn !== state.turn || score !== $('score').value) return;
   const key = (colour, text) => make('div', {}, Object.assign(make('span', {className: 'key', textContent: '■ '}),
                                                                {style: `color: ${colour}`}), text);
   $('differences').replaceChildren(
@@ -270,27 +313,38 @@ $('differ').onclick = () => attempt(async () => {
 
 async function play(source, stream) {
   stop();
-  const video = $('video');
+  const video = $('video'), live = {source, stream};
+  state.live = live;
   if (stream) video.srcObject = stream; else video.src = source;
   video.loop = !stream;
-  state.live = {source, stream};
   video.hidden = $('stop').hidden = false;
-  await video.play();
-  const live = state.live, canvas = make('canvas');
-  (async () => {
-    while (state.live === live) {
-      canvas.width = video.videoWidth;
-      canvas.height = video.videoHeight;
-      canvas.getContext('2d').drawImage(video, 0, 0);
-      const blob = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.92));
-      const picture = await upload(blob, `${stream ? 'camera' : 'video'} ${video.currentTime.toFixed(1)} s`);
-      if (state.live !== live) return URL.revokeObjectURL(picture.url);
-      const last = state.frame;
-      state.frame = state.current = picture;
-      await showPanels();
-      if (last) URL.revokeObjectURL(last.url);
-    }
-  })().catch(error => { stop(); fail(error.message); });
+  try { await video.play(); }
+  catch {
+    if (state.live === live) stop();
+    throw new Error('the browser cannot play this video');
+  }
+  showFrames(video, live).catch(error => {
+    if (state.live !== live) return;
+    stop();
+    fail(error.message);
+  });
+}
+
+async function showFrames(video, live) {
+  const canvas = make('canvas');
+  let last = {id: 0, url: ''};
+  while (state.live === live) {
+    canvas.width = video.videoWidth;
+    canvas.height = video.videoHeight;
+    canvas.getContext('2d').drawImage(video, 0, 0);
+    const blob = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.92));
+    const frame = await upload(blob, `${live.stream ? 'camera' : 'video'} ${video.currentTime.toFixed(1)} s`, last.id);
+    if (state.live !== live) return;
+    state.current = frame;
+    await showPanels();
+    URL.revokeObjectURL(last.url);
+    last = frame;
+  }
 }
 
 function stop() {
@@ -316,10 +370,7 @@ $('camera').onclick = () => attempt(async () => {
 
 $('files').onchange = async event => { await attempt(() => addFiles([...event.target.files])); event.target.value = ''; };
 $('score').oninput = refreshSoon;
-$('opacity').oninput = () => {
-  $('opacity-value').textContent = percent($('opacity').value);
-  for (const image of document.querySelectorAll('.panel .stack img + img')) image.style.opacity = $('opacity').value;
-};
+$('opacity').oninput = setOpacity;
 for (const [name, over] of [['dragover', true], ['dragleave', false], ['drop', false]]) {
   document.addEventListener(name, event => {
     event.preventDefault();
