@@ -188,7 +188,7 @@ def _published(root: Path) -> dict[str, str]:
     urls = {}
     for file in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
         for model in yaml.safe_load((root / file).read_text()).get('Models', []):
-            if 'Weights' in model:
+            if not model.get('Weights', '/').endswith('/'):  # mim needs a file name; './' stands for none
                 urls[model['Name']] = model['Weights']
     return urls
 

@@ -47,7 +47,7 @@ def find_run(run: str | Path, checkpoint: str | Path | None = None) -> tuple[Pat
         return config, given
     folder = config.parent if _checkpoints(config.parent) else config.with_suffix('')
     if not folder.is_dir():
-        raise RunError(f'{config}: no checkpoint is given, and there is no work folder {folder}')
+        raise RunError(f'{config}: no checkpoint is given, none is published, and there is no work folder {folder}')
     return config, _checkpoint_in(folder)
 
 

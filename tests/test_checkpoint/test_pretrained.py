@@ -149,3 +149,8 @@ def test_the_line_names_what_does_not_fit(tmp_path):
     assert line.startswith('2 of 4 ') and 'head.weight ([3, 2] in the file, [5, 2] here)' in line
     with pytest.raises(CheckpointError, match='none of its 4 tensors'):
         fit_line(weights._replace(whole_model=False), Model(3))
+
+
+def test_a_model_without_published_weights_has_no_address():
+    with pytest.raises(CheckpointError, match='no published model of that name'):
+        find_weights('knet-s3_r50_fpn_ms-3x_coco', resource_root())
