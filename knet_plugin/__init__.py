@@ -45,6 +45,7 @@ def _register() -> None:
     compat.check_host_packages()
     compat.find_configs_of_forks()
     compat.allow_host_checkpoints()
+    compat.free_failed_managers()
     if compat.installed('mmseg'):
         compat.name_stock_knet()
     for host, modules in _REGISTERING.items():

@@ -1,4 +1,4 @@
-"""The host packages: which versions work, what to install, and three changes that K-Net needs in them.
+"""The host packages: which versions work, what to install, and four changes that K-Net needs in them.
 
 Two distributions provide the same modules and cannot share an environment: the maintained forks (``onedl-*``) and the
 original OpenMMLab packages. A requirement can name only one of them, so the import checks the modules instead.
@@ -17,7 +17,8 @@ from logging import WARNING
 from typing import Any, NamedTuple
 
 __all__ = ['DISTRIBUTIONS', 'HOSTS', 'Host', 'HostPackageError', 'allow_host_checkpoints', 'check_host_packages',
-           'find_configs_of_forks', 'installed', 'installed_distribution', 'name_stock_knet', 'release', 'require']
+           'find_configs_of_forks', 'free_failed_managers', 'installed', 'installed_distribution', 'name_stock_knet',
+           'release', 'require']
 
 
 class HostPackageError(RuntimeError):
@@ -167,6 +168,35 @@ def _statistics_method(owner: Any, name: str) -> Callable:
     if owner is HistoryBuffer and name in HistoryBuffer()._statistics_methods:
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not one of the statistics of a HistoryBuffer')
+
+
+def free_failed_managers() -> None:
+    """Let mmengine's managers (scopes, loggers, visualizers) release their lock when they fail.
+
+    They keep it, so every other thread that builds a model would wait for ever.
+    """
+    from mmengine.utils import ManagerMixin, manager
+
+    create, current = (getattr(ManagerMixin, name).__func__ for name in ('get_instance', 'get_current_instance'))
+
+    @functools.wraps(create)
+    def get_instance(cls: Any, name: str, **kwargs: Any) -> Any:
+        try:
+            return create(cls, name, **kwargs)
+        except BaseException:
+            manager._release_lock()
+            raise
+
+    @functools.wraps(current)
+    def get_current_instance(cls: Any) -> Any:
+        try:
+            return current(cls)
+        except BaseException:
+            manager._release_lock()
+            raise
+
+    ManagerMixin.get_instance = classmethod(get_instance)
+    ManagerMixin.get_current_instance = classmethod(get_current_instance)
 
 
 def name_stock_knet() -> None:

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
+from mmengine.utils import ManagerMixin, manager
 
 from knet_plugin.compat import (
     DISTRIBUTIONS,
@@ -54,6 +56,25 @@ def test_release_orders_by_number():
     assert release('0.9.3') < release('0.10.0') < release('1')
     with pytest.raises(ValueError, match='unknown'):
         release('unknown')
+
+
+def test_a_manager_that_fails_keeps_no_lock():
+    class Broken(ManagerMixin):
+        def __init__(self, name):
+            raise OSError(name)
+
+    class Unused(ManagerMixin):
+        def __init__(self, name):
+            super().__init__(name)
+
+    with pytest.raises(OSError, match='disk'):
+        Broken.get_instance('disk')
+    with pytest.raises(RuntimeError, match='Unused'):
+        Unused.get_current_instance()
+    assert Unused.get_instance('one') is Unused.get_current_instance()
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(manager._lock.acquire, blocking=False).result()
+        thread.submit(manager._lock.release).result()
 
 
 def test_installed_hosts_are_accepted():
