@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 DEMO = Path(__file__).resolve().parents[2] / 'demo'
 SMALL = ['--iterations', '8', '--num-train', '16', '--num-val', '8']
@@ -41,3 +43,11 @@ def test_semantic_demo(tmp_path):
     assert run_twice('demo_semantic', tmp_path) == ['FCN', 'K-Net, M0', 'K-Net, M1', 'K-Net, M2', 'K-Net, M3']
     panel = cv2.imread(str(tmp_path / 'work/panel.png'))
     assert panel.shape[0] > 3 * 256 and panel.shape[1] > 7 * 256
+
+
+def test_refinement(tmp_path):
+    """With the model of the clone: the photo, M0, and eight pictures for each of three stages."""
+    cv2.imwrite(str(tmp_path / 'photo.png'), np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    command = [sys.executable, str(DEMO / 'refinement.py'), str(DEMO / 'nuclei'), 'photo.png', '--out', 'a.gif']
+    subprocess.run(command, check=True, cwd=tmp_path)
+    assert Image.open(tmp_path / 'a.gif').n_frames == 2 + 3 * 8
