@@ -20,7 +20,7 @@ from knet_plugin.inference.opening import OPENING_ERRORS
 from knet_plugin.visualization import score_line
 from knet_plugin.web.answers import coco_files, differences, png_bytes, view
 from knet_plugin.web.explorer import Explorer
-from knet_plugin.web.gallery import Gallery
+from knet_plugin.web.gallery import KEPT, Gallery
 
 __all__ = ['make_app']
 
@@ -44,7 +44,7 @@ def make_app(gallery: Gallery, images: list[Path], limit: int, hosts: list[str] 
         return Response(png_bytes(gallery.picture(_picture(request)).image), media_type='image/png')
 
     def models(_: Request) -> dict[str, Any]:
-        return dict(models=list(gallery.models), limit=limit)
+        return dict(models=list(gallery.models), limit=limit, kept=KEPT)
 
     def run(request: Request) -> dict[str, Any]:
         number, model = _picture(request), _query(request, 'model')
@@ -71,6 +71,17 @@ def make_app(gallery: Gallery, images: list[Path], limit: int, hosts: list[str] 
         return Response(coco_files(gallery, _picture(request), _query(request, 'model'), _score(request)),
                         media_type='application/zip')
 
+    answers = [('/models', models), ('/run', run), ('/view', show), ('/differences', differ), ('/explore', explore),
+               ('/average', average), ('/coco.zip', coco), ('/photo.png', photo)]
+    return Starlette(
+        routes=[*(Route(path, _guarded(answer)) for path, answer in answers),
+                Route('/pictures', _upload_to(gallery, limit), methods=['POST']),
+                Mount('/', StaticFiles(directory=STATIC, html=True))],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *(hosts or [])], www_redirect=False)])
+
+
+def _upload_to(gallery: Gallery, limit: int) -> Callable:
+    """The endpoint that takes a file as the body of a request."""
     async def upload(request: Request) -> Response:
         if not _same_origin(request):
             return _failure('uploads come from this page alone', 403)
@@ -91,13 +102,7 @@ def make_app(gallery: Gallery, images: list[Path], limit: int, hosts: list[str] 
         height, width = gallery.picture(number).image.shape[:2]
         return JSONResponse(dict(picture=number, height=height, width=width))
 
-    answers = [('/models', models), ('/run', run), ('/view', show), ('/differences', differ), ('/explore', explore),
-               ('/average', average), ('/coco.zip', coco), ('/photo.png', photo)]
-    return Starlette(
-        routes=[*(Route(path, _guarded(answer)) for path, answer in answers),
-                Route('/pictures', upload, methods=['POST']),
-                Mount('/', StaticFiles(directory=STATIC, html=True))],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *(hosts or [])], www_redirect=False)])
+    return upload
 
 
 def _guarded(answer: Callable[[Request], Any]) -> Callable:

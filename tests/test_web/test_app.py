@@ -20,7 +20,7 @@ from knet_plugin.inference.kernel_trace import trace_kernels
 from knet_plugin.visualization.regions import Region
 from knet_plugin.web.answers import _kernel
 from knet_plugin.web.app import make_app
-from knet_plugin.web.gallery import Gallery, find_models
+from knet_plugin.web.gallery import KEPT, Gallery, find_models
 
 LIMIT = 50_000
 
@@ -61,7 +61,7 @@ def test_the_page(client):
     assert page.status_code == 200 and '<title>K-Net</title>' in page.text
     for file in ('page.js', 'page.css'):
         assert file in page.text and client.get(file).status_code == 200
-    assert ask(client, '/models') == dict(models=['panoptic', 'semantic'], limit=LIMIT)
+    assert ask(client, '/models') == dict(models=['panoptic', 'semantic'], limit=LIMIT, kept=KEPT)
 
 
 @pytest.mark.parametrize(('model', 'part'), [('panoptic', 'panoptic'), ('panoptic', 'instances'),

@@ -4,8 +4,8 @@ import gc
 import io
 import re
 import shutil
+import socket
 import threading
-import time
 import weakref
 
 import cv2
@@ -36,13 +36,11 @@ def gallery(tmp_path_factory):
 @pytest.fixture(scope='module')
 def address(gallery):
     app = make_app(gallery, [], 2_000_000)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level='error'))
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = socket.create_server(('127.0.0.1', 0))  # it keeps requests until the server runs
+    server = uvicorn.Server(uvicorn.Config(app, log_level='error'))
+    thread = threading.Thread(target=server.run, kwargs=dict(sockets=[listener]), daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
-        assert thread.is_alive()
-    yield f'http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/'
+    yield f'http://127.0.0.1:{listener.getsockname()[1]}/'
     server.should_exit = True
     thread.join()
 

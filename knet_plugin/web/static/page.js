@@ -3,8 +3,7 @@
 
 const $ = id => document.getElementById(id);
 const PARTS = ['panoptic', 'instances', 'semantic'];
-const KEPT = 12;  // pictures, as on the server
-const state = {models: [], chosen: new Set(), parts: new Set(PARTS), pictures: [], current: null, limit: 0, live: null, explored: null,
+const state = {models: [], chosen: new Set(), parts: new Set(PARTS), pictures: [], current: null, limit: 0, kept: 0, live: null, explored: null,
                found: {}, summary: 'Add a picture to begin.', turn: 0, look: 0};  // the last two count requests: late answers are dropped
 
 function make(tag, properties = {}, ...children) {
@@ -49,7 +48,7 @@ async function upload(blob, name, replaces = 0) {
 
 function keep(picture) {
   state.pictures.push(picture);
-  while (state.pictures.length > KEPT) URL.revokeObjectURL(state.pictures.shift().url);
+  while (state.pictures.length > state.kept) URL.revokeObjectURL(state.pictures.shift().url);
   listPictures();
 }
 
@@ -383,6 +382,7 @@ attempt(async () => {
   const answer = await ask('models');
   state.models = answer.models;
   state.limit = answer.limit;
+  state.kept = answer.kept;
   state.chosen = new Set(answer.models.slice(0, 1));
   listChoices();
   $('score').oninput();
